@@ -1,0 +1,95 @@
+"""What we know of the machines: devices, links, clusters, submeshes and logical meshes. SI units throughout."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A way between devices, alpha-beta: moving n bytes takes `latency_s + n / bandwidth_bytes_per_s`.
+
+    `bandwidth_bytes_per_s` is what one device can send (one direction) while all others send as well.
+    """
+
+    bandwidth_bytes_per_s: float
+    latency_s: float
+
+
+@dataclass(frozen=True)
+class Device:
+    """One accelerator.
+
+    Attributes:
+      name: e.g. `"A100-SXM4-80GB"`.
+      peak_flops_per_s: dtype name -> dense matmul peak (`"bfloat16"`, `"float32"`, ...); key `"default"` for any other.
+      matmul_efficiency: fraction of the peak that large matmuls reach.
+      memory_bytes: capacity usable by a program.
+      memory_bandwidth_bytes_per_s: of device memory, sustained.
+      launch_s: fixed cost of one operator (kernel launch, dispatch).
+    """
+
+    name: str
+    peak_flops_per_s: tuple[tuple[str, float], ...]
+    matmul_efficiency: float
+    memory_bytes: int
+    memory_bandwidth_bytes_per_s: float
+    launch_s: float
+
+    def flops_per_s(self, dtype: str) -> float:
+        """Reachable matmul rate for a dtype, in FLOP/s."""
+        table = dict(self.peak_flops_per_s)
+        return self.matmul_efficiency * table.get(dtype, table["default"])
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Equal nodes of equal devices.
+
+    Attributes:
+      name: profile name (`"dgx-a100"`).
+      device: the accelerator.
+      nodes: number of nodes.
+      devices_per_node: accelerators in a node.
+      intra_node: link of a device inside its node (NVLink, PCIe, shared memory).
+      inter_node: link of a *node* to the others; its bandwidth is shared by the devices of the node.
+      sources: (field, where the number is from) for each number in the profile.
+    """
+
+    name: str
+    device: Device
+    nodes: int
+    devices_per_node: int
+    intra_node: Link
+    inter_node: Link
+    sources: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+
+    @property
+    def device_count(self) -> int:
+        return self.nodes * self.devices_per_node
+
+
+@dataclass(frozen=True, slots=True)
+class Submesh:
+    """The shape of a set of devices that one stage runs on: `nodes` × `devices_per_node` (Alpa, §5.2)."""
+
+    nodes: int
+    devices_per_node: int
+
+    @property
+    def device_count(self) -> int:
+        return self.nodes * self.devices_per_node
+
+
+@dataclass(frozen=True, slots=True)
+class LogicalMesh:
+    """A submesh seen as an n-dimensional array of devices (row-major), with the link that each axis uses.
+
+    `links[a].bandwidth_bytes_per_s` is per device while all groups along axis `a` communicate at once.
+    """
+
+    submesh: Submesh
+    shape: tuple[int, ...]
+    links: tuple[Link, ...]
+
+    @property
+    def device_count(self) -> int:
+        return self.submesh.device_count

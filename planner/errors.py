@@ -1,0 +1,76 @@
+"""The one family of errors users see. Each message says what is wrong, where, and how to mend it."""
+
+import difflib
+
+
+class PlannerError(Exception):
+    """Base of every error raised on purpose by `planner`.
+
+    Args:
+      what: what is wrong, in one sentence naming the offending value and its place.
+      mend: what the user can do about it, in one sentence (may be empty).
+    """
+
+    def __init__(self, what: str, mend: str = "") -> None:
+        super().__init__(f"{what}\n  → {mend}" if mend else what)
+        self.what = what
+        self.mend = mend
+
+
+class TraceError(PlannerError):
+    """The model function could not be traced to a graph."""
+
+
+class ModelError(PlannerError):
+    """The model description is unusable (parameters, batch, optimizer, state)."""
+
+
+class MeshError(PlannerError):
+    """The device mesh or cluster is unusable."""
+
+
+class ProfileError(PlannerError):
+    """A hardware profile is missing, unreadable, or has an impossible number."""
+
+
+class BatchError(PlannerError):
+    """The batch can't be split as asked."""
+
+
+class MemoryLimitError(PlannerError):
+    """The model doesn't fit the cluster; says how many bytes are missing and what would fit."""
+
+
+class PinError(PlannerError):
+    """Pins contradict each other, the model or the mesh."""
+
+
+class PlanFileError(PlannerError):
+    """A plan file is corrupt, truncated, or of another schema version."""
+
+
+class PlanMismatchError(PlannerError):
+    """A plan is used with another model or mesh than the one it was made for."""
+
+
+class ProblemError(PlannerError):
+    """An intra-operator problem is malformed."""
+
+
+class InfeasibleError(PlannerError):
+    """An optimisation problem has no solution."""
+
+
+class UnknownNameError(PlannerError):
+    """A model, cluster or schedule name is not known; the nearest known names are suggested."""
+
+    def __init__(self, kind: str, name: str, known: tuple[str, ...]) -> None:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+        mend = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(sorted(known))}"
+        super().__init__(f"unknown {kind} {name!r}", mend)
+        self.name = name
+        self.near = tuple(near)
+
+
+class CheckError(PlannerError):
+    """An executed plan does not compute what the single-device run computes."""
