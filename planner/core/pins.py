@@ -1,0 +1,35 @@
+"""What the user fixes; the rest is planned around it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Pins:
+    """Every field may be left at its default: not pinned.
+
+    Attributes:
+      stages: number of pipeline stages.
+      boundaries: first layer of each stage after the first: `(4, 8)` makes stages [0,4) [4,8) [8,n).
+      mesh_axes: names and sizes of the logical mesh of every stage, e.g. `(("data", 4), ("model", 2))`.
+      microbatches: number of microbatches.
+      schedule: name of a schedule (`"1f1b"`, `"gpipe"`).
+      params: (path or glob of parameter paths, PartitionSpec as a tuple per dimension of axis name, tuple of names, or None).
+      activations: (name given by `jax.ad_checkpoint.checkpoint_name`, PartitionSpec as above).
+      recompute: True / False: recompute every layer / none; None: choose.
+      recipe: restrict the search to a standard recipe: `"data"`, `"fsdp"`, `"tensor"`, `"none"` (replicate everything),
+        or None.
+    """
+
+    stages: int | None = None
+    boundaries: tuple[int, ...] | None = None
+    mesh_axes: tuple[tuple[str, int], ...] | None = None
+    microbatches: int | None = None
+    schedule: str | None = None
+    params: tuple[tuple[str, tuple[str | tuple[str, ...] | None, ...]], ...] = ()
+    activations: tuple[tuple[str, tuple[str | tuple[str, ...] | None, ...]], ...] = ()
+    recompute: bool | None = None
+    recipe: str | None = None
+
+    def describe(self) -> tuple[tuple[str, str], ...]:
+        """(field, value) of what is pinned, for tables and plan files."""
+        return tuple((name, str(value)) for name, value in vars(self).items() if value not in (None, ()))

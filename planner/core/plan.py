@@ -1,0 +1,201 @@
+"""The plan: everything needed to emit, run, verify, explain, plot and simulate, with nothing left to the search.
+
+Frozen, JSON-serialisable (`core/plan_io.py`), byte-identical for identical inputs. Times are seconds, sizes bytes per
+device. The handle with verbs that users hold is `planner.Plan` (`planner/planned.py`), which wraps a `PlanRecord`.
+"""
+
+from dataclasses import dataclass
+
+from planner.core.hardware import Cluster
+from planner.core.spec import Spec
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TimeParts:
+    """Predicted time of one stage on its devices.
+
+    The first three are per microbatch (forward + backward), the last two once per batch.
+    """
+
+    compute_s: float = 0.0
+    collective_s: float = 0.0  # reductions of partial results inside the stage (tensor/expert parallel)
+    reshard_s: float = 0.0  # moving tensors from one sharding to another, parameter gathers included
+    grad_sync_s: float = 0.0  # combining weight gradients over data-like axes
+    update_s: float = 0.0  # optimizer update, and gathering updated parameters
+
+    @property
+    def microbatch_s(self) -> float:
+        return self.compute_s + self.collective_s + self.reshard_s
+
+    @property
+    def batch_s(self) -> float:
+        return self.grad_sync_s + self.update_s
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryParts:
+    """Predicted peak memory of one device of a stage, by kind."""
+
+    params_bytes: int = 0
+    opt_state_bytes: int = 0
+    grads_bytes: int = 0
+    activations_bytes: int = 0  # saved for the backward pass, all in-flight microbatches
+    transient_bytes: int = 0  # largest working set on top of the rest
+
+    @property
+    def total_bytes(self) -> int:
+        return self.params_bytes + self.opt_state_bytes + self.grads_bytes + self.activations_bytes + self.transient_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ParamPlan:
+    """How one parameter (or one layer row of a stacked parameter) is stored, synchronised and updated.
+
+    Attributes:
+      path, row: as in `core.graph.Input`.
+      value: its value index in `Program.micro`.
+      spec: sharding between steps and at rest during the step. Where an operator needs another one (FSDP), the gather is
+        in `StagePlan.uses`.
+      update_spec: sharding of the gradient sum, the optimizer state and the update (ZeRO: finer than `spec`).
+      deferred: True: partial gradients are accumulated locally over microbatches and combined once per batch;
+        False: combined in every microbatch.
+      home: the stage that holds it and updates it. Other stages that read it hold a copy (tied weights).
+    """
+
+    path: str
+    row: int | None
+    value: int
+    shape: tuple[int, ...]
+    dtype: str
+    spec: Spec
+    update_spec: Spec
+    deferred: bool
+    home: int
+
+
+@dataclass(frozen=True, slots=True)
+class Collective:
+    """A predicted communication of a stage: per microbatch (or per batch), for explanation and verification.
+
+    `bytes` is the full size of the result along these axes, per device group; `where` names the operator or tensor.
+    """
+
+    kind: str
+    axes: tuple[int, ...]
+    bytes: int
+    time_s: float
+    per: str  # "microbatch" or "batch"
+    phase: str
+    where: str
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One pipeline stage on one submesh.
+
+    Attributes:
+      index: 0-based position.
+      layers: [first, last) layer indices.
+      ops: [first, last) indices of forward operators (`Op.origin`): an operator of `Program.micro` belongs to the stage
+        whose range contains its origin.
+      devices: indices into the flat device list, row-major over `mesh_shape`.
+      mesh_shape, mesh_axes: the logical mesh; `()` for a single device.
+      specs: (value of `Program.micro`, Spec): the settled sharding of values this stage produces or reads, cotangents
+        included. The emitter constrains the value to it. Values absent are left to XLA.
+      uses: (operator index in `Program.micro`, operand position, Spec): this operand is needed in another sharding than
+        the settled one; the emitter constrains it just before use.
+      recompute: layers whose forward is run again in the backward instead of saving its activations.
+      in_flight: microbatches whose activations are held at the peak.
+      time, memory: predictions.
+      collectives: what is predicted to be communicated.
+      send_s: sending this stage's outputs to later stages (and cotangents back), per microbatch.
+      gap: proven relative gap of the intra-stage choice; status and solver as in `core.problem.Solution`.
+    """
+
+    index: int
+    layers: tuple[int, int]
+    ops: tuple[int, int]
+    devices: tuple[int, ...]
+    mesh_shape: tuple[int, ...]
+    mesh_axes: tuple[str, ...]
+    specs: tuple[tuple[int, Spec], ...]
+    uses: tuple[tuple[int, int, Spec], ...]
+    recompute: tuple[int, ...]
+    in_flight: int
+    time: TimeParts
+    memory: MemoryParts
+    collectives: tuple[Collective, ...]
+    send_s: float
+    gap: float
+    status: str
+    solver: str
+    summary: str  # the shardings in words: "batch over data (4), heads and hidden over model (2)"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerInfo:
+    """A layer, for people: its operators, class of structurally equal layers, size."""
+
+    ops: tuple[int, int]
+    layer_class: int
+    name: str
+    flops: int  # forward, one microbatch
+    param_bytes: int
+    crossing_bytes: int  # activations handed to later layers, one microbatch
+
+
+@dataclass(frozen=True, slots=True)
+class OpInfo:
+    """A forward operator, for pictures and explanations."""
+
+    primitive: str
+    layer: int
+    flops: int
+    reads: tuple[int, ...]  # forward operators whose results it reads
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """A standard recipe priced by the same cost code; `note` says why it is missing or does not fit."""
+
+    name: str
+    step_time_s: float | None
+    peak_bytes: int | None
+    fits: bool
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class PlanRecord:
+    """See the module. `step_time_s` is predicted for one training step (all microbatches)."""
+
+    schema_version: int
+    planner_version: str
+    model_name: str
+    kind: str
+    fingerprint: str
+    cluster: Cluster
+    device_count: int
+    batch_size: int
+    microbatches: int
+    schedule: str
+    stages: tuple[StagePlan, ...]
+    params: tuple[ParamPlan, ...]
+    layers: tuple[LayerInfo, ...]
+    ops: tuple[OpInfo, ...]
+    step_time_s: float
+    lower_bound_s: float  # proven for the search space searched, under the cost model
+    model_flops: int  # forward + backward + update, one step
+    baselines: tuple[Baseline, ...]
+    pins: tuple[tuple[str, str], ...]
+    pruned: tuple[tuple[str, int], ...]  # (why, how many candidates)
+    phases_s: tuple[tuple[str, float], ...]  # planning time by phase; always empty in a saved plan (not reproducible)
+    warnings: tuple[str, ...]
+
+    @property
+    def gap(self) -> float:
+        """(predicted - lower bound) / predicted, of the whole search."""
+        return max(0.0, 1.0 - self.lower_bound_s / self.step_time_s) if self.step_time_s else 0.0
