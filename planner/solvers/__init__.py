@@ -1,1 +1,1 @@
-"""solvers"""
+"""Problem -> Solution with a proven bound: one solver per file."""
