@@ -1,0 +1,129 @@
+"""Which groups of devices a stage may run on, and how each may be seen as an n-dimensional array.
+
+Submesh shapes are Alpa's (OSDI'22, §5.2): one-node powers of two, and whole nodes. A logical mesh is a submesh's
+devices laid out row-major, so minor axes stay inside a node; each axis gets the link its groups communicate over.
+
+In: a `Cluster`. Out: `Submesh` and `LogicalMesh` values.
+"""
+
+from functools import lru_cache
+from itertools import product
+from math import prod
+
+from planner.core.hardware import Cluster, Link, LogicalMesh, Submesh
+from planner.errors import MeshError
+
+
+def submeshes(cluster: Cluster) -> tuple[Submesh, ...]:
+    """The submesh shapes a stage may take, smallest first: 1, 2, 4, ... devices of a node, then 1, 2, ... nodes."""
+    found: list[Submesh] = []
+    devices = 1
+    while devices < cluster.devices_per_node:
+        found.append(Submesh(1, devices))
+        devices *= 2
+    found += [Submesh(n, cluster.devices_per_node) for n in range(1, cluster.nodes + 1)]
+    return tuple(found)
+
+
+@lru_cache(maxsize=4096)
+def logical_meshes(cluster: Cluster, submesh: Submesh, max_dims: int = 2) -> tuple[LogicalMesh, ...]:
+    """Every distinct way to see a submesh as an array of at most `max_dims` axes, fewest axes first.
+
+    Axes of size one are dropped (a single device has shape `()`). Two orders of the same axes are both kept only where
+    their links differ, so inside one node `(2, 4)` appears and `(4, 2)` doesn't.
+
+    Raises:
+      MeshError: if the submesh doesn't fit the cluster, or `max_dims` is below 1.
+    """
+    if max_dims < 1:
+        raise MeshError(f"max_dims is {max_dims}", "ask for at least one axis")
+    found: list[LogicalMesh] = []
+    seen: set[tuple[tuple[int, Link], ...]] = set()
+    for shape in factorisations(submesh.device_count, max_dims):
+        mesh = logical_mesh(cluster, submesh, shape)
+        axes = tuple(sorted(zip(mesh.shape, mesh.links, strict=True), key=_by_size_and_link))
+        if axes not in seen:
+            seen.add(axes)
+            found.append(mesh)
+    return tuple(found)
+
+
+def factorisations(count: int, max_dims: int) -> tuple[tuple[int, ...], ...]:
+    """Ordered factorisations of `count` into at most `max_dims` factors above one, by length, then lexicographic."""
+    if count == 1:
+        return ((),)
+    divisors = [d for d in range(2, count + 1) if count % d == 0]
+    return tuple(f for dims in range(1, max_dims + 1) for f in product(divisors, repeat=dims) if prod(f) == count)
+
+
+def logical_mesh(cluster: Cluster, submesh: Submesh, shape: tuple[int, ...]) -> LogicalMesh:
+    """One logical mesh of exactly that shape (axes of size one allowed), with a link per axis.
+
+    Raises:
+      MeshError: if the shape doesn't have the submesh's device count, or the submesh doesn't fit the cluster.
+    """
+    _check_fits(cluster, submesh)
+    if any(n < 1 for n in shape) or prod(shape) != submesh.device_count:
+        raise MeshError(f"mesh shape {shape} doesn't have {submesh.device_count} devices",
+                        f"the submesh is {submesh.nodes} nodes of {submesh.devices_per_node} devices")
+    links = tuple(_axis_link(cluster, submesh, shape, axis) for axis in range(len(shape)))
+    return LogicalMesh(submesh, shape, links, cluster.reduce_scatter_as_all_reduce)
+
+
+def stage_link(cluster: Cluster, *, same_node: bool) -> Link:
+    """The link between one device of a stage and its peer in the next stage, while all devices of the node send."""
+    if same_node:
+        return cluster.intra_node
+    wire = cluster.inter_node
+    return Link(min(wire.bandwidth_bytes_per_s / cluster.devices_per_node, cluster.intra_node.bandwidth_bytes_per_s),
+                wire.latency_s)
+
+
+def _check_fits(cluster: Cluster, submesh: Submesh) -> None:
+    asked = f"a submesh of {submesh.nodes} nodes by {submesh.devices_per_node} devices"
+    if submesh.nodes < 1 or submesh.devices_per_node < 1:
+        raise MeshError(f"{asked} is empty", "both counts must be at least 1")
+    if submesh.nodes > cluster.nodes or submesh.devices_per_node > cluster.devices_per_node:
+        raise MeshError(f"{asked} doesn't fit cluster {cluster.name!r}",
+                        f"it has {cluster.nodes} nodes of {cluster.devices_per_node} devices")
+
+
+def _axis_link(cluster: Cluster, submesh: Submesh, shape: tuple[int, ...], axis: int) -> Link:
+    """The slowest link on the ring of any group along `axis`, while all groups are busy."""
+    sharing = _groups_per_wire(submesh, shape, axis)
+    inner, wire = cluster.intra_node, cluster.inter_node
+    if sharing == 0:
+        return inner
+    rate = wire.bandwidth_bytes_per_s / sharing
+    if _stays_partly_inside(submesh, shape, axis):
+        return Link(min(rate, inner.bandwidth_bytes_per_s), max(wire.latency_s, inner.latency_s))
+    return Link(rate, wire.latency_s)
+
+
+def _groups(shape: tuple[int, ...], axis: int) -> list[range]:
+    """The flat device indices of each group along `axis` (row-major)."""
+    stride = prod(shape[axis + 1:])
+    extent = stride * shape[axis]
+    return [range(outer + inner, outer + inner + extent, stride)
+            for outer in range(0, prod(shape), extent) for inner in range(stride)]
+
+
+def _groups_per_wire(submesh: Submesh, shape: tuple[int, ...], axis: int) -> int:
+    """How many groups along `axis` leave the busiest node; 0 if every group stays inside its node."""
+    crossing = [0] * submesh.nodes
+    for group in _groups(shape, axis):
+        nodes = {device // submesh.devices_per_node for device in group}
+        if len(nodes) > 1:
+            for node in nodes:
+                crossing[node] += 1
+    return max(crossing)
+
+
+def _stays_partly_inside(submesh: Submesh, shape: tuple[int, ...], axis: int) -> bool:
+    """Whether some group along `axis` has two members in one node."""
+    return any(len({device // submesh.devices_per_node for device in group}) < len(group)
+               for group in _groups(shape, axis))
+
+
+def _by_size_and_link(axis: tuple[int, Link]) -> tuple[int, float, float]:
+    return axis[0], axis[1].bandwidth_bytes_per_s, axis[1].latency_s
