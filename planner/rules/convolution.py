@@ -1,0 +1,63 @@
+"""Convolutions: batch and output features pass through, input features reduce, spatial dimensions stay whole.
+
+A sharded spatial dimension would need halo exchange; that is not modelled yet. FLOPs count only the window positions that
+fall on data, not on padding or between dilated elements, as XLA does.
+"""
+
+from math import gcd, prod
+from typing import Any
+
+from planner.core.graph import Op
+from planner.core.spec import OpRule
+from planner.rules.labels import Label, from_labels
+from planner.rules.table import Values, register
+
+
+def conv_flops(op: Op, ins: Values, outs: Values) -> int:
+    """2 · batch · output features · (input features per group) · positions of the window that fall on data."""
+    numbers = op.params["dimension_numbers"]
+    kernel = ins[1].shape
+    positions = prod(_positions(op.params, ins, outs, n) for n in range(len(kernel) - 2))
+    batch = ins[0].shape[numbers.lhs_spec[0]] // op.params["batch_group_count"]
+    return 2 * batch * kernel[numbers.rhs_spec[0]] * kernel[numbers.rhs_spec[1]] * positions
+
+
+def _positions(params: Any, ins: Values, outs: Values, n: int) -> int:
+    """Over spatial dimension `n`: how many (output, kernel) index pairs meet an element of the input."""
+    numbers = params["dimension_numbers"]
+    size = ins[0].shape[numbers.lhs_spec[2 + n]]
+    window = ins[1].shape[numbers.rhs_spec[2 + n]]
+    out = outs[0].shape[numbers.out_spec[2 + n]]
+    stride, low = params["window_strides"][n], params["padding"][n][0]
+    spread, step = params["lhs_dilation"][n], params["rhs_dilation"][n]
+    last = (size - 1) * spread
+    count = 0
+    for k in range(window):
+        places = (o * stride + k * step - low for o in range(out))
+        count += sum(1 for at in places if 0 <= at <= last and at % spread == 0)
+    return count
+
+
+@register("conv_general_dilated", flops=conv_flops)
+def conv_general_dilated(op: Op, ins: Values, outs: Values) -> OpRule:
+    """`[N, I, ...] * [O, I, ...] -> [N, O, ...]` in any order of dimensions.
+
+    With groups, the group is a factor of the features when no shard count that divides the features could cut a group.
+    """
+    numbers, params = op.params["dimension_numbers"], op.params
+    left: list[Label] = [None] * len(ins[0].shape)
+    kernel: list[Label] = [None] * len(ins[1].shape)
+    result: list[Label] = [None] * len(outs[0].shape)
+    (batch, features), (made, taken) = numbers.lhs_spec[:2], numbers.rhs_spec[:2]
+    out_batch, out_features = numbers.out_spec[:2]
+    reduced: tuple[Label, ...] = ()
+    if params["batch_group_count"] == 1:
+        left[batch] = result[out_batch] = "batch"
+    groups = params["feature_group_count"] * params["batch_group_count"]
+    if groups == 1:
+        kernel[made] = result[out_features] = "made"
+        left[features] = kernel[taken] = "taken"
+        reduced = ("taken",)
+    elif params["batch_group_count"] == 1 and gcd(ins[0].shape[features], ins[1].shape[made]) == groups:
+        left[features] = kernel[made] = result[out_features] = "group"
+    return from_labels(ins, outs, [left, kernel], [result], reduce=reduced)
