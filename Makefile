@@ -1,0 +1,59 @@
+# Every target makes its own virtual environment from requirements.lock: a fresh clone and Python 3.11 are enough.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+READY := .venv/ready
+# Eight virtual devices on few cores may wait long for each other: fail after minutes, not after XLA's 40 seconds.
+PATIENT := XLA_FLAGS="$$XLA_FLAGS --xla_cpu_collective_call_terminate_timeout_seconds=300"
+# `make test ARGS="tests/rules -k reshape"` runs a part.
+ARGS ?= -n 2
+
+.PHONY: help demo test lint types contract bench wheel lock clean
+
+help:
+	@echo "make demo      plan, draw and train a small GPT on real text over 8 virtual CPU devices"
+	@echo "make test      the tests (a part of them: make test ARGS='tests/rules -k reshape')"
+	@echo "make lint      ruff: style and common mistakes"
+	@echo "make types     pyright: strict where no JAX is imported"
+	@echo "make contract  import-linter: which room may import which"
+	@echo "make bench     what benchmarks/ measures, written to benchmarks/results/"
+	@echo "make wheel     the wheel, in dist/"
+	@echo "make lock      refresh requirements.lock from pyproject.toml"
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $(READY)
+
+demo: $(READY)
+	$(PATIENT) $(BIN)/python examples/demo.py
+
+test: $(READY)
+	$(PATIENT) $(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+
+types: $(READY)
+	$(BIN)/pyright
+
+contract: $(READY)
+	$(BIN)/lint-imports --no-logo
+
+bench: $(READY)
+	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(PATIENT) $(BIN)/python $$script; done
+
+wheel: $(READY)
+	$(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
+
+lock:
+	rm -rf build/lock
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet 'hatchling>=1.27' editables '.[test,examples]'
+	build/lock/bin/python -m pip freeze --exclude jax-planner > build/requirements.txt
+	{ head -n 3 requirements.lock; cat build/requirements.txt; } > build/requirements.lock
+	mv build/requirements.lock requirements.lock
+
+clean:
+	rm -rf .venv build dist demo-out .pytest_cache .ruff_cache .import_linter_cache .hypothesis
