@@ -4,14 +4,29 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
+class CollectiveTime:
+    """A measured collective over `devices` devices: `fixed_s + per_byte_s * n` seconds for n bytes.
+
+    `kind` and the way of counting bytes are those of `costs/collectives.py`.
+    """
+
+    kind: str
+    devices: int
+    fixed_s: float
+    per_byte_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Link:
     """A way between devices, alpha-beta: moving n bytes takes `latency_s + n / bandwidth_bytes_per_s`.
 
-    `bandwidth_bytes_per_s` is what one device can send (one direction) while all others send as well.
+    `bandwidth_bytes_per_s` is what one device can send (one direction) while all others send as well. Where `measured`
+    has collectives of a kind, they replace the ring formulas for that kind.
     """
 
     bandwidth_bytes_per_s: float
     latency_s: float
+    measured: tuple[CollectiveTime, ...] = field(default=(), hash=False)  # compared; links are hashed in inner loops
 
 
 @dataclass(frozen=True)

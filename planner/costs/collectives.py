@@ -87,42 +87,80 @@ def collective(kind: str, axes: tuple[int, ...], mesh: LogicalMesh) -> Linear:
         raise ValueError(f"unknown collective {kind!r}; known: {', '.join(KINDS)}")
     if kind == REDUCE_SCATTER and mesh.reduce_scatter_as_all_reduce:
         kind = ALL_REDUCE
-    fastest_first = sorted((a for a in axes if mesh.shape[a] > 1),
-                           key=lambda a: (-mesh.links[a].bandwidth_bytes_per_s, -a))
-    return _FORMULAS[kind](tuple((mesh.shape[a], mesh.links[a]) for a in fastest_first)) if fastest_first else Linear()
+    rings = _rings(axes, mesh)
+    return _FORMULAS[kind](rings) if rings else Linear()
 
 
 _Rings = tuple[tuple[int, Link], ...]
 """(devices, link) of each axis, fastest first."""
 
 
-def _gather(rings: _Rings) -> Linear:
-    """n-1 ring steps per axis; the fastest axis handles the whole tensor, each slower one a shard of it."""
+def _rings(axes: tuple[int, ...], mesh: LogicalMesh) -> _Rings:
+    """Axes that share a measured link are one group, as they were when it was measured."""
+    fastest_first = sorted((a for a in axes if mesh.shape[a] > 1),
+                           key=lambda a: (-mesh.links[a].bandwidth_bytes_per_s, -a))
+    rings: list[tuple[int, Link]] = []
+    for axis in fastest_first:
+        n, link = mesh.shape[axis], mesh.links[axis]
+        if rings and link.measured and rings[-1][1] == link:
+            rings[-1] = (rings[-1][0] * n, link)
+        else:
+            rings.append((n, link))
+    return tuple(rings)
+
+
+def _gather(rings: _Rings, kind: str = ALL_GATHER) -> Linear:
+    """The fastest axis handles the whole tensor, each slower one a shard of it."""
     total, share = Linear(), 1.0
     for n, link in rings:
-        total += Linear((n - 1) * link.latency_s, share * (n - 1) / n / link.bandwidth_bytes_per_s)
+        total += _over_link(kind, n, link).of_share(share)
         share /= n
     return total
 
 
+def _scatter(rings: _Rings) -> Linear:
+    return _gather(rings, REDUCE_SCATTER)
+
+
 def _reduce(rings: _Rings) -> Linear:
-    """Reduce-scatter inwards, all-gather outwards: the gather twice."""
-    return _gather(rings) + _gather(rings)
+    """Reduce-scatter over the fast axes, all-reduce of the shard over the slowest, all-gather back."""
+    *fast, (n, link) = rings
+    slowest = _over_link(ALL_REDUCE, n, link).of_share(1 / prod(size for size, _ in fast))
+    return _scatter(tuple(fast)) + slowest + _gather(tuple(fast))
 
 
 def _exchange(rings: _Rings) -> Linear:
-    """Per axis, a device sends (n-1)/n of its shard."""
-    devices = prod(n for n, _ in rings)
-    total = Linear()
+    """Axis after axis, each on the whole local buffer."""
+    devices, total = prod(n for n, _ in rings), Linear()
     for n, link in rings:
-        total += Linear((n - 1) * link.latency_s, (n - 1) / n / devices / link.bandwidth_bytes_per_s)
+        total += _over_link(ALL_TO_ALL, n, link).of_share(n / devices)
     return total
 
 
 def _shift(rings: _Rings) -> Linear:
     """One message, over the slowest link."""
-    return Linear(max(link.latency_s for _, link in rings), 1 / min(link.bandwidth_bytes_per_s for _, link in rings))
+    return max((_over_link(PERMUTE, n, link) for n, link in rings), key=lambda time: time.per_byte_s)
+
+
+def _over_link(kind: str, n: int, link: Link) -> Linear:
+    """A collective of n devices over one link: as measured where it was, else n-1 ring steps (2n-2 for all-reduce)."""
+    if points := sorted((m.devices, m.fixed_s, m.per_byte_s) for m in link.measured if m.kind == kind):
+        return Linear(_interpolate([(d, fixed) for d, fixed, _ in points], n),
+                      _interpolate([(d, per_byte) for d, _, per_byte in points], n))
+    latency, byte = link.latency_s, 1 / link.bandwidth_bytes_per_s
+    if kind == PERMUTE:
+        return Linear(latency, byte)
+    ring = Linear((n - 1) * latency, (n - 1) / n * byte)
+    return {ALL_REDUCE: ring + ring, ALL_TO_ALL: ring.of_share(1 / n)}.get(kind, ring)
+
+
+def _interpolate(points: list[tuple[int, float]], n: int) -> float:
+    """Linear between measured sizes; outside them, the nearest one."""
+    below = [p for p in points if p[0] <= n] or points[:1]
+    above = [p for p in points if p[0] >= n] or points[-1:]
+    (low, at_low), (high, at_high) = below[-1], above[0]
+    return at_low if low == high else at_low + (at_high - at_low) * (n - low) / (high - low)
 
 
 _FORMULAS: dict[str, Callable[[_Rings], Linear]] = {
-    ALL_REDUCE: _reduce, ALL_GATHER: _gather, REDUCE_SCATTER: _gather, ALL_TO_ALL: _exchange, PERMUTE: _shift}
+    ALL_REDUCE: _reduce, ALL_GATHER: _gather, REDUCE_SCATTER: _scatter, ALL_TO_ALL: _exchange, PERMUTE: _shift}

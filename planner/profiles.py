@@ -1,0 +1,144 @@
+"""Hardware profiles: one JSON file per machine, in SI units, each number with its source.
+
+A profile describes one node; `cluster` says how many there are. What is missing, negative, not a number or unknown is
+refused with the file, the field and the mend, so that no plan rests on a typing error.
+
+In: a name or a file. Out: a `Cluster`. Files are in `profiles/` of a checkout, `planner/_profiles/` of a wheel.
+"""
+
+import dataclasses
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from planner.core.hardware import Cluster, CollectiveTime, Device, Link
+from planner.costs.collectives import KINDS
+from planner.errors import MeshError, ProfileError, UnknownNameError
+from planner.profile_fields import Fields
+
+
+def cluster(name: str, nodes: int = 1, devices_per_node: int | None = None) -> Cluster:
+    """A cluster of `nodes` equal nodes.
+
+    Args:
+      name: of a shipped profile (`"dgx-a100"`), or the path of a profile file (ends in `.json`).
+      nodes: how many.
+      devices_per_node: use only so many devices of each node; all by default.
+
+    Raises:
+      UnknownNameError: no such profile; suggests the nearest.
+      ProfileError: the profile is unusable.
+      MeshError: no nodes or devices, or more devices than a node has.
+    """
+    base = read_profile(Path(name)) if name.endswith(".json") else read_profile(_shipped(name))
+    if nodes < 1:
+        raise MeshError(f"a cluster of {nodes} nodes has no devices", "ask for at least one node")
+    devices = base.devices_per_node if devices_per_node is None else devices_per_node
+    if not 1 <= devices <= base.devices_per_node:
+        raise MeshError(f"{devices} devices per node asked of {base.name!r}, whose nodes have {base.devices_per_node}",
+                        f"ask for 1 to {base.devices_per_node}")
+    return dataclasses.replace(base, nodes=nodes, devices_per_node=devices)
+
+
+def profile_names() -> tuple[str, ...]:
+    """The names of the shipped profiles, sorted."""
+    return tuple(sorted(path.stem for path in _folder().glob("*.json")))
+
+
+def read_profile(path: Path | str) -> Cluster:
+    """The one-node cluster described by a profile file.
+
+    Raises:
+      ProfileError: the file is missing, is not JSON, or has an impossible, missing or unknown field.
+    """
+    path = Path(path)
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ProfileError(f"profile {path} can't be read: {error.strerror or error}",
+                           "give the path of a profile file, or the name of a shipped one") from error
+    except ValueError as error:
+        raise ProfileError(f"profile {path} isn't JSON: {error}",
+                           "restore the file, or measure the machine again") from error
+    return _cluster_from(Fields.of(data, str(path)))
+
+
+def write_profile(cluster: Cluster, path: Path | str, description: str = "") -> None:
+    """Write one node of a cluster as a profile file, whole or not at all; parent folders are made.
+
+    Raises:
+      ProfileError: the folder can't be written to.
+    """
+    path = Path(path)
+    text = json.dumps(_to_json(cluster, description), indent=2) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise ProfileError(f"profile {path} can't be written: {error.strerror or error}",
+                           "choose a folder that you may write to") from error
+
+
+def _shipped(name: str) -> Path:
+    if name not in profile_names():
+        raise UnknownNameError("cluster", name, profile_names())
+    return _folder() / f"{name}.json"
+
+
+def _folder() -> Path:
+    """`planner/_profiles` in a wheel, `profiles` beside the package in a checkout."""
+    package = Path(__file__).parent
+    installed, checkout = package / "_profiles", package.parent / "profiles"
+    return installed if installed.is_dir() else checkout
+
+
+def _cluster_from(fields: Fields) -> Cluster:
+    device = fields.inner("device")
+    found = Cluster(
+        name=fields.text("name"), device=_device_from(device), nodes=1,
+        devices_per_node=fields.count("devices_per_node"),
+        intra_node=_link_from(fields.inner("intra_node")), inter_node=_link_from(fields.inner("inter_node")),
+        reduce_scatter_as_all_reduce=fields.flag("reduce_scatter_as_all_reduce", default=False),
+        sources=fields.sources("sources"))
+    fields.text("description", default="")
+    fields.refuse_unknown()
+    return found
+
+
+def _device_from(fields: Fields) -> Device:
+    found = Device(
+        name=fields.text("name"), peak_flops_per_s=fields.rates("peak_flops_per_s", needs="default"),
+        matmul_efficiency=fields.fraction("matmul_efficiency"), memory_bytes=fields.count("memory_bytes"),
+        memory_bandwidth_bytes_per_s=fields.positive("memory_bandwidth_bytes_per_s"),
+        launch_s=fields.non_negative("launch_s"))
+    fields.refuse_unknown()
+    return found
+
+
+def _link_from(fields: Fields) -> Link:
+    measured: list[CollectiveTime] = []
+    for item in fields.items("measured"):
+        measured.append(CollectiveTime(item.choice("kind", KINDS), item.count("devices"), item.non_negative("fixed_s"),
+                                       item.non_negative("per_byte_s")))
+        item.refuse_unknown()
+    found = Link(fields.positive("bandwidth_bytes_per_s"), fields.non_negative("latency_s"), tuple(measured))
+    fields.refuse_unknown()
+    return found
+
+
+def _to_json(cluster: Cluster, description: str) -> dict[str, Any]:
+    device = dataclasses.asdict(cluster.device) | {"peak_flops_per_s": dict(cluster.device.peak_flops_per_s)}
+    links = {name: {key: value for key, value in dataclasses.asdict(link).items() if value != ()}
+             for name, link in (("intra_node", cluster.intra_node), ("inter_node", cluster.inter_node))}
+    return {"name": cluster.name, "description": description, "device": device,
+            "devices_per_node": cluster.devices_per_node, **links,
+            "reduce_scatter_as_all_reduce": cluster.reduce_scatter_as_all_reduce, "sources": dict(cluster.sources)}
