@@ -16,7 +16,7 @@ from typing import Any
 from planner.core.hardware import Cluster, CollectiveTime, Device, Link
 from planner.costs.collectives import KINDS
 from planner.errors import MeshError, ProfileError, UnknownNameError
-from planner.profile_fields import Fields
+from planner.profiles.fields import Fields
 
 
 def cluster(name: str, nodes: int = 1, devices_per_node: int | None = None) -> Cluster:
@@ -96,7 +96,7 @@ def _shipped(name: str) -> Path:
 
 def _folder() -> Path:
     """`planner/_profiles` in a wheel, `profiles` beside the package in a checkout."""
-    package = Path(__file__).parent
+    package = Path(__file__).parent.parent
     installed, checkout = package / "_profiles", package.parent / "profiles"
     return installed if installed.is_dir() else checkout
 

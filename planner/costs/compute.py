@@ -1,0 +1,41 @@
+"""Time of one operator on one device: the roofline.
+
+An operator takes as long as its arithmetic at the reachable rate, or its memory traffic at the sustained bandwidth,
+whichever is longer, and a fixed cost on top (Williams, Waterman, Patterson, CACM 2009).
+
+In: work done by one device (already divided by its shards). Out: seconds.
+"""
+
+from planner.core.hardware import Device
+
+
+def op_time_s(flops: float, size_bytes: float, dtype: str, device: Device) -> float:
+    """Seconds for one operator on one device.
+
+    Args:
+      flops: floating-point operations of this device's share, a multiply-add counted as two.
+      size_bytes: bytes it reads from and writes to device memory.
+      dtype: of its operands (`"bfloat16"`), which sets the arithmetic rate.
+      device: the accelerator.
+    """
+    return device.launch_s + max(matmul_s(flops, dtype, device), memory_s(size_bytes, device))
+
+
+def fused_time_s(flops: float, size_bytes: float, dtype: str, device: Device) -> float:
+    """As `op_time_s`, for an operator the compiler fuses into a neighbour: no fixed cost of its own."""
+    return max(matmul_s(flops, dtype, device), memory_s(size_bytes, device))
+
+
+def matmul_s(flops: float, dtype: str, device: Device) -> float:
+    """Seconds of arithmetic alone."""
+    return flops / device.flops_per_s(dtype)
+
+
+def memory_s(size_bytes: float, device: Device) -> float:
+    """Seconds of memory traffic alone."""
+    return size_bytes / device.memory_bandwidth_bytes_per_s
+
+
+def is_memory_bound(flops: float, size_bytes: float, dtype: str, device: Device) -> bool:
+    """Whether memory traffic takes longer than arithmetic."""
+    return memory_s(size_bytes, device) > matmul_s(flops, dtype, device)

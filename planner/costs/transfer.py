@@ -1,0 +1,32 @@
+"""Time to hand a tensor from one pipeline stage to the next.
+
+Alpa left this out of its objective (OSDI'22, §5.2); here it is part of it. Every device of the receiving stage gets its
+shard from a device of the sending stage that has it; where the receiver's shards are coarser than the sender's, a
+shard is put together from several. What limits is the busier side: the bytes each receiver takes in, and the bytes
+each sender gives out, over one link per device.
+
+In: bytes, specs, mesh shapes, `Link`. Out: seconds.
+"""
+
+from math import ceil, prod
+
+from planner.core.hardware import Link
+from planner.core.spec import Spec, shard_count
+
+
+def stage_transfer_s(size_bytes: float, src: Spec, src_mesh: tuple[int, ...], dst: Spec, dst_mesh: tuple[int, ...],
+                     link: Link) -> float:
+    """Seconds to bring a tensor of `size_bytes` from a sharding on one submesh to a sharding on another.
+
+    Args:
+      size_bytes: of the whole tensor.
+      src: its spec on the sending submesh, of shape `src_mesh`.
+      dst: its spec on the receiving submesh, of shape `dst_mesh`.
+      link: between one sender and one receiver while all are busy (`topology.stage_link`).
+    """
+    cuts_src, cuts_dst = shard_count(src, src_mesh), shard_count(dst, dst_mesh)
+    senders, receivers = prod(src_mesh), prod(dst_mesh)
+    taken = size_bytes / cuts_dst
+    given = taken * receivers / senders
+    messages = max(1, ceil(cuts_src / cuts_dst), ceil(receivers / senders))
+    return messages * link.latency_s + max(taken, given) / link.bandwidth_bytes_per_s
