@@ -1,0 +1,154 @@
+"""Frozen dataclasses to JSON and back, led by their type hints and nothing else.
+
+Known hints: `bool int float str None`, dataclasses, `tuple[X, ...]`, `tuple[X, Y]`, and unions of these. A dataclass is
+an object, a tuple an array. Both ways check every value against its hint and name the place of what does not fit
+(`plan.stages[2].time.compute_s`). A field with a default may be missing; a field that no hint knows may not be there.
+"""
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from functools import cache
+from typing import Any, TypeVar, cast
+
+T = TypeVar("T")
+
+_WIDTH = 120
+
+
+class JsonShapeError(ValueError):
+    """A value does not fit its type hint; the message names the place."""
+
+
+def encode(value: Any, hint: Any, path: str) -> Any:
+    """A value as what `json.dumps` takes. NumPy scalars become plain numbers.
+
+    Raises:
+      JsonShapeError: the value does not fit the hint.
+    """
+    options = _options(hint)
+    if len(options) > 1:
+        return _first_that_fits(encode, value, options, path)
+    if dataclasses.is_dataclass(hint):
+        if type(value) is not hint:
+            raise JsonShapeError(f"{path} is {_shown(value)}, not {_hint_text(hint)}")
+        return {name: encode(getattr(value, name), of, f"{path}.{name}") for name, of in _fields(hint).items()}
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, tuple):
+            raise JsonShapeError(f"{path} is {_shown(value)}, not {_hint_text(hint)}")
+        return [encode(v, of, f"{path}[{n}]") for n, (v, of) in enumerate(_pairs(value, hint, path))]
+    return _scalar(value, hint, path)
+
+
+def decode(value: Any, hint: type[T], path: str) -> T:
+    """The inverse of `encode`, from what `json.loads` gives.
+
+    Raises:
+      JsonShapeError: a field is missing, unknown or of the wrong type.
+    """
+    return _decode(value, hint, path)
+
+
+def _decode(value: Any, hint: Any, path: str) -> Any:
+    options = _options(hint)
+    if len(options) > 1:
+        return _first_that_fits(_decode, value, options, path)
+    if dataclasses.is_dataclass(hint):
+        return _decode_dataclass(value, hint, path)
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, list):
+            raise JsonShapeError(f"{path} is {_shown(value)}, not an array")
+        return tuple(_decode(v, of, f"{path}[{n}]") for n, (v, of) in enumerate(_pairs(value, hint, path)))
+    return _scalar(value, hint, path)
+
+
+def _decode_dataclass(value: Any, hint: Any, path: str) -> Any:
+    if not isinstance(value, dict):
+        raise JsonShapeError(f"{path} is {_shown(value)}, not an object")
+    found = cast(dict[str, Any], value)
+    hints = _fields(hint)
+    unknown = sorted(found.keys() - hints.keys())
+    if unknown:
+        raise JsonShapeError(f"{path} has a field {unknown[0]!r} that this version does not know")
+    missing = sorted(hints.keys() - found.keys() - _optional(hint))
+    if missing:
+        raise JsonShapeError(f"{path} has no field {missing[0]!r}")
+    return hint(**{name: _decode(found[name], of, f"{path}.{name}") for name, of in hints.items() if name in found})
+
+
+def _pairs(value: Any, hint: Any, path: str) -> list[tuple[Any, Any]]:
+    """(element, its hint) of a tuple."""
+    of = typing.get_args(hint)
+    if len(of) == 2 and of[1] is Ellipsis:
+        return [(v, of[0]) for v in value]
+    if len(value) != len(of):
+        raise JsonShapeError(f"{path} has {len(value)} elements, not {len(of)}")
+    return list(zip(value, of, strict=True))
+
+
+def _scalar(value: Any, hint: Any, path: str) -> Any:
+    plain = value.item() if hasattr(value, "item") else value
+    if hint is type(None) and plain is None:
+        return None
+    if hint is bool and isinstance(plain, bool):
+        return plain
+    if hint is int and isinstance(plain, int) and not isinstance(plain, bool):
+        return int(plain)
+    if hint is float and isinstance(plain, int | float) and not isinstance(plain, bool):
+        if not math.isfinite(plain):
+            raise JsonShapeError(f"{path} is {plain}, not a finite number")
+        return float(plain)
+    if hint is str and isinstance(plain, str):
+        return str(plain)
+    raise JsonShapeError(f"{path} is {_shown(value)}, not {_hint_text(hint)}")
+
+
+def _first_that_fits(convert: Any, value: Any, options: tuple[Any, ...], path: str) -> Any:
+    faults: list[JsonShapeError] = []
+    for option in options:
+        try:
+            return convert(value, option, path)
+        except JsonShapeError as fault:
+            faults.append(fault)
+    raise max(faults, key=lambda f: str(f).startswith((f"{path}.", f"{path}[")))  # the one that got furthest
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+
+
+@cache
+def _fields(hint: Any) -> dict[str, Any]:
+    hints = typing.get_type_hints(hint)
+    return {f.name: hints[f.name] for f in dataclasses.fields(hint)}
+
+
+@cache
+def _optional(hint: Any) -> frozenset[str]:
+    return frozenset(f.name for f in dataclasses.fields(hint)
+                     if f.default is not dataclasses.MISSING or f.default_factory is not dataclasses.MISSING)
+
+
+def _hint_text(hint: Any) -> str:
+    return "null" if hint is type(None) else hint.__name__ if isinstance(hint, type) else str(hint)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+
+
+def pretty(document: Any, indent: int = 0) -> str:
+    """JSON in which whatever fits on a line stands on one line; objects have sorted keys."""
+    line = json.dumps(document, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    if len(line) + indent <= _WIDTH or not isinstance(document, dict | list) or not document:
+        return line
+    pad = " " * (indent + 1)
+    if isinstance(document, dict):
+        items = sorted(cast(dict[str, Any], document).items())
+        parts = [f"{pad}{json.dumps(key, ensure_ascii=False)}: {pretty(value, indent + 1)}" for key, value in items]
+        return "{\n" + ",\n".join(parts) + "\n" + " " * indent + "}"
+    parts = [pad + pretty(value, indent + 1) for value in cast(list[Any], document)]
+    return "[\n" + ",\n".join(parts) + "\n" + " " * indent + "]"
