@@ -1,1 +1,30 @@
 """Every name of JAX outside its documented API that we use, each with the versions it was seen in and why there is no other way."""
+
+from typing import Any
+
+from jax._src.ad_util import add_any_p  # 0.10.2: the sum of two cotangents; JAX's own transposition emits it, no public name
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var  # 0.10.2: types of what `jax.make_jaxpr` returns
+from jax.extend.core import Literal as JaxprLiteral  # 0.10.2: as above
+
+__all__ = ["ClosedJaxpr", "Jaxpr", "JaxprEqn", "JaxprLiteral", "Var", "add_any_p", "bind", "eqn_frames"]
+
+
+def eqn_frames(eqn: Any) -> list[tuple[str, int, str]]:
+    """(file, line, function) of the Python stack that created a jaxpr equation, innermost first; empty if not recorded.
+
+    0.10.2: `source_info.traceback.frames` of an equation has no documented accessor.
+    """
+    traceback = eqn.source_info.traceback
+    return [] if traceback is None else [(f.file_name, f.line_num, f.function_name) for f in traceback.frames]
+
+
+def bind(primitive: Any, params: dict[str, Any], operands: Any) -> Any:
+    """Execute or trace a primitive with the parameters of an equation.
+
+    0.10.2: `get_bind_params` gives keyword parameters; until 0.7 it gave (functions, parameters).
+    """
+    prepared = primitive.get_bind_params(params)
+    if isinstance(prepared, tuple):
+        functions, prepared = prepared
+        return primitive.bind(*functions, *operands, **prepared)
+    return primitive.bind(*operands, **prepared)

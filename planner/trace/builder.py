@@ -1,0 +1,199 @@
+"""A graph under construction: equations go in one by one, nested calls are inlined on the way.
+
+Flows in: jaxprs and the operands they are applied to. Flows out: a `Graph`. What is inlined and what stays one operator
+with a body is the `Inlining` policy. Nothing is executed and nothing is allocated.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import numpy as np
+
+from planner import compat
+from planner.core.graph import Graph, Input, Literal, Op, Operand, Output, Phase, Role, Value
+from planner.interpret import Bound
+from planner.trace.sources import source_of
+
+CALLS = frozenset({"jit", "pjit", "closed_call", "core_call", "core_closed_call", "composite"})
+"""Primitives that only wrap a body: always inlined."""
+
+CHECKPOINTS = frozenset({"checkpoint", "remat", "remat2"})
+"""The names `jax.checkpoint` has had; all become `"checkpoint"` in the graph."""
+
+DIFFERENTIATED_CALLS = frozenset({"custom_jvp_call", "custom_vjp_call"}) | CHECKPOINTS
+"""Calls that mean something to differentiation: kept as operators until it is done."""
+
+LARGEST_LITERAL = 64
+"""Elements. A larger array written into a program becomes a constant of the graph."""
+
+BODY_PARAMS: dict[str, tuple[str, ...]] = {
+    "scan": ("jaxpr",), "while": ("cond_jaxpr", "body_jaxpr"), "cond": ("branches",),
+    "custom_jvp_call": ("call_jaxpr",), "custom_vjp_call": ("call_jaxpr",),
+    **dict.fromkeys(CHECKPOINTS, ("jaxpr",)),
+}
+"""The parameters that hold the bodies of an operator, in the order of `Op.bodies`."""
+
+Unroller = Callable[["Builder", Any, list[Operand]], "list[Operand] | None"]
+
+
+@dataclass(frozen=True)
+class Inlining:
+    """What becomes of nested jaxprs.
+
+    Attributes:
+      keep_calls: keep custom_jvp, custom_vjp and checkpoint as operators with a body (to be differentiated later).
+      unroll: asked for every scan; returns its results after emitting the iterations one by one, or None to keep it.
+    """
+
+    keep_calls: bool = False
+    unroll: Unroller | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What is written on emitted operators: a source that overrides the equation's own (unless None), phase, origin."""
+
+    source: str | None = None
+    phase: Phase = Phase.FORWARD
+    origin: int = -1
+
+
+@dataclass
+class Builder:
+    """See the module. `avals[v]` is the abstract value (shape, dtype) behind `values[v]`."""
+
+    inlining: Inlining = Inlining()
+    values: list[Value] = field(default_factory=list)
+    avals: list[Any] = field(default_factory=list)
+    ops: list[Op] = field(default_factory=list)
+    constants: list[tuple[int, Any]] = field(default_factory=list)
+    stamp: Stamp = Stamp()
+    _seen: dict[int, tuple[Any, Any]] = field(default_factory=dict)
+    _calls: dict[Any, Any] = field(default_factory=dict)
+
+    def value(self, aval: Any) -> int:
+        """A new value of that abstract value."""
+        self.values.append(Value(tuple(aval.shape), str(aval.dtype)))
+        self.avals.append(jax.ShapeDtypeStruct(aval.shape, aval.dtype))
+        return len(self.values) - 1
+
+    def constant(self, array: Any) -> int:
+        """A value that holds an array of the program, the same one for the same array."""
+        key = ("constant", id(array))
+        if key not in self._calls:
+            v = self.value(jax.typeof(array))
+            self.constants.append((v, array))
+            self._calls[key] = (v, array)
+        return self._calls[key][0]
+
+    def aval(self, operand: Operand) -> Any:
+        """Shape and dtype of an operand."""
+        if isinstance(operand, Literal):
+            return jax.ShapeDtypeStruct(operand.shape, np.asarray(operand.value).dtype)
+        return self.avals[operand]
+
+    def inline(self, jaxpr: compat.Jaxpr, consts: Sequence[Any], args: Sequence[Operand]) -> list[Operand]:
+        """Emit a jaxpr's equations applied to `consts` (arrays) and `args`; returns the operands of its outputs."""
+        env: dict[Any, Operand] = {}
+        for var, const in zip(jaxpr.constvars, consts, strict=True):
+            env[var] = self.constant(const)
+        env.update(zip(jaxpr.invars, args, strict=True))
+
+        def look(atom: Any) -> Operand:
+            return self.literal(atom) if isinstance(atom, compat.JaxprLiteral) else env[atom]
+
+        for eqn in jaxpr.eqns:
+            env.update(zip(eqn.outvars, self.equation(eqn, [look(a) for a in eqn.invars]), strict=True))
+        return [look(a) for a in jaxpr.outvars]
+
+    def literal(self, atom: Any) -> Operand:
+        """The operand for a literal of a jaxpr."""
+        array = np.asarray(atom.val, dtype=atom.aval.dtype)
+        if array.size > LARGEST_LITERAL:
+            return self.constant(array)
+        return Literal(array, tuple(array.shape), str(atom.aval.dtype))
+
+    def equation(self, eqn: Any, operands: list[Operand]) -> list[Operand]:
+        """Emit one equation, or what it is inlined to; returns the operands of its results."""
+        name = eqn.primitive.name
+        if name in CALLS:
+            return self.inline_body(eqn.params, operands)
+        if name in DIFFERENTIATED_CALLS and not self.inlining.keep_calls:
+            if name in CHECKPOINTS and eqn.params["differentiated"]:
+                operands = self._barrier(operands, eqn.params["prevent_cse"])
+            return self.inline_body(eqn.params, operands)
+        if name == "scan" and self.inlining.unroll is not None:
+            unrolled = self.inlining.unroll(self, eqn, operands)
+            if unrolled is not None:
+                return unrolled
+        return list(self.add(eqn, operands))
+
+    def add(self, eqn: Any, operands: Sequence[Operand]) -> tuple[int, ...]:
+        """Emit one equation as one operator; returns its results."""
+        payload, bodies, source = self._shared(eqn)
+        results = tuple(self.value(v.aval) for v in eqn.outvars)
+        name = "checkpoint" if eqn.primitive.name in CHECKPOINTS else eqn.primitive.name
+        self.ops.append(Op(name, tuple(operands), results, payload.params, bodies,
+                           source if self.stamp.source is None else self.stamp.source, self.stamp.phase,
+                           self.stamp.origin, payload))
+        return results
+
+    def call(self, key: Any, fn: Callable[..., Any], *operands: Operand) -> list[Operand]:
+        """Emit what a JAX function does to some operands. `key` names the function with its static arguments."""
+        avals = [self.aval(o) for o in operands]
+        full_key = (key, tuple((a.shape, str(a.dtype)) for a in avals))
+        if full_key not in self._calls:
+            self._calls[full_key] = jax.make_jaxpr(fn)(*avals)
+        closed = self._calls[full_key]
+        return self.inline(closed.jaxpr, closed.consts, operands)
+
+    def graph(self, inputs: Sequence[Input], outputs: Sequence[Output]) -> Graph:
+        """The finished graph."""
+        return Graph(tuple(self.values), tuple(self.ops), tuple(inputs), tuple(outputs), tuple(self.constants))
+
+    def inline_body(self, params: Mapping[str, Any], operands: list[Operand]) -> list[Operand]:
+        """Emit the body of a call with these parameters."""
+        body = next(params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if k in params)
+        jaxpr, consts = (body.jaxpr, body.consts) if isinstance(body, compat.ClosedJaxpr) else (body, ())
+        return self.inline(jaxpr, consts, operands)
+
+    def _barrier(self, operands: list[Operand], wanted: bool | tuple[bool, ...]) -> list[Operand]:
+        """The operands behind an optimisation barrier, so that the compiler cannot undo a recomputation."""
+        flags = (wanted,) * len(operands) if isinstance(wanted, bool) else wanted
+        held = [n for n, (o, flag) in enumerate(zip(operands, flags, strict=True)) if flag and isinstance(o, int)]
+        if not held:
+            return operands
+        behind = self.call("barrier", lambda *xs: jax.lax.optimization_barrier(xs), *(operands[n] for n in held))
+        for n, o in zip(held, behind, strict=True):
+            operands = [*operands[:n], o, *operands[n + 1:]]
+        return operands
+
+    def _shared(self, eqn: Any) -> tuple[Bound, tuple[Graph, ...], str]:
+        """Payload, bodies and source of an equation, made once per equation however often it is emitted."""
+        if id(eqn) not in self._seen:
+            payload = Bound(eqn.primitive, MappingProxyType(dict(eqn.params)))
+            bodies = tuple(body_graph(b) for b in bodies_of(eqn))
+            self._seen[id(eqn)] = (eqn, (payload, bodies, source_of(eqn)))
+        return self._seen[id(eqn)][1]
+
+
+def bodies_of(eqn: Any) -> list[Any]:
+    """The nested jaxprs of an equation that `Op.bodies` shows."""
+    found: list[Any] = []
+    for name in BODY_PARAMS.get(eqn.primitive.name, ()):
+        body = eqn.params[name]
+        found.extend(body if isinstance(body, tuple) else (body,))
+    return found
+
+
+def body_graph(body: Any) -> Graph:
+    """A nested jaxpr as a graph with everything inlined: inputs BATCH `"in/i"`, outputs AUX `"out/i"`."""
+    jaxpr, consts = (body.jaxpr, body.consts) if isinstance(body, compat.ClosedJaxpr) else (body, ())
+    builder = Builder()
+    args = [builder.value(v.aval) for v in jaxpr.invars]
+    outs = builder.inline(jaxpr, consts, args)
+    return builder.graph([Input(v, Role.BATCH, f"in/{n}") for n, v in enumerate(args)],
+                         [Output(o, Role.AUX, f"out/{n}") for n, o in enumerate(outs)])

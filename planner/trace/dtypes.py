@@ -1,0 +1,27 @@
+"""Between the dtype names that a graph writes (`"bfloat16"`, `"key<fry>"`) and JAX's dtypes."""
+
+from functools import cache
+from typing import Any
+
+import jax
+
+_KEY_IMPLEMENTATIONS = {"fry": "threefry2x32", "rbg": "rbg", "urbg": "unsafe_rbg"}
+
+
+@cache
+def dtype_of(name: str) -> Any:
+    """The dtype of that name.
+
+    Raises:
+      TypeError: if there is none.
+    """
+    if name.startswith("key<"):
+        implementation = _KEY_IMPLEMENTATIONS.get(name[4:-1], name[4:-1])
+        return jax.eval_shape(lambda: jax.random.key(0, impl=implementation)).dtype
+    return jax.numpy.dtype(name)
+
+
+@cache
+def is_inexact(name: str) -> bool:
+    """Whether values of that dtype can have gradients (floating or complex)."""
+    return not name.startswith("key<") and bool(jax.numpy.issubdtype(jax.numpy.dtype(name), jax.numpy.inexact))

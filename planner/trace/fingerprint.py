@@ -1,0 +1,76 @@
+"""A digest of a program's structure, the same in every process and on every machine.
+
+Flows in: graphs. Flows out: hex text. What counts: operators, their static parameters, operands, shapes, dtypes, bodies,
+inputs and outputs, literals. What does not: source lines, payloads, the numbers in constants, memory addresses.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+from planner.core.graph import Graph, Literal, Op, Operand
+
+_SKIPPED = frozenset({"name", "ctx_mesh", "debug_info", "sharding", "out_sharding", "accuracy"})
+"""Parameters that say nothing of what is computed, or that newer versions of JAX spell differently."""
+
+
+def fingerprint(kind: str, microbatches: int, graphs: Iterable[Graph | None]) -> str:
+    """SHA-256 (hex) over the structure of the graphs of a program."""
+    digest = hashlib.sha256(f"{kind} {microbatches}\n".encode())
+    for graph in graphs:
+        digest.update((graph_text(graph) if graph is not None else "none").encode())
+    return digest.hexdigest()
+
+
+def graph_text(graph: Graph) -> str:
+    """A graph as stable text: values are numbered by first appearance, so unused indices do not matter."""
+    names: dict[int, int] = {}
+    memo: dict[int, str] = {}
+
+    def name(operand: Operand) -> str:
+        if isinstance(operand, Literal):
+            return f"{np.asarray(operand.value).tolist()!r}:{operand.dtype}"
+        return f"%{names.setdefault(operand, len(names))}"
+
+    def typed(value: int) -> str:
+        return f"{name(value)}:{graph.values[value].dtype}{list(graph.values[value].shape)}"
+
+    lines = [f"in {i.role} {i.path} {i.row} {typed(i.value)}" for i in graph.inputs]
+    lines += [f"const {typed(v)}" for v, _ in graph.constants]
+    for op in graph.ops:
+        results = " ".join(typed(v) for v in op.results)
+        lines.append(f"{results} = {op.primitive} {' '.join(map(name, op.operands))} {_static_text(op, memo)}")
+    lines += [f"out {o.role} {o.path} {o.row} {name(o.operand)}" for o in graph.outputs]
+    return "\n".join(lines) + "\n"
+
+
+def _static_text(op: Op, memo: dict[int, str]) -> str:
+    """Parameters and bodies; operators that share their parameters (unrolled iterations) are described once."""
+    if id(op.params) not in memo:
+        bodies = "".join(f"{{\n{graph_text(body)}}}" for body in op.bodies)
+        memo[id(op.params)] = f"{params_text(op.params)} {bodies}"
+    return memo[id(op.params)]
+
+
+def params_text(params: Mapping[str, Any]) -> str:
+    """Static parameters as stable text; functions and nested jaxprs are left out (bodies tell of those)."""
+    parts = [(k, _text(v)) for k, v in sorted(params.items()) if k not in _SKIPPED]
+    return " ".join(f"{k}={text}" for k, text in parts if text is not None)
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, str | int | float | bool | type(None) | np.dtype):
+        return str(value)
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, tuple | list):
+        return f"({', '.join(t for t in map(_text, value) if t is not None)})"
+    if isinstance(value, np.ndarray | np.generic):
+        return repr(value.tolist())
+    if isinstance(value, type):
+        return value.__name__
+    text = repr(value)
+    return text if " at 0x" not in text and not callable(value) and "jaxpr" not in type(value).__name__.lower() else None

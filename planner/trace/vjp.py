@@ -1,0 +1,170 @@
+"""The reverse rule of one operator, as a small graph that replaces it: made once per kind of operator, emitted many times.
+
+JAX differentiates the single operator (`jax.vjp`) on abstract values; the result is split by what depends on what. What
+the operator's own results need is forward; everything else is backward, so that what is stored between the two is the
+operator's inputs and results wherever its derivative can be had from them cheaply. Only heavy work that needs no
+cotangent (a dot, a convolution, random numbers, a loop: the residuals of a custom rule) stays in the forward.
+
+Flows in: an `Op`, which operands need gradients and which results have cotangents. Flows out: a `Reverse`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from planner.core.graph import Graph, Input, Literal, Op, Operand, Output, Role
+from planner.errors import TraceError
+from planner.trace.builder import Builder
+from planner.trace.jaxpr import without_dead_ops
+
+HEAVY = frozenset({"dot_general", "ragged_dot_general", "conv_general_dilated", "scan", "while", "cond", "sort", "fft",
+                   "random_bits", "random_gamma", "threefry2x32", "rng_bit_generator", "cholesky", "eigh", "svd", "lu"})
+"""Primitives too dear to run a second time in the backward."""
+
+
+@dataclass(frozen=True)
+class Reverse:
+    """What replaces an operator once it is differentiated.
+
+    Attributes:
+      graph: inputs are the operator's value operands, then the cotangents given; outputs its results, then the cotangents
+        wanted, None where a cotangent is known to be zero.
+      forward: which of `graph.ops` are forward (by index).
+      results: operands of `graph` for the operator's results.
+      cotangents: operands of `graph`, one per wanted cotangent; None for zero.
+    """
+
+    graph: Graph
+    forward: frozenset[int]
+    results: tuple[Operand, ...]
+    cotangents: tuple[Operand | None, ...]
+
+
+@dataclass
+class ReverseRules:
+    """Reverse rules, cached by primitive, parameters, operand shapes, literals, wanted and given."""
+
+    _rules: dict[Any, Reverse] = field(default_factory=dict)
+    _param_keys: dict[int, tuple[Any, Any]] = field(default_factory=dict)
+
+    def of(self, op: Op, avals: Sequence[Any], result_avals: Sequence[Any], wanted: tuple[int, ...],
+           given: tuple[int, ...]) -> Reverse:
+        """The rule of `op` for operands of these abstract values.
+
+        Args:
+          op: the operator.
+          avals: abstract value per operand.
+          result_avals: abstract value per result.
+          wanted: positions of the operands whose cotangents are wanted.
+          given: positions of the results that have a cotangent; the others' are zero.
+
+        Raises:
+          TraceError: if JAX cannot differentiate it.
+        """
+        literals = tuple((n, o.value.tobytes()) for n, o in enumerate(op.operands) if isinstance(o, Literal))
+        key = (op.primitive, self._params_key(op), tuple((a.shape, str(a.dtype)) for a in avals), literals, wanted, given)
+        if key not in self._rules:
+            self._rules[key] = _make_rule(op, avals, result_avals, wanted, given)
+        return self._rules[key]
+
+    def _params_key(self, op: Op) -> Any:
+        known = self._param_keys.get(id(op.params))
+        if known is None:
+            key = tuple((name, _value_key(v)) for name, v in sorted(op.params.items()))
+            known = self._param_keys[id(op.params)] = (key, op.params)  # holding the params keeps their id taken
+        return known[0]
+
+
+def _value_key(value: Any) -> Any:
+    if isinstance(value, str | int | float | bool | bytes | np.dtype | type(None)):
+        return value
+    if isinstance(value, tuple | list):
+        return tuple(_value_key(v) for v in value)
+    try:
+        return (type(value).__name__, hash(value), value)
+    except TypeError:
+        return (type(value).__name__, id(value))
+
+
+def _make_rule(op: Op, avals: Sequence[Any], result_avals: Sequence[Any], wanted: tuple[int, ...],
+               given: tuple[int, ...]) -> Reverse:
+    places = [n for n, o in enumerate(op.operands) if isinstance(o, int)]
+    given_avals = [result_avals[n] for n in given]
+
+    def both(values: list[Any], cotangents: list[Any]) -> tuple[list[Any], list[Any]]:
+        full = [o.value if isinstance(o, Literal) else None for o in op.operands]
+        for n, value in zip(places, values, strict=True):
+            full[n] = value
+
+        def primal(*chosen: Any) -> list[Any]:
+            operands = list(full)
+            for n, x in zip(wanted, chosen, strict=True):
+                operands[n] = x
+            return op.payload.bind(operands)
+
+        outs, pull = jax.vjp(primal, *(full[n] for n in wanted))
+        seeds = dict(zip(given, cotangents, strict=True))
+        return outs, list(pull([seeds[n] if n in seeds else _zero(a) for n, a in enumerate(result_avals)]))
+
+    try:
+        closed = jax.make_jaxpr(both)([avals[n] for n in places], given_avals)
+    except Exception as error:  # whatever JAX, or the user's custom rule, raises while it differentiates
+        where = f" at {op.source}" if op.source else ""
+        raise TraceError(f"the gradient through {op.primitive}{where} cannot be formed: {type(error).__name__}: "
+                         f"{str(error).strip().splitlines()[0] if str(error).strip() else ''}", _mend(op)) from error
+    return _split(closed, len(places), len(op.results))
+
+
+def _zero(aval: Any) -> Any:
+    if jax.dtypes.issubdtype(aval.dtype, np.inexact):
+        return jax.numpy.zeros(aval.shape, aval.dtype)
+    return np.zeros(aval.shape, jax.dtypes.float0)
+
+
+def _mend(op: Op) -> str:
+    if op.primitive == "while":
+        return "use lax.scan, or fori_loop with bounds known while tracing; or put lax.stop_gradient around its inputs"
+    return "give it a derivative with jax.custom_vjp, or put lax.stop_gradient around its inputs"
+
+
+def _split(closed: Any, n_args: int, n_results: int) -> Reverse:
+    builder = Builder()
+    inputs = [builder.value(v.aval) for v in closed.jaxpr.invars]
+    outs = builder.inline(closed.jaxpr, closed.consts, inputs)
+    results, cotangents = tuple(outs[:n_results]), list(outs[n_results:])
+    zeros = _zero_values(builder.ops)
+    wanted = tuple(None if _is_zero(c, zeros) else c for c in cotangents)
+    labelled = [Output(o, Role.AUX, "") for o in (*results, *(c for c in wanted if c is not None))]
+    graph = without_dead_ops(builder.graph([Input(v, Role.BATCH, "") for v in inputs], labelled))
+    return Reverse(graph, _forward_ops(graph, results, frozenset(inputs[n_args:])), results, wanted)
+
+
+def _forward_ops(graph: Graph, results: Sequence[Operand], cotangents: frozenset[int]) -> frozenset[int]:
+    """The operators that results need, and the heavy ones that need no cotangent, with what those need."""
+    late = set(cotangents)
+    for op in graph.ops:
+        if late.intersection(op.inputs):
+            late.update(op.results)
+    needed = {o for o in results if isinstance(o, int)}
+    forward = set()
+    for n in reversed(range(len(graph.ops))):
+        op = graph.ops[n]
+        if needed.intersection(op.results) or (op.primitive in HEAVY and not late.intersection(op.results)):
+            forward.add(n)
+            needed.update(op.inputs)
+    return frozenset(forward)
+
+
+def _zero_values(ops: Sequence[Op]) -> frozenset[int]:
+    found: set[int] = set()
+    for op in ops:
+        if op.primitive in ("broadcast_in_dim", "convert_element_type", "neg") and _is_zero(op.operands[0], found):
+            found.update(op.results)
+    return frozenset(found)
+
+
+def _is_zero(operand: Operand, zeros: frozenset[int] | set[int]) -> bool:
+    return not operand.value.any() if isinstance(operand, Literal) else operand in zeros
