@@ -20,6 +20,7 @@ help:
 	@echo "make lock      refresh requirements.lock from pyproject.toml"
 
 $(READY): requirements.lock pyproject.toml
+	@echo "Setting up .venv from requirements.lock: a minute or two the first time"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
