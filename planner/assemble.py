@@ -1,0 +1,172 @@
+"""From chosen slices, meshes and choices to the saved `PlanRecord` pieces: `StagePlan`s and `ParamPlan`s.
+
+In: where each stage's layers, devices and choices come from (`StagePick`). Out: what the emitter and the reports read.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from planner.core.graph import Graph, Phase, Role
+from planner.core.plan import Collective, MemoryParts, ParamPlan, StagePlan, TimeParts
+from planner.core.spec import Spec, shard_count
+from planner.costs.memory import value_bytes
+from planner.intraop.compose import SliceTable
+from planner.intraop.decisions import LayerDecisions, decide
+from planner.intraop.structure import ProgramIndex
+from planner.layers import Layers, layer_ops
+
+
+@dataclass(frozen=True)
+class StagePick:
+    """One chosen stage: layers [first, last], variant g of `table`, its devices and predicted gap."""
+
+    table: SliceTable
+    axis_names: tuple[str, ...]
+    first: int
+    last: int
+    variant: int
+    devices: tuple[int, ...]
+    in_flight: int
+    send_s: float
+    gap: float
+
+
+def stage_decisions(index: ProgramIndex, layers: Layers, pick: StagePick) -> tuple[LayerDecisions, ...]:
+    """The decisions of every layer of a stage, in the values of that layer."""
+    states = pick.table.path(pick.first, pick.last, pick.variant)
+    names = {i.value: (i.path, i.row) for i in index.program.micro.inputs_of(Role.PARAM)}
+    found = []
+    known: dict[tuple[int, int, int], LayerDecisions] = {}
+    for n, layer in enumerate(range(pick.first, pick.last + 1)):
+        key = (layers.classes[layer], states[n], states[n + 1])
+        frontier = pick.table.layers[layer]
+        if key not in known:
+            known[key] = decide(index, frontier.layer, frontier.choice(pick.variant, states[n], states[n + 1]))
+        found.append(known[key].rename(*_same(index, layers, layer), names))
+    return tuple(found)
+
+
+def _same(index: ProgramIndex, layers: Layers, layer: int) -> tuple[dict[int, int], dict[int, int]]:
+    """Values and operators of a layer's representative -> those of the layer."""
+    graph = index.program.micro
+    original = layer_ops(index, *layers.ranges[layers.representative(layers.classes[layer])])
+    copy = layer_ops(index, *layers.ranges[layer])
+    values: dict[int, int] = {}
+    for a, b in zip(original, copy, strict=True):
+        for x, y in zip((*graph.ops[a].operands, *graph.ops[a].results), (*graph.ops[b].operands, *graph.ops[b].results),
+                        strict=True):
+            if isinstance(x, int) and isinstance(y, int):
+                values[x] = y
+    return values, dict(zip(original, copy, strict=True))
+
+
+def stage_plan(index: ProgramIndex, layers: Layers, pick: StagePick, number: int, decisions: Sequence[LayerDecisions],
+               stored: dict[int, Spec], *, recompute_all: bool) -> StagePlan:
+    """The saved form of one stage. `stored` gives the storage spec of every parameter (its home's choice)."""
+    graph = index.program.micro
+    mesh, g = pick.table.mesh, pick.variant
+    specs: dict[int, Spec] = {}
+    for d in decisions:
+        for owner, spec in d.tensors:
+            specs[owner] = spec
+        for value, spec in (*d.exported, *d.grads):
+            specs[value] = spec
+        for p in d.params:
+            specs[p.value] = stored[p.value]
+    for cotangent, owner in index.owner.items():
+        if owner in specs and cotangent not in specs and index.role.get(owner) is not Role.PARAM:
+            specs[cotangent] = specs[owner]
+    uses = {(op, position, spec) for d in decisions for value, op, position, spec in d.wanted if specs.get(value) != spec}
+    parts = pick.table.parts[pick.first, pick.last, g]
+    moves = merge([m for d in decisions for m in d.collectives])
+    resharding = sum(m.time_s for m in moves if m.per == "microbatch" and m.kind not in ("all-reduce", "reduce-scatter"))
+    reducing = sum(m.time_s for m in moves if m.per == "microbatch" and m.kind in ("all-reduce", "reduce-scatter"))
+    sync = sum(m.time_s for m in moves if m.per == "batch")
+    total, batch = float(parts[0] + parts[1]), float(parts[2])
+    time = TimeParts(max(total - resharding - reducing, 0.0), reducing, resharding, sync, max(batch - sync, 0.0))
+    recompute = tuple(range(pick.first, pick.last + 1)) if recompute_all else ()
+    return StagePlan(
+        number, (pick.first, pick.last + 1), (layers.cuts[pick.first], layers.cuts[pick.last + 1]), pick.devices, mesh.shape,
+        pick.axis_names, tuple(sorted(specs.items())), tuple(sorted(uses)), recompute, pick.in_flight, time,
+        _memory(decisions, pick), moves, pick.send_s, pick.gap, "optimal" if pick.gap <= 1e-9 else "feasible",
+        "elimination", _summary(index, graph, decisions, pick))
+
+
+def _memory(decisions: Sequence[LayerDecisions], pick: StagePick) -> MemoryParts:
+    parts = pick.table.parts[pick.first, pick.last, pick.variant]
+    params = sum(p.params_bytes for d in decisions for p in d.params)
+    opt = sum(p.opt_state_bytes for d in decisions for p in d.params)
+    grads = sum(d.grads_bytes for d in decisions)
+    return MemoryParts(int(params), int(opt), int(grads), int(pick.in_flight * parts[4]),
+                       int(pick.table.working_bytes[pick.first, pick.last, pick.variant]))
+
+
+def merge(moves: Sequence[Collective]) -> tuple[Collective, ...]:
+    """Communications that are alike but for their place in a repeat, added up; `bytes` and `time_s` are totals."""
+    found: dict[tuple[str, tuple[int, ...], str, str, str], tuple[int, float]] = {}
+    for m in moves:
+        key = (m.kind, m.axes, m.per, m.phase, m.where)
+        size, time_s = found.get(key, (0, 0.0))
+        found[key] = (size + m.bytes, time_s + m.time_s)
+    return tuple(Collective(kind, axes, size, time_s, per, phase, where)
+                 for (kind, axes, per, phase, where), (size, time_s) in sorted(found.items(), key=lambda kv: (-kv[1][1], kv[0])))
+
+
+def param_plans(graph: Graph, decisions: Sequence[tuple[int, LayerDecisions]]) -> tuple[ParamPlan, ...]:
+    """One `ParamPlan` per parameter input, from the decisions of its home layer; `decisions` pairs stage and layer."""
+    found: dict[int, ParamPlan] = {}
+    for stage, d in decisions:
+        for p in d.params:
+            if p.home:
+                value = graph.values[p.value]
+                found[p.value] = ParamPlan(p.path, p.row, p.value, value.shape, value.dtype, p.spec, p.update_spec, p.deferred,
+                                           stage)
+    for inp in graph.inputs_of(Role.PARAM):
+        if inp.value not in found:  # never read: kept whole on the first stage
+            value = graph.values[inp.value]
+            whole: Spec = ((),) * len(value.shape)
+            found[inp.value] = ParamPlan(inp.path, inp.row, inp.value, value.shape, value.dtype, whole, whole, False, 0)
+    order = [i.value for i in graph.inputs_of(Role.PARAM)]
+    return tuple(found[v] for v in order)
+
+
+def _summary(index: ProgramIndex, graph: Graph, decisions: Sequence[LayerDecisions], pick: StagePick) -> str:
+    """What each mesh axis does, in words."""
+    shape = pick.table.mesh.shape
+    if not shape:
+        return "one device"
+    words = []
+    for axis, size in enumerate(shape):
+        roles = []
+        activations = [(o, d) for dec in decisions for o, spec in dec.tensors for d, axes in enumerate(spec) if axis in axes]
+        if any(key in index.batch_dims for key in activations):
+            roles.append("batch")
+        others = sorted({d for o, d in activations if (o, d) not in index.batch_dims and o not in index.role})
+        params = [p for dec in decisions for p in dec.params]
+        used = _used_sharded(graph, decisions, axis)
+        stored = sum(any(axis in axes for axes in p.spec) for p in params)
+        if used:
+            roles.append("weights (tensor parallel)")
+        if others and not used:
+            roles.append(f"activation dimension {', '.join(map(str, others))}")
+        if stored and not used:
+            roles.append("stored parameters (FSDP)")
+        elif any(any(axis in axes for axes in p.update_spec) and not any(axis in axes for axes in p.spec) for p in params):
+            roles.append("optimizer state (ZeRO)")
+        words.append(f"{pick.axis_names[axis]} ({size}): {' + '.join(roles) if roles else 'replicated'}")
+    return "; ".join(words)
+
+
+def _used_sharded(graph: Graph, decisions: Sequence[LayerDecisions], axis: int) -> bool:
+    """Whether a matrix multiplication or convolution works on shards of a parameter along the axis."""
+    for dec in decisions:
+        weights = {p.value for p in dec.params} | {v for v, _ in dec.exported}
+        for value, op, _, spec in dec.wanted:
+            if value in weights and graph.ops[op].phase is Phase.FORWARD and len(spec) > 1 and any(axis in a for a in spec):
+                return True
+    return False
+
+
+def total_bytes(graph: Graph, values: Sequence[tuple[int, Spec]], mesh_shape: tuple[int, ...]) -> float:
+    """Bytes per device of values under specs."""
+    return sum(value_bytes(graph.values[v]) / shard_count(s, mesh_shape) for v, s in values)

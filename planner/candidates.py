@@ -1,0 +1,268 @@
+"""One program (one microbatch count) on one cluster: price every slice on every mesh, build stages, price recipes.
+
+In: `Prepared` program, meshes, pins. Out: `Candidate`s: chosen stages with their predicted step time and a lower bound.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.assemble import StagePick
+from planner.core.graph import Program, Role
+from planner.core.hardware import Cluster
+from planner.core.pins import Pins
+from planner.costs.topology import stage_link
+from planner.intraop.boundary import boundary
+from planner.intraop.compose import SliceTable, slice_table
+from planner.intraop.frontier import LayerFrontier, Multipliers, layer_frontier
+from planner.intraop.price import Setting, price_layer
+from planner.intraop.structure import LayerModel, ProgramIndex, index_program, layer_model
+from planner.layers import Layers, cluster_layers, crossing_bytes
+from planner.pinning import pinned_specs
+from planner.rules import graph_flops
+from planner.spaces import MeshSpace, SubmeshSpace
+from planner.stages import construct
+
+Array = NDArray[np.float64]
+
+MEMORY_MARGIN = 0.08
+"""Share of device memory left free for fragmentation and the compiler's scratch. [chosen]"""
+
+MAX_STAGES = 64
+"""Stages of a pipeline at most. [chosen: deeper pipelines spend their time in the bubble]"""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A program with its layers and the structure of each distinct layer."""
+
+    index: ProgramIndex
+    layers: Layers
+    models: tuple[LayerModel, ...]  # per class
+
+    @property
+    def program(self) -> Program:
+        return self.index.program
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Chosen stages, predicted seconds of a step, a proven lower bound for what was searched, peak bytes per device."""
+
+    prepared: Prepared
+    stages: tuple[StagePick, ...]
+    step_time_s: float
+    lower_bound_s: float
+    peak_bytes: float
+    tried: int
+    pruned: int
+
+
+def prepare(program: Program) -> Prepared:
+    """Index a program, cut it into layers, and build the structure of each distinct layer."""
+    index = index_program(program)
+    layers = cluster_layers(index)
+    models = tuple(layer_model(index, *layers.ranges[layers.representative(c)]) for c in range(max(layers.classes) + 1))
+    return Prepared(index, layers, models)
+
+
+def memory_prices(prepared: Prepared, hardware: Cluster, pins: Pins) -> Multipliers:
+    """The memory prices that layers are solved at, around the step's compute time per byte of capacity."""
+    program = prepared.program
+    device = hardware.device
+    step_s = program.microbatches * graph_flops(program.micro) / hardware.device_count / device.flops_per_s("bfloat16")
+    base = max(step_s, 1e-6) / device.memory_bytes
+    training = program.kind == "train"
+    flights = (1, 8) if training and program.microbatches > 1 else (1,)
+    recompute = (False,) if not training else (False, True) if pins.recompute is None else (pins.recompute,)
+    rows = [(0.0, 1, r) for r in recompute]
+    rows += [(base * scale, k, r) for scale in (0.03, 0.3, 3.0, 100.0) for k in flights for r in recompute]
+    return Multipliers(tuple(r[0] for r in rows), tuple(r[1] for r in rows), tuple(r[2] for r in rows))
+
+
+def mesh_table(prepared: Prepared, space: MeshSpace, hardware: Cluster, prices: Multipliers, pins: Pins) -> SliceTable:
+    """Costs of all slices of layers on one logical mesh."""
+    program, index, layers = prepared.program, prepared.index, prepared.layers
+    setting = Setting(space.mesh, hardware.device, space.uses, program.microbatches, program.kind == "train",
+                      pinned_specs(index, pins, space.names, space.mesh.shape))
+    frontiers: list[LayerFrontier] = []
+    for c, model in enumerate(prepared.models):
+        first, last = layers.ranges[layers.representative(c)]
+        before = boundary(index, first, space.mesh.shape, space.uses, setting.pins)
+        after = boundary(index, last, space.mesh.shape, space.uses, setting.pins)
+        frontiers.append(layer_frontier(program.micro, price_layer(index, model, setting), before, after, prices))
+    return slice_table(program.micro, space.mesh, [frontiers[c] for c in layers.classes], prices,
+                       training=setting.training)
+
+
+@dataclass(frozen=True)
+class _Costs:
+    """Arrays over [in-flight index, submesh, first layer, last layer]: time, its lower bound, and where it came from."""
+
+    times_s: Array
+    floors_s: Array
+    table: NDArray[np.int32]
+    variant: NDArray[np.int32]
+
+
+def best_pipeline(prepared: Prepared, hardware: Cluster, spaces: Sequence[SubmeshSpace],
+                  tables: dict[MeshSpace, SliceTable], pins: Pins, *, in_flight_all: bool = False) -> Candidate | None:
+    """Stage construction over the given submeshes. `in_flight_all`: every stage holds all microbatches (GPipe).
+
+    Returns:
+      None if nothing fits.
+    """
+    program = prepared.program
+    microbatches = program.microbatches
+    stages = _stage_limit(prepared, hardware, pins)
+    flights = [1 if program.kind != "train" else microbatches if in_flight_all and s else min(s + 1, microbatches)
+               for s in range(stages)]
+    costs = _slice_costs(prepared, hardware, spaces, tables, flights)
+    masked = _mask(prepared, costs.times_s, pins)
+    sizes = np.array([s.submesh.device_count for s in spaces], dtype=np.int64)
+    exact = pins.stages if pins.stages is not None else len(pins.boundaries) + 1 if pins.boundaries else None
+    choice = construct(masked, sizes, hardware.device_count, microbatches, exact_stages=exact)
+    if choice is None:
+        return None
+    floor = construct(_mask(prepared, costs.floors_s, pins), sizes, hardware.device_count, microbatches, exact_stages=exact)
+    count = len(choice.stages)
+    devices = _place([int(sizes[m]) for _, _, m in choice.stages])
+    picks = []
+    for position, (first, last, m) in enumerate(choice.stages):
+        s = count - 1 - position
+        space = spaces[m].meshes[int(costs.table[s, m, first, last])]
+        table = tables[space]
+        g = int(costs.variant[s, m, first, last])
+        time_s = float(costs.times_s[s, m, first, last])
+        gap = max(0.0, 1.0 - float(costs.floors_s[s, m, first, last]) / time_s)
+        picks.append(StagePick(table, space.names, first, last, g, devices[position], flights[s],
+                               _send_s(prepared, hardware, spaces[m], first), gap))
+    return _candidate(prepared, tuple(picks), floor.lower_bound_s if floor else 0.0, choice.tried, choice.pruned)
+
+
+def _candidate(prepared: Prepared, picks: tuple[StagePick, ...], floor: float, tried: int, pruned: int) -> Candidate:
+    microbatches = prepared.program.microbatches
+    per = [float(p.table.microbatch_s[p.first, p.last, p.variant]) + p.send_s for p in picks]
+    batch = [float(p.table.batch_s[p.first, p.last, p.variant]) for p in picks]
+    peak = max(float(p.table.memory_bytes(p.in_flight)[p.first, p.last, p.variant]) for p in picks)
+    time_s = sum(per) + (microbatches - 1) * max(per) + max(batch)
+    return Candidate(prepared, picks, time_s, min(floor, time_s), peak, tried, pruned)
+
+
+def _stage_limit(prepared: Prepared, hardware: Cluster, pins: Pins) -> int:
+    if prepared.program.kind == "step":
+        return 1
+    if pins.stages is not None:
+        return pins.stages
+    return min(len(prepared.layers), hardware.device_count, MAX_STAGES)
+
+
+def _slice_costs(prepared: Prepared, hardware: Cluster, spaces: Sequence[SubmeshSpace], tables: dict[MeshSpace, SliceTable],
+                 flights: Sequence[int]) -> _Costs:
+    """Per in-flight count and submesh, the fastest fitting variant of every slice, and a bound below all of them."""
+    count, microbatches = len(prepared.layers), prepared.program.microbatches
+    capacity = hardware.device.memory_bytes * (1 - MEMORY_MARGIN)
+    shape = (len(flights), len(spaces), count, count)
+    times, floors = np.full(shape, np.inf), np.full(shape, np.inf)
+    where, variant = np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.int32)
+    for m, space in enumerate(spaces):
+        send = np.array([_send_s(prepared, hardware, space, k) for k in range(count)])[:, None]
+        for t, mesh in enumerate(space.meshes):
+            table = tables[mesh]
+            step = table.microbatch_s + table.batch_s / microbatches
+            done: dict[int, int] = {}
+            for s, flight in enumerate(flights):
+                if flight in done:
+                    for array in (times, floors, where, variant):
+                        array[s, m] = np.where(True, array[done[flight], m], array[s, m])
+                    continue
+                done[flight] = s
+                fits = np.where(table.memory_bytes(flight) <= capacity, step, np.inf)
+                g = np.argmin(fits, axis=2)
+                value = np.take_along_axis(fits, g[:, :, None], axis=2)[:, :, 0] + send
+                better = value < times[s, m]
+                times[s, m][better], where[s, m][better], variant[s, m][better] = value[better], t, g[better]
+                floors[s, m] = np.minimum(floors[s, m], _floor(table, flight, capacity, microbatches) + send)
+    return _Costs(times, np.minimum(floors, times), where, variant)
+
+
+def _floor(table: SliceTable, flight: int, capacity: float, microbatches: int) -> Array:
+    """Lagrangian bound per slice: for each way to recompute, the best over prices λ of (priced optimum - λ · capacity)."""
+    prices = table.multipliers
+    found = np.full(table.priced.shape[:2], np.inf)
+    for again in sorted(set(prices.recompute)):
+        rows = [g for g in range(len(prices)) if prices.recompute[g] is again and prices.in_flight[g] <= flight]
+        bound = np.max([table.priced[:, :, g] - prices.per_byte_s[g] * capacity for g in rows], axis=0)
+        found = np.minimum(found, np.maximum(bound, 0.0))
+    return found / microbatches
+
+
+def _send_s(prepared: Prepared, hardware: Cluster, space: SubmeshSpace, first: int) -> float:
+    """Receiving the activations that enter before layer `first`, and sending their cotangents back, per microbatch."""
+    if first == 0:
+        return 0.0
+    size = float(crossing_bytes(prepared.index)[prepared.layers.cuts[first]])
+    whole_nodes = space.submesh.device_count >= hardware.devices_per_node
+    link = stage_link(hardware, same_node=not whole_nodes)
+    ways = 2 if prepared.program.kind == "train" else 1
+    return ways * (link.latency_s + size / space.submesh.device_count / link.bandwidth_bytes_per_s)
+
+
+def _mask(prepared: Prepared, times_s: Array, pins: Pins) -> Array:
+    """Forbid slices that pins or state threading rule out."""
+    count = len(prepared.layers)
+    allowed = np.ones((count, count), dtype=bool)
+    for cut in forbidden_cuts(prepared):
+        allowed[cut, :] = False
+        allowed[:, cut - 1] = False
+    if pins.boundaries is not None:
+        starts = {0, *pins.boundaries}
+        ends = {b - 1 for b in (*pins.boundaries, count)}
+        for k in range(count):
+            for j in range(count):
+                inner = any(k < b <= j for b in pins.boundaries)
+                allowed[k, j] &= k in starts and j in ends and not inner
+    return np.where(allowed[None, None], times_s, np.inf)
+
+
+def forbidden_cuts(prepared: Prepared) -> frozenset[int]:
+    """Layer boundaries that would put a reader of carried state in an earlier stage than the maker of its next value."""
+    index, cuts = prepared.index, prepared.layers.cuts
+    micro = index.program.micro
+    inputs = {(i.path, i.row): i.value for i in micro.inputs_of(Role.STATE)}
+    found = set()
+    for out in micro.outputs_of(Role.STATE):
+        value = inputs.get((out.path, out.row))
+        if value is None or not isinstance(out.operand, int) or out.operand not in index.maker:
+            continue
+        made, read = index.maker[out.operand], index.first_reader.get(value, len(micro.ops))
+        found |= {n for n, cut in enumerate(cuts) if read < cut <= made}
+    return frozenset(found)
+
+
+def _place(sizes: Sequence[int]) -> list[tuple[int, ...]]:
+    """Devices per stage. Sizes are powers of two of one node or whole nodes; in pipeline order when that keeps every stage
+    aligned to its size, else the largest first (which always does; Alpa, appendix A)."""
+    def lay(order: Sequence[int]) -> list[tuple[int, ...]] | None:
+        placed: dict[int, tuple[int, ...]] = {}
+        at = 0
+        for s in order:
+            if at % sizes[s] and len(set(sizes)) > 1:
+                return None
+            placed[s] = tuple(range(at, at + sizes[s]))
+            at += sizes[s]
+        return [placed[s] for s in range(len(sizes))]
+
+    straight = lay(range(len(sizes)))
+    if straight is not None:
+        return straight
+    found = lay(sorted(range(len(sizes)), key=lambda s: -sizes[s]))
+    if found is not None:
+        return found
+    order, at, placed = sorted(range(len(sizes)), key=lambda s: -sizes[s]), 0, {}
+    for s in order:
+        placed[s] = tuple(range(at, at + sizes[s]))
+        at += sizes[s]
+    return [placed[s] for s in range(len(sizes))]

@@ -1,0 +1,1 @@
+"""Intra-operator planning: layers of the graph and a logical mesh in, time-memory frontiers of shardings out."""

@@ -1,0 +1,199 @@
+"""A layer's chosen indices in words the emitter knows: specs, uses, parameters, communications, bytes.
+
+In: a `PricedLayer` of the layer's class and the choice per variable. Out: `LayerDecisions` in the values and operators of the
+representative layer; `rename` moves them to another layer of the class.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.core.graph import Graph, Phase
+from planner.core.plan import Collective
+from planner.core.spec import Spec, shard_count
+from planner.costs.collectives import ALL_REDUCE, collective
+from planner.costs.memory import itemsize, value_bytes
+from planner.costs.resharding import reshard_steps
+from planner.intraop.price import GroupPrice, PricedLayer
+from planner.intraop.structure import Link, ProgramIndex
+
+
+@dataclass(frozen=True, slots=True)
+class ParamDecision:
+    """Storage spec, update spec and gradient timing of one parameter; bytes per device by kind."""
+
+    value: int
+    path: str
+    row: int | None
+    spec: Spec
+    update_spec: Spec
+    deferred: bool
+    home: bool
+    params_bytes: float
+    opt_state_bytes: float
+
+
+@dataclass(frozen=True)
+class LayerDecisions:
+    """`tensors`: owner -> settled spec; `wanted`: (value, op, position) -> spec an operator works with; `exported`: spec of
+    values of parameter chains; `grads`: (gradient value, spec) synchronised every microbatch; `grads_bytes` per device."""
+
+    tensors: tuple[tuple[int, Spec], ...]
+    wanted: tuple[tuple[int, int, int, Spec], ...]
+    exported: tuple[tuple[int, Spec], ...]
+    grads: tuple[tuple[int, Spec], ...]
+    params: tuple[ParamDecision, ...]
+    grads_bytes: float
+    collectives: tuple[Collective, ...]
+
+    def rename(self, value: Mapping[int, int], op: Mapping[int, int], names: Mapping[int, tuple[str, int | None]]
+               ) -> "LayerDecisions":
+        """The same decisions for another layer of the class; `names` gives its parameters' paths and rows."""
+        def v(x: int) -> int:
+            return value.get(x, x)
+
+        return LayerDecisions(
+            tuple((v(o), s) for o, s in self.tensors), tuple((v(x), op[n], i, s) for x, n, i, s in self.wanted),
+            tuple((v(x), s) for x, s in self.exported), tuple((v(x), s) for x, s in self.grads),
+            tuple(ParamDecision(v(p.value), *names[v(p.value)], p.spec, p.update_spec, p.deferred, p.home, p.params_bytes,
+                                p.opt_state_bytes) for p in self.params), self.grads_bytes, self.collectives)
+
+
+def decide(index: ProgramIndex, layer: PricedLayer, choice: NDArray[np.int64]) -> LayerDecisions:
+    """Spell out a choice."""
+    graph = index.program.micro
+    tensors, wanted, grads = [], [], []
+    moves: list[Collective] = []
+    for item, tensor in enumerate(layer.model.tensors):
+        tensors.append((tensor.owner, layer.tensors[item][choice[layer.tensor_variable(item)]]))
+    for g, price in enumerate(layer.prices):
+        moves += _inside(graph, price, int(choice[g]), layer)
+    for link in layer.model.links:
+        price, row = layer.prices[link.group], int(choice[link.group])
+        settled = tensors[link.item][1]
+        wanted += [(r.value, r.op, r.position, price.strategies.spec(row, price.dims(r.value))) for r in link.reads]
+        moves += _tensor_moves(index, link, layer.model.tensors[link.item].owner, price, row, settled, layer)
+    grads_bytes = 0.0
+    exported: list[tuple[int, Spec]] = []
+    for link in layer.model.param_links:
+        price, row = layer.prices[link.group], int(choice[link.group])
+        wanted += [(r.value, r.op, r.position, price.strategies.spec(row, price.dims(r.value))) for r in link.reads
+                   if index.owner.get(r.value, r.value) == r.value]
+        pick = int(choice[layer.param_variable(link.item)])
+        grads_bytes += float(layer.edges[link.group, layer.param_variable(link.item)]["resident_bytes"][row, pick])
+        moves += _param_moves(index, link, layer, price, row, pick)
+        grads += _grad_specs(index, link, layer, pick)
+    params = []
+    for item, param in enumerate(layer.model.params):
+        pick = int(choice[layer.param_variable(item)])
+        params.append(_param(graph, layer, item, pick))
+        stored = layer.params[item].stored
+        for e in param.exported:
+            if e != param.value:
+                dims = [param.classes.of.get((e, d)) for d in range(len(graph.values[e].shape))]
+                exported.append((e, stored.spec(pick, dims)))
+    return LayerDecisions(tuple(tensors), tuple(wanted), tuple(exported), tuple(grads), tuple(params), grads_bytes,
+                          tuple(moves))
+
+
+def _param(graph: Graph, layer: PricedLayer, item: int, pick: int) -> ParamDecision:
+    param, choices, mesh = layer.model.params[item], layer.params[item], layer.setting.mesh
+    value = graph.values[param.value]
+    dims = [param.classes.of.get((param.value, d)) for d in range(len(value.shape))]
+    spec, update = choices.stored.spec(pick, dims), choices.update.spec(pick, dims)
+    held = float(layer.unary[layer.param_variable(item)]["resident_bytes"][pick])
+    opt = param.opt_state_bytes / shard_count(update, mesh.shape) if param.home and layer.setting.training else 0.0
+    return ParamDecision(param.value, param.path, param.row, spec, update, bool(choices.deferred[pick]), param.home,
+                         held - opt, opt)
+
+
+def _inside(graph: Graph, price: GroupPrice, row: int, layer: PricedLayer) -> list[Collective]:
+    found = []
+    for value, mask, phase in price.settled:
+        axes = tuple(a for a in range(len(layer.setting.mesh.shape)) if int(mask[row]) >> a & 1)
+        if axes:
+            size = int(value_bytes(graph.values[value]) / price.shards_of(value)[row])
+            time_s = collective(ALL_REDUCE, axes, layer.setting.mesh).at(size)
+            found.append(Collective(ALL_REDUCE, axes, size, time_s, "microbatch", phase.value, _where(graph, price.group.ops)))
+    return found
+
+
+def _where(graph: Graph, ops: Sequence[int]) -> str:
+    """The heaviest-looking operator of a group, with its source line."""
+    named = [graph.ops[n] for n in ops if graph.ops[n].phase is not Phase.BACKWARD] or [graph.ops[n] for n in ops]
+    op = next((o for o in named if o.primitive in ("dot_general", "conv_general_dilated", "gather")), named[-1])
+    return f"{op.primitive} {op.source}".strip()
+
+
+def _tensor_moves(index: ProgramIndex, link: Link, owner: int, price: GroupPrice, row: int, settled: Spec,
+                  layer: PricedLayer) -> list[Collective]:
+    graph, mesh = index.program.micro, layer.setting.mesh
+    shape = graph.values[owner].shape
+    found: list[Collective] = []
+    seen: set[int] = set()
+    for read in sorted(link.reads, key=lambda r: r.op):
+        if read.value not in seen:
+            seen.add(read.value)
+            steps = reshard_steps(shape, itemsize(graph.values[read.value].dtype), settled,
+                                  price.strategies.spec(row, price.dims(read.value)), mesh)
+            found += [Collective(s.kind, s.axes, s.bytes, s.time_s, "microbatch", graph.ops[read.op].phase.value,
+                                 _where(graph, price.group.ops)) for s in steps]
+    for value, op in link.makes:
+        phase = graph.ops[op].phase
+        if (phase is Phase.BACKWARD) == (value != owner):
+            steps = reshard_steps(shape, itemsize(graph.values[value].dtype), price.strategies.spec(row, price.dims(value)),
+                                  settled, mesh, partial=_pending(price, value, row))
+            found += [Collective(s.kind, s.axes, s.bytes, s.time_s, "microbatch", phase.value,
+                                 _where(graph, price.group.ops)) for s in steps]
+    return found
+
+
+def _pending(price: GroupPrice, value: int, row: int) -> frozenset[int]:
+    mask = price.pending.get(value)
+    return frozenset() if mask is None else frozenset(a for a in range(len(price.setting.mesh.shape))
+                                                      if int(mask[row]) >> a & 1)
+
+
+def _param_moves(index: ProgramIndex, link: Link, layer: PricedLayer, price: GroupPrice, row: int, pick: int
+                 ) -> list[Collective]:
+    graph, mesh = index.program.micro, layer.setting.mesh
+    param, choices = layer.model.params[link.item], layer.params[link.item]
+    found: list[Collective] = []
+    seen: set[tuple[int, str]] = set()
+    name = param.path if param.row is None else f"{param.path}[{param.row}]"
+    for read in link.reads:
+        phase = graph.ops[read.op].phase
+        if index.owner.get(read.value, read.value) != read.value or (read.value, phase.value) in seen:
+            continue
+        seen.add((read.value, phase.value))
+        value = graph.values[read.value]
+        stored = choices.stored.spec(pick, [param.classes.of.get((read.value, d)) for d in range(len(value.shape))])
+        steps = reshard_steps(value.shape, itemsize(value.dtype), stored,
+                              price.strategies.spec(row, price.dims(read.value)), mesh)
+        found += [Collective(s.kind, s.axes, s.bytes, s.time_s, "microbatch", phase.value, f"parameter {name}") for s in steps]
+    for value, op in link.makes:
+        if graph.ops[op].phase is not Phase.BACKWARD:
+            continue
+        typed, own = graph.values[value], index.owner.get(value, value)
+        target = choices.update.spec(pick, [param.classes.of.get((own, d)) for d in range(len(typed.shape))])
+        steps = reshard_steps(typed.shape, itemsize(typed.dtype), price.strategies.spec(row, price.dims(value)), target, mesh,
+                              partial=_pending(price, value, row))
+        per = "batch" if choices.deferred[pick] else "microbatch"
+        found += [Collective(s.kind, s.axes, s.bytes, s.time_s, per, Phase.BACKWARD.value, f"gradient of {name}") for s in steps]
+    return found
+
+
+def _grad_specs(index: ProgramIndex, link: Link, layer: PricedLayer, pick: int) -> list[tuple[int, Spec]]:
+    graph = index.program.micro
+    param, choices = layer.model.params[link.item], layer.params[link.item]
+    if choices.deferred[pick]:
+        return []
+    found = []
+    for value, op in link.makes:
+        if graph.ops[op].phase is Phase.BACKWARD:
+            own = index.owner.get(value, value)
+            dims = [param.classes.of.get((own, d)) for d in range(len(graph.values[value].shape))]
+            found.append((value, choices.update.spec(pick, dims)))
+    return found

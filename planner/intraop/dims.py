@@ -1,0 +1,168 @@
+"""Which dimensions of which tensors must be sharded alike inside one group of operators: union-find over operator factors.
+
+Each operator's rule binds tensor dimensions to factors. Dimensions bound to one factor are one *class*; a sharding of the
+group assigns mesh axes to classes. Cotangents count as the forward value they belong to (`owner`), so that a backward
+operator is sharded as its forward operator is.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import gcd
+
+from planner.core.graph import Graph, Operand
+from planner.core.spec import FactorKind, OpRule
+from planner.rules import rule_of
+
+Key = tuple[int, int]
+"""(owner value, dimension)."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpClasses:
+    """One operator seen through the classes of its group.
+
+    Attributes:
+      op: index in the graph.
+      factors: classes of all its factors (work is divided by the shards on them).
+      reduced: classes of its REDUCE factors (results are partial sums over the axes on them).
+    """
+
+    op: int
+    factors: tuple[int, ...]
+    reduced: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Result of unification over a group of operators.
+
+    Attributes:
+      of: (owner, dimension) -> class; dimensions of no factor are absent.
+      size: per class, the number that legal shard counts divide (gcd of all bound dimensions); 1 for frozen classes.
+      frozen: per class, whether some operator forbids sharding it.
+      ops: per operator, its classes.
+      conflict: whether some operator has two factors in one class (that class is frozen).
+    """
+
+    of: Mapping[Key, int]
+    size: tuple[int, ...]
+    frozen: tuple[bool, ...]
+    ops: tuple[OpClasses, ...]
+    conflict: bool
+
+
+class RuleTable:
+    """The rules of a graph's operators, computed once."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._rules: dict[int, OpRule] = {}
+
+    def __getitem__(self, op: int) -> OpRule:
+        rule = self._rules.get(op)
+        if rule is None:
+            rule = self._rules[op] = rule_of(self._graph, self._graph.ops[op])
+        return rule
+
+
+def owners(graph: Graph) -> dict[int, int]:
+    """Cotangent value -> the forward value it belongs to: total cotangents, and the contributions that are summed to them.
+
+    A cotangent that passes through an addition unchanged is the total of several values; it belongs to the latest of them.
+    """
+    producer = graph.producers()
+    found: dict[int, int] = {}
+    for value, total in sorted(graph.cotangent_of, key=lambda pair: producer.get(pair[0], -1)):
+        found[total] = value
+    totals = dict(found)
+    for total, value in totals.items():
+        stack = [total]
+        while stack:
+            n = producer.get(stack.pop())
+            if n is not None and graph.ops[n].primitive == "add_any":
+                for v in graph.ops[n].inputs:
+                    if v not in found:
+                        found[v] = value
+                        stack.append(v)
+    return found
+
+
+class _UnionFind:
+    def __init__(self) -> None:
+        self.parent: dict[object, object] = {}
+
+    def find(self, key: object) -> object:
+        parent = self.parent.setdefault(key, key)
+        while parent != key:
+            grand = self.parent[parent]
+            self.parent[key] = grand
+            key, parent = parent, grand
+        return key
+
+    def union(self, a: object, b: object) -> None:
+        self.parent[self.find(a)] = self.find(b)
+
+
+def unify(graph: Graph, ops: Sequence[int], rules: RuleTable, owner: Mapping[int, int]) -> Classes:
+    """Classes of the dimensions touched by `ops` (indices into `graph.ops`)."""
+    uf = _UnionFind()
+    frozen_keys: list[Key] = []
+    sizes: list[tuple[object, int]] = []
+    for n in ops:
+        op, rule = graph.ops[n], rules[n]
+        for operand, binding in _bindings(op.operands, op.results, rule):
+            if not isinstance(operand, int):
+                continue
+            value = owner.get(operand, operand)
+            for d, factor in enumerate(binding):
+                key = (value, d)
+                sizes.append((key, graph.values[operand].shape[d]))
+                if factor is None:
+                    frozen_keys.append(key)
+                    uf.find(key)
+                else:
+                    uf.union(key, ("factor", n, factor))
+        for f, factor in enumerate(rule.factors):
+            sizes.append((("factor", n, f), factor.size))
+    return _number(ops, rules, uf, frozen_keys, sizes)
+
+
+def _bindings(operands: Sequence[Operand], results: Sequence[int], rule: OpRule
+              ) -> Iterable[tuple[Operand, tuple[int | None, ...]]]:
+    yield from zip(operands, rule.operands, strict=True)
+    yield from zip(results, rule.results, strict=True)
+
+
+def _number(ops: Sequence[int], rules: RuleTable, uf: _UnionFind, frozen_keys: Sequence[Key],
+            sizes: Sequence[tuple[object, int]]) -> Classes:
+    number: dict[object, int] = {}
+    for n in ops:
+        for f in range(len(rules[n].factors)):
+            number.setdefault(uf.find(("factor", n, f)), len(number))
+    size = [0] * len(number)
+    frozen = [False] * len(number)
+    for key, s in sizes:
+        c = number.get(uf.find(key))
+        if c is not None:
+            size[c] = gcd(size[c], s)
+    for key in frozen_keys:
+        c = number.get(uf.find(key))
+        if c is not None:
+            frozen[c] = True
+    conflict = False
+    described = []
+    for n in ops:
+        rule = rules[n]
+        classes = [number[uf.find(("factor", n, f))] for f in range(len(rule.factors))]
+        if len(set(classes)) != len(classes):
+            conflict = True
+            for c in classes:
+                if classes.count(c) > 1:
+                    frozen[c] = True
+        reduced = tuple(c for c, f in zip(classes, rule.factors, strict=True) if f.kind is FactorKind.REDUCE)
+        described.append(OpClasses(n, tuple(classes), reduced))
+    of = {key: number[root] for key in uf.parent if isinstance(key, tuple) and len(key) == 2
+          and (root := uf.find(key)) in number}
+    return Classes({k: c for k, c in of.items() if isinstance(k[0], int)},  # type: ignore[misc]
+                   tuple(1 if fz else max(s, 1) for s, fz in zip(size, frozen, strict=True)), tuple(frozen),
+                   tuple(described), conflict)

@@ -1,0 +1,168 @@
+"""Time-memory frontiers of one layer: for each price of memory, the best sharding per pair of boundary states, exactly.
+
+A layer's choices form a pairwise problem of low treewidth, so min-sum elimination (`solvers/eliminate_tables.py`) gives the
+optimum for *every* pair of boundary states at once. A memory limit enters as a price per byte (a Lagrange multiplier):
+layers priced at the same multiplier compose by min-plus products, and each multiplier gives a proven lower bound.
+
+In: `PricedLayer`, its two boundaries, `Multipliers`. Out: `LayerFrontier`.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.core.graph import Graph
+from planner.core.spec import Spec, shard_count
+from planner.costs.memory import value_bytes
+from planner.intraop.boundary import Boundary
+from planner.intraop.price import PricedLayer
+from planner.solvers.decode import decode_many
+from planner.solvers.eliminate_tables import Elimination, eliminate
+
+Array = NDArray[np.float64]
+
+PARTS = ("forward_s", "backward_s", "batch_s", "resident_bytes", "saved_bytes")
+
+
+@dataclass(frozen=True)
+class Multipliers:
+    """The variants a layer is solved in; index g below.
+
+    Attributes:
+      per_byte_s: price of a resident byte, in seconds of step time.
+      in_flight: microbatches held; the price of a saved byte is `per_byte_s * in_flight`.
+      recompute: whether the layer's forward is run again in the backward pass instead of saving activations.
+    """
+
+    per_byte_s: tuple[float, ...]
+    in_flight: tuple[int, ...]
+    recompute: tuple[bool, ...]
+
+    def __len__(self) -> int:
+        return len(self.per_byte_s)
+
+
+@dataclass(frozen=True)
+class LayerFrontier:
+    """`priced[g, i, o]` and the parts that make it up, `parts[g, i, o, len(PARTS)]`; `working_bytes[g, i, o]`.
+
+    In a recomputed variant, `saved_bytes` is zero (what enters the layer is counted where it is made) and what is saved
+    inside moves to `working_bytes`.
+    """
+
+    priced: Array
+    parts: Array
+    working_bytes: Array
+    layer: PricedLayer
+    before: Boundary
+    after: Boundary
+    elimination: Elimination
+
+    def choice(self, g: int, state_in: int, state_out: int) -> NDArray[np.int64]:
+        """The choice per variable of the layer (groups, tensors, parameters)."""
+        return self.elimination.decode(g, (state_in, state_out))[: len(self.layer.unary)]
+
+    @cached_property
+    def feasible(self) -> bool:
+        """Whether any pair of states is allowed."""
+        return bool(np.isfinite(self.priced).any())
+
+
+def layer_frontier(graph: Graph, layer: PricedLayer, before: Boundary, after: Boundary, multipliers: Multipliers,
+                   max_table: int = 30_000_000) -> LayerFrontier:
+    """Solve the layer for every multiplier and pair of boundary states.
+
+    Raises:
+      WidthExceeded: the layer is too entangled for exact elimination.
+    """
+    n = len(layer.unary)
+    weights = _weights(layer, multipliers)
+    unary = [_objective(costs, weights, multipliers, len_of(layer, v)) for v, costs in enumerate(layer.unary)]
+    edges = {key: _objective(costs, weights, multipliers, (len_of(layer, key[0]), len_of(layer, key[1])))
+             for key, costs in layer.edges.items()}
+    for side, bound in ((n, before), (n + 1, after)):
+        unary.append(np.zeros((1, len(bound.states))))
+        places = ("in", "through") if side == n else ("out", "through")
+        for item, tensor in enumerate(layer.model.tensors):
+            if tensor.place in places and tensor.owner in bound.owners:
+                edges[(layer.tensor_variable(item), side)] = _agree(layer.tensors[item], bound, tensor.owner)
+    solved = eliminate(unary, edges, (n, n + 1), max_table)
+    g, i, o = (a.ravel() for a in np.indices(solved.table.shape))
+    choices = decode_many(solved, g, np.stack([i, o], axis=1))
+    parts = _parts(layer, choices)
+    working = _working(layer, choices)
+    again = np.array(multipliers.recompute)[g]
+    if again.any():
+        working = working + np.where(again, parts[:, 4], 0.0)
+        parts[:, 1] += np.where(again, parts[:, 0], 0.0)
+        parts[:, 4] = np.where(again, _handed_out(graph, layer, choices), parts[:, 4])
+    shape = solved.table.shape
+    return LayerFrontier(solved.table, parts.reshape(*shape, len(PARTS)), working.reshape(shape), layer, before, after, solved)
+
+
+def len_of(layer: PricedLayer, variable: int) -> int:
+    """Number of choices of a variable."""
+    if variable < len(layer.groups):
+        return len(layer.groups[variable])
+    variable -= len(layer.groups)
+    if variable < len(layer.tensors):
+        return len(layer.tensors[variable])
+    return len(layer.params[variable - len(layer.tensors)])
+
+
+def _weights(layer: PricedLayer, multipliers: Multipliers) -> dict[str, Array]:
+    """Per kind of cost and multiplier, its weight in the objective (seconds of step time)."""
+    b = float(layer.setting.microbatches)
+    price = np.array(multipliers.per_byte_s)
+    again = np.array(multipliers.recompute, dtype=float)
+    return {"forward_s": b * (1 + again), "backward_s": np.full(len(price), b), "batch_s": np.ones(len(price)),
+            "resident_bytes": price, "saved_bytes": price * np.array(multipliers.in_flight) * (1 - again)}
+
+
+def _objective(costs: dict[str, Array], weights: dict[str, Array], multipliers: Multipliers, size: int | tuple[int, int]
+               ) -> Array:
+    shape = (size,) if isinstance(size, int) else size
+    total = np.zeros((len(multipliers), *shape))
+    for kind, values in costs.items():
+        if np.any(values):
+            total += weights[kind].reshape(-1, *(1,) * len(shape)) * values[None]
+    return total
+
+
+def _agree(specs: tuple[Spec, ...], bound: Boundary, owner: int) -> Array:
+    """0 where a tensor's spec is the one the boundary state says, infinite elsewhere."""
+    at = bound.owners.index(owner)
+    return np.array([[[0.0 if spec == state[at] else np.inf for state in bound.states] for spec in specs]])
+
+
+def _parts(layer: PricedLayer, choices: NDArray[np.int64]) -> Array:
+    total = np.zeros((len(choices), len(PARTS)))
+    for v, costs in enumerate(layer.unary):
+        for k, kind in enumerate(PARTS):
+            if kind in costs:
+                total[:, k] += costs[kind][choices[:, v]]
+    for (a, b), costs in layer.edges.items():
+        for k, kind in enumerate(PARTS):
+            if kind in costs:
+                total[:, k] += costs[kind][choices[:, a], choices[:, b]]
+    return total
+
+
+def _working(layer: PricedLayer, choices: NDArray[np.int64]) -> Array:
+    working = np.zeros(len(choices))
+    for v, price in enumerate(layer.prices):
+        working = np.maximum(working, price.working[choices[:, v]])
+    return working
+
+
+def _handed_out(graph: Graph, layer: PricedLayer, choices: NDArray[np.int64]) -> Array:
+    """Bytes of what the layer hands to later layers: kept even when the layer is recomputed, for they recompute from it."""
+    total = np.zeros(len(choices))
+    for item, tensor in enumerate(layer.model.tensors):
+        if tensor.place == "out" and tensor.made_here:
+            whole = value_bytes(graph.values[tensor.owner])
+            table = np.array([whole / shard_count(s, layer.setting.mesh.shape) for s in layer.tensors[item]])
+            total += table[choices[:, layer.tensor_variable(item)]]
+    return total

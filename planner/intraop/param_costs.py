@@ -1,0 +1,127 @@
+"""Choices of a parameter: how it is stored, how its gradient and optimizer state are sharded, when they are combined.
+
+Storage and update shardings are independent up to one rule: an axis that shards the stored parameter shards the update on
+the same dimension. Pure data parallelism (nothing sharded), ZeRO-1/2 (update sharded), FSDP / ZeRO-3 (both sharded) and
+tensor parallelism (both sharded on the dimension the operator splits) are rows of this one table.
+"""
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.core.graph import Graph
+from planner.core.hardware import Device, LogicalMesh
+from planner.core.spec import Spec, shard_count
+from planner.costs.memory import itemsize, value_bytes
+from planner.costs.resharding import reshard_table
+from planner.intraop.dims import Classes
+from planner.intraop.structure import Param
+from planner.strategies import AxisUse, Strategies
+
+
+@dataclass(frozen=True)
+class ParamChoices:
+    """One entry per choice: rows of `stored` and `update`, and whether the gradient waits for the end of the batch."""
+
+    stored: Strategies
+    update: Strategies
+    deferred: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.deferred)
+
+    def stored_specs(self, classes: Classes, owner: int, rank: int) -> tuple[tuple[Spec, ...], NDArray[np.int64]]:
+        """Distinct storage specs of a value of the parameter's chain, and the index per choice."""
+        return self.stored.specs(tuple(classes.of.get((owner, d)) for d in range(rank)))
+
+    def update_specs(self, classes: Classes, owner: int, rank: int) -> tuple[tuple[Spec, ...], NDArray[np.int64]]:
+        """The same for the update sharding."""
+        return self.update.specs(tuple(classes.of.get((owner, d)) for d in range(rank)))
+
+
+def param_choices(param: Param, uses: tuple[AxisUse, ...], mesh_shape: tuple[int, ...], *, deferrable: bool,
+                  pinned: Spec | None) -> ParamChoices:
+    """Every legal choice for a parameter. `pinned` fixes the storage spec of the parameter itself."""
+    size = param.classes.size
+    owned = {c for (v, _), c in param.classes.of.items() if v == param.value and size[c] > 1}
+    options = [_axis_options(use, [c for c in sorted(owned) if size[c] % n == 0]) for use, n in
+               zip(uses, mesh_shape, strict=True)]
+    rank = len([1 for v, _ in param.classes.of if v == param.value])
+    rows = []
+    for row in product(*options):
+        if _legal([s for s, _ in row], size, mesh_shape) and _legal([u for _, u in row], size, mesh_shape):
+            rows.append(row)
+    if any(use is AxisUse.FSDP for use in uses):
+        rows = _most_sharded(rows, uses)
+    dims = tuple(param.classes.of.get((param.value, d)) for d in range(rank))
+    if pinned is not None:
+        rows = [r for r in rows if _row_spec(r, dims) == tuple(tuple(sorted(a)) for a in pinned)] or \
+            [tuple((_pin_class(pinned, dims, a),) * 2 for a in range(len(mesh_shape)))]
+    flags = (False, True) if deferrable else (False,)
+    table = np.array([[[s, u] for s, u in row] for row in rows for _ in flags], dtype=np.int64)
+    table = table.reshape(len(rows) * len(flags), len(mesh_shape), 2)
+    return ParamChoices(Strategies(table[:, :, 0], mesh_shape), Strategies(table[:, :, 1], mesh_shape),
+                        np.array([f for _ in rows for f in flags], dtype=bool))
+
+
+def _axis_options(use: AxisUse, classes: list[int]) -> list[tuple[int, int]]:
+    """(class stored, class updated) that one mesh axis may shard."""
+    both = [(c, c) for c in classes]
+    if use in (AxisUse.NONE, AxisUse.BATCH):
+        return [(-1, -1)]
+    if use is AxisUse.FSDP:
+        return both or [(-1, -1)]
+    if use is AxisUse.TENSOR:
+        return [(-1, -1), *both]
+    return [(-1, -1), *((-1, c) for c in classes), *both]
+
+
+def _most_sharded(rows: list[tuple[tuple[int, int], ...]], uses: tuple[AxisUse, ...]) -> list[tuple[tuple[int, int], ...]]:
+    """FSDP shards a parameter as far as it divides."""
+    def sharded(row: tuple[tuple[int, int], ...]) -> int:
+        return sum(s >= 0 for (s, _), use in zip(row, uses, strict=True) if use is AxisUse.FSDP)
+
+    most = max((sharded(r) for r in rows), default=0)
+    return [r for r in rows if sharded(r) == most] or [tuple((-1, -1) for _ in uses)]
+
+
+def _legal(assigned: list[int], size: tuple[int, ...], mesh_shape: tuple[int, ...]) -> bool:
+    count: dict[int, int] = {}
+    for c, n in zip(assigned, mesh_shape, strict=True):
+        if c >= 0:
+            count[c] = count.get(c, 1) * n
+    return all(size[c] % n == 0 for c, n in count.items())
+
+
+def _row_spec(row: tuple[tuple[int, int], ...], dims: tuple[int | None, ...]) -> Spec:
+    return tuple(tuple(a for a, (s, _) in enumerate(row) if c is not None and s == c) for c in dims)
+
+
+def _pin_class(pinned: Spec, dims: tuple[int | None, ...], axis: int) -> int:
+    for c, axes in zip(dims, pinned, strict=True):
+        if axis in axes and c is not None:
+            return c
+    return -1
+
+
+def param_unary(graph: Graph, param: Param, choices: ParamChoices, mesh: LogicalMesh, device: Device, *, training: bool
+                ) -> dict[str, NDArray[np.float64]]:
+    """Bytes held and seconds of the update per choice."""
+    value = graph.values[param.value]
+    rank = len(value.shape)
+    stored, at = choices.stored_specs(param.classes, param.value, rank)
+    cuts = np.array([shard_count(s, mesh.shape) for s in stored], dtype=float)[at]
+    held = value_bytes(value) / cuts
+    for e in param.exported:
+        if e != param.value and graph.values[e].dtype != value.dtype:
+            held = held + value_bytes(graph.values[e]) / cuts
+    if not training or not param.home:
+        return {"resident_bytes": held, "batch_s": np.zeros(len(choices))}
+    update, uat = choices.update_specs(param.classes, param.value, rank)
+    ucuts = np.array([shard_count(s, mesh.shape) for s in update], dtype=float)[uat]
+    touched = (2 * value_bytes(value) + value_bytes(value) + 2 * param.opt_state_bytes) / ucuts
+    gather = reshard_table(value.shape, itemsize(value.dtype), update, stored, mesh)[uat, at]
+    return {"resident_bytes": held + param.opt_state_bytes / ucuts,
+            "batch_s": touched / device.memory_bandwidth_bytes_per_s + gather}

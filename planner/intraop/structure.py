@@ -1,0 +1,357 @@
+"""The choices of a layer, before any mesh is known: groups of operators, the tensors between them, and the parameters.
+
+In: a program's micro graph and a range of forward operators. Out: a `LayerModel`:
+
+* a *group* is a set of operators sharded together: a forward operator with its backward operators, and the elementwise,
+  layout and reduction operators around it that agree on their dimensions (`dims.unify`). Its choice: mesh axes -> classes.
+* a *tensor* is a value that passes between groups or layers, with its cotangents. Its choice: a `Spec` it settles in.
+* a *parameter* has three choices: how it is stored, how its gradient and optimizer state are sharded (ZeRO), and whether
+  its gradient is synchronised every microbatch or once per batch. Casts and reshapes of a parameter belong to it.
+* a *link* says where a group reads and makes a tensor or parameter; resharding is priced on links.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from planner.core.graph import Graph, Phase, Program, Role
+from planner.intraop.dims import Classes, RuleTable, owners, unify
+from planner.rules import has_rule
+
+ANCHORS = frozenset({
+    "dot_general", "ragged_dot", "ragged_dot_general", "conv_general_dilated", "gather", "scatter", "scatter-add",
+    "scatter_add", "scatter_mul", "scatter-mul", "sort", "top_k", "scan", "while", "cond", "dynamic_slice",
+    "dynamic_update_slice", "reduce_window", "reduce_window_max", "reduce_window_sum", "select_and_scatter_add",
+    "select_and_gather_add", "cumsum", "cumlogsumexp", "cummax", "cumprod", "random_bits", "threefry2x32", "fft",
+})
+"""Operators that keep a group of their own: their choice of sharding is worth making separately."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Operator `op` reads `value` as operand `position`."""
+
+    value: int
+    op: int
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """How group `group` touches tensor or parameter `item`: what it reads of it, and which values of it it makes."""
+
+    item: int
+    group: int
+    reads: tuple[Read, ...]
+    makes: tuple[tuple[int, int], ...]  # (value, op)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Operators sharded together (indices into `micro.ops`) and their dimension classes."""
+
+    ops: tuple[int, ...]
+    classes: Classes
+    anchor: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A forward value with its cotangents. `saved`: a backward operator reads it, so that it is kept from forward to
+    backward. `place`: "inner", "in" (made by an earlier layer), "out" (read by a later layer), "through" (both), "input"
+    (batch, state or constant)."""
+
+    owner: int
+    place: str
+    saved: bool
+    made_here: bool
+
+
+@dataclass(frozen=True)
+class Param:
+    """A parameter with the casts and reshapes that only it feeds.
+
+    Attributes:
+      value: the graph input.
+      path, row: its name.
+      chain: operators that belong to it.
+      classes: dimension classes over the parameter and its chain.
+      exported: values that groups read (the parameter itself or results of the chain).
+      opt_state_bytes: of all optimizer-state leaves that belong to it, whole.
+      home: whether this layer is the first to read it (and so holds its optimizer state).
+    """
+
+    value: int
+    path: str
+    row: int | None
+    chain: tuple[int, ...]
+    classes: Classes
+    exported: tuple[int, ...]
+    opt_state_bytes: int
+    home: bool
+
+
+@dataclass(frozen=True)
+class LayerModel:
+    """See the module. `ops` are all operators of the layer in `micro` order; boundaries list crossing owners."""
+
+    ops: tuple[int, ...]
+    groups: tuple[Group, ...]
+    tensors: tuple[Tensor, ...]
+    params: tuple[Param, ...]
+    links: tuple[Link, ...]
+    param_links: tuple[Link, ...]
+
+
+@dataclass(frozen=True)
+class ProgramIndex:
+    """What every layer needs to know of the whole program, computed once."""
+
+    program: Program
+    rules: RuleTable
+    owner: Mapping[int, int]
+    role: Mapping[int, Role]
+    by_origin: Mapping[int, tuple[int, ...]]
+    readers: Mapping[int, tuple[int, ...]]  # owner -> origins of the forward operators whose units touch it
+    maker: Mapping[int, int]  # owner -> origin of the forward operator that makes it
+    opt_state_bytes: Mapping[tuple[str, int | None], int]
+    first_reader: Mapping[int, int]  # owner -> first origin that reads it
+    batch_dims: frozenset[tuple[int, int]]
+    differentiable: frozenset[int]  # forward values that have a cotangent
+    sums: frozenset[int]  # operators that add up the cotangents of a value
+
+
+def index_program(program: Program) -> ProgramIndex:
+    """Index a program for `layer_model`."""
+    micro = program.micro
+    owner = dict(owners(micro))
+    param_value = {(i.path, i.row): i.value for i in micro.inputs_of(Role.PARAM)}
+    for out in micro.outputs_of(Role.GRAD):
+        if isinstance(out.operand, int) and out.operand not in owner:
+            owner[out.operand] = param_value[out.path, out.row]
+    by_origin: dict[int, list[int]] = {}
+    for n, op in enumerate(micro.ops):
+        by_origin.setdefault(op.origin, []).append(n)
+    readers: dict[int, set[int]] = {}
+    maker: dict[int, int] = {}
+    for op in micro.ops:
+        for v in op.inputs:
+            readers.setdefault(owner.get(v, v), set()).add(op.origin)
+        if op.phase is Phase.FORWARD:
+            for v in op.results:
+                maker[v] = op.origin
+    for op in micro.ops:
+        for v in op.results:
+            maker.setdefault(owner.get(v, v), op.origin)
+    rules = RuleTable(micro)
+    return ProgramIndex(
+        program, rules, owner, {i.value: i.role for i in micro.inputs}, {o: tuple(v) for o, v in by_origin.items()},
+        {v: tuple(sorted(o)) for v, o in readers.items()}, maker, opt_state_bytes(program),
+        {v: min(o) for v, o in readers.items()}, batch_dimensions(micro, rules),
+        frozenset(v for v, _ in micro.cotangent_of),
+        frozenset(n for n, op in enumerate(micro.ops) if op.primitive == "add_any" and all(r in owner for r in op.results)))
+
+
+def opt_state_bytes(program: Program) -> dict[tuple[str, int | None], int]:
+    """Bytes of optimizer state per parameter: leaves whose path ends in the parameter's path."""
+    from planner.costs.memory import value_bytes
+
+    if program.update is None:
+        return {}
+    update = program.update
+    params = {(i.path.split("/", 1)[-1] if i.path.startswith("params/") else i.path, i.row): (i.path, i.row)
+              for i in update.inputs_of(Role.PARAM)}
+    found: dict[tuple[str, int | None], int] = {}
+    for leaf in update.inputs_of(Role.OPT_STATE):
+        parts = leaf.path.split("/")
+        for k in range(len(parts)):
+            key = ("/".join(parts[k:]), leaf.row)
+            if key in params:
+                found[params[key]] = found.get(params[key], 0) + value_bytes(update.values[leaf.value])
+                break
+    return found
+
+
+def batch_dimensions(graph: Graph, rules: RuleTable) -> frozenset[tuple[int, int]]:
+    """(value, dimension) pairs that carry the batch: dimension 0 of the batch inputs, followed through operators' factors."""
+    found = {(i.value, 0) for i in graph.inputs_of(Role.BATCH) if graph.values[i.value].shape}
+    for n, op in enumerate(graph.ops):
+        rule = rules[n]
+        marked = {f for o, binding in zip(op.operands, rule.operands, strict=True) if isinstance(o, int)
+                  for d, f in enumerate(binding) if f is not None and (o, d) in found}
+        if marked:
+            found |= {(r, d) for r, binding in zip(op.results, rule.results, strict=True)
+                      for d, f in enumerate(binding) if f in marked}
+    return frozenset(found)
+
+
+def layer_model(index: ProgramIndex, first: int, last: int) -> LayerModel:
+    """The choices of the layer made of forward operators [first, last)."""
+    micro = index.program.micro
+    ops = tuple(sorted(n for o in range(first, last) for n in index.by_origin.get(o, ())))
+    units = {o: tuple(n for n in index.by_origin.get(o, ()) if n not in index.sums) for o in range(first, last)}
+    chains = _param_chains(index, units, first, last)
+    in_chain = {o for chain in chains.values() for o in chain}
+    members = _merge(index, {o: u for o, u in units.items() if u and o not in in_chain})
+    groups = tuple(Group(m, unify(micro, m, index.rules, index.owner), anchor) for m, anchor in members)
+    params = _params(index, units, chains, first, last)
+    tensors, links, param_links = _links(index, groups, params, first, last)
+    return LayerModel(ops, groups, tensors, params, links, param_links)
+
+
+def _param_chains(index: ProgramIndex, units: Mapping[int, tuple[int, ...]], first: int, last: int
+                  ) -> dict[int, tuple[int, ...]]:
+    """Parameter value -> origins of the casts and reshapes that read it alone."""
+    micro = index.program.micro
+    root: dict[int, int] = {v: v for v, role in index.role.items() if role is Role.PARAM}
+    chains: dict[int, list[int]] = {}
+    for o in range(first, last):
+        forward = [micro.ops[n] for n in units[o] if micro.ops[n].phase is Phase.FORWARD]
+        if len(forward) != 1 or forward[0].primitive in ANCHORS or not has_rule(forward[0].primitive):
+            continue
+        op = forward[0]
+        if len(op.inputs) == 1 and op.inputs[0] in root and len(op.results) == 1 and \
+                prod(micro.values[op.results[0]].shape) == prod(micro.values[op.inputs[0]].shape):
+            root[op.results[0]] = root[op.inputs[0]]
+            chains.setdefault(root[op.inputs[0]], []).append(o)
+    return {p: tuple(c) for p, c in chains.items()}
+
+
+def _merge(index: ProgramIndex, units: Mapping[int, tuple[int, ...]]) -> list[tuple[tuple[int, ...], bool]]:
+    """Join units that follow one another along forward values where their dimensions agree."""
+    micro = index.program.micro
+    groups: list[list[int]] = []
+    classes: list[Classes] = []
+    anchors: list[bool] = []
+    home: dict[int, int] = {}  # value -> group that makes it
+    for o in sorted(units):
+        unit = list(units[o])
+        anchor = any(micro.ops[n].primitive in ANCHORS or not has_rule(micro.ops[n].primitive) for n in unit)
+        mine = len(groups)
+        groups.append(unit)
+        classes.append(unify(micro, unit, index.rules, index.owner))
+        anchors.append(anchor)
+        if not anchor:
+            for v in _by_size(micro, {v for n in unit for v in micro.ops[n].inputs}):
+                other = home.get(v)
+                if other is None or other == mine or anchors[other] or not groups[other]:
+                    continue
+                joined = unify(micro, groups[other] + groups[mine], index.rules, index.owner)
+                if joined.conflict or _freezes(classes[other], joined) or _freezes(classes[mine], joined):
+                    continue
+                groups[other] += groups[mine]
+                classes[other] = joined
+                groups[mine] = []
+                for v2, g in home.items():
+                    if g == mine:
+                        home[v2] = other
+                mine = other
+        for n in groups[mine] if mine != len(groups) - 1 else unit:
+            for r in micro.ops[n].results:
+                home[r] = mine
+    return [(tuple(sorted(g)), a) for g, a in zip(groups, anchors, strict=True) if g]
+
+
+def _by_size(graph: Graph, values: Iterable[int]) -> list[int]:
+    return sorted(values, key=lambda v: (-prod(graph.values[v].shape), v))
+
+
+def _freezes(before: Classes, after: Classes) -> bool:
+    """Whether a class that could be sharded before can no longer be, or only by fewer."""
+    return any(before.size[c] > 1 and after.size[after.of[key]] < before.size[c] for key, c in before.of.items()
+               if key in after.of)
+
+
+def _params(index: ProgramIndex, units: Mapping[int, tuple[int, ...]], chains: Mapping[int, tuple[int, ...]],
+            first: int, last: int) -> tuple[Param, ...]:
+    micro = index.program.micro
+    found = []
+    for inp in micro.inputs_of(Role.PARAM):
+        readers = [o for o in index.readers.get(inp.value, ()) if first <= o < last]
+        if not readers:
+            continue
+        chain = tuple(n for o in chains.get(inp.value, ()) for n in units[o])
+        chain_ops = set(chain)
+        made = {inp.value} | {r for n in chain if micro.ops[n].phase is Phase.FORWARD for r in micro.ops[n].results}
+        exported = tuple(sorted(v for v in made if _read_outside(index, v, chain_ops, first, last)))
+        classes = unify(micro, chain, index.rules, index.owner) if chain else \
+            _plain_classes(inp.value, micro.values[inp.value].shape)
+        found.append(Param(inp.value, inp.path, inp.row, chain, classes, exported or (inp.value,),
+                           index.opt_state_bytes.get((inp.path, inp.row), 0),
+                           first <= index.first_reader[inp.value] < last))
+    return tuple(found)
+
+
+def _read_outside(index: ProgramIndex, value: int, chain: set[int], first: int, last: int) -> bool:
+    micro = index.program.micro
+    return any(value in micro.ops[n].inputs for o in index.readers.get(value, ()) if first <= o < last
+               for n in index.by_origin[o] if n not in chain)
+
+
+def _plain_classes(value: int, shape: Sequence[int]) -> Classes:
+    n = len(shape)
+    return Classes({(value, d): d for d in range(n)}, tuple(shape), (False,) * n, (), False)
+
+
+def _links(index: ProgramIndex, groups: Sequence[Group], params: Sequence[Param], first: int, last: int
+           ) -> tuple[tuple[Tensor, ...], tuple[Link, ...], tuple[Link, ...]]:
+    micro = index.program.micro
+    param_of = {v: p for p, param in enumerate(params) for v in (param.value, *param.exported)}
+    reads: dict[tuple[int, int], list[Read]] = {}
+    makes: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    saved: set[int] = set()
+    touched: dict[int, set[int]] = {}
+    for g, group in enumerate(groups):
+        inside = {r for n in group.ops for r in micro.ops[n].results}
+        for n in group.ops:
+            op = micro.ops[n]
+            for position, v in enumerate(op.operands):
+                if not isinstance(v, int):
+                    continue
+                own = index.owner.get(v, v)
+                touched.setdefault(own, set()).add(g)
+                if v == own and op.phase is Phase.BACKWARD:
+                    saved.add(own)
+                if v not in inside:
+                    reads.setdefault((own, g), []).append(Read(v, n, position))
+            for r in op.results:
+                own = index.owner.get(r, r)
+                touched.setdefault(own, set()).add(g)
+                makes.setdefault((own, g), []).append((r, n))
+    tensors: list[Tensor] = []
+    links: list[Link] = []
+    param_links: list[Link] = []
+    for own in sorted(touched):
+        pairs = [(g, tuple(reads.get((own, g), ())), tuple(makes.get((own, g), ()))) for g in sorted(touched[own])]
+        if own in param_of:
+            param_links += [Link(param_of[own], g, r, m) for g, r, m in pairs]
+            continue
+        place = _place(index, own, first, last)
+        if place == "inner" and len(pairs) == 1 and not pairs[0][1]:
+            continue  # never leaves its group
+        item = len(tensors)
+        made_here = first <= index.maker.get(own, -1) < last
+        tensors.append(Tensor(own, place, own in saved, made_here))
+        links += [Link(item, g, r, m) for g, r, m in pairs]
+    for own in _passing(index, first, last):
+        if own not in touched:
+            tensors.append(Tensor(own, "through", False, False))
+    return tuple(tensors), tuple(links), tuple(param_links)
+
+
+def _place(index: ProgramIndex, own: int, first: int, last: int) -> str:
+    if own in index.role:
+        return "input"
+    comes = index.maker.get(own, first) < first
+    leaves = any(o >= last for o in index.readers.get(own, ()))
+    return "through" if comes and leaves else "in" if comes else "out" if leaves else "inner"
+
+
+def _passing(index: ProgramIndex, first: int, last: int) -> list[int]:
+    return [v for v in crossing(index, first) if v in set(crossing(index, last))]
+
+
+def crossing(index: ProgramIndex, boundary: int) -> tuple[int, ...]:
+    """Owners made before forward operator `boundary` and read at or after it (inputs and constants left out)."""
+    return tuple(sorted(v for v, o in index.maker.items()
+                        if o < boundary and v not in index.role and index.readers.get(v) and index.readers[v][-1] >= boundary))

@@ -1,0 +1,266 @@
+"""Cut the forward graph into contiguous layers, and recognise the ones that repeat.
+
+Alpa (OSDI'22, §5.2, eq. 6) clusters operators by a dynamic program that minimises the bytes a layer receives under a bound
+on its FLOPs. We first look for the repeats that deep models have anyway (tandem repeats of the operator sequence), make one
+layer per repeat, cut where fewest bytes cross, and run the dynamic program on what lies between.
+
+In: a `Program`, and which values cross where. Out: `Layers`: cut positions, and a class per layer; layers of a class have
+equal operators (forward and backward), operand structure and shapes, so that solving one solves all.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.core.graph import Graph, Literal, Op, Role
+from planner.costs.memory import value_bytes
+from planner.intraop.structure import ProgramIndex, crossing
+from planner.rules import flops_of
+
+IMBALANCE = 0.6
+"""Alpa's δ: a layer between repeats may have (1 + δ) times the mean FLOPs. [chosen: Alpa leaves it to the user]"""
+
+MAX_REST_LAYERS = 16
+"""Layers made of operators that do not repeat, at most. [chosen: Alpa's evaluation uses 8 to 16 layers in all]"""
+
+
+@dataclass(frozen=True)
+class Layers:
+    """`cuts[i]` is the first forward operator of layer i, `cuts[-1]` the operator count; `classes[i]` its class."""
+
+    cuts: tuple[int, ...]
+    classes: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    @property
+    def ranges(self) -> tuple[tuple[int, int], ...]:
+        """[first, last) forward operators per layer."""
+        return tuple(pairwise(self.cuts))
+
+    def representative(self, layer_class: int) -> int:
+        """The first layer of a class."""
+        return self.classes.index(layer_class)
+
+
+def cluster_layers(index: ProgramIndex, target: int | None = None) -> Layers:
+    """Cut a program into layers.
+
+    Args:
+      index: the program.
+      target: how many layers operators that do not repeat are cut into, at most (default: as many as keeps them as heavy as the
+        repeated layers, up to `MAX_REST_LAYERS`).
+    """
+    forward = index.program.forward
+    count = len(forward.ops)
+    if count == 0:
+        return Layers((0,), ())
+    flops = np.array([float(flops_of(forward, op)) + 1.0 for op in forward.ops])
+    cuts = {0, count}
+    pending = [(0, count)]
+    rest = []
+    tokens = [_token(forward, op) for op in forward.ops]
+    cut_bytes = crossing_bytes(index)
+    while pending:
+        first, last = pending.pop()
+        repeat = _best_repeat(tokens, flops, first, last) if last - first > 3 else None
+        if repeat is None:
+            rest.append((first, last))
+            continue
+        marks = _align(repeat, cut_bytes)
+        cuts.update(marks)
+        pending += [(a, b) for a, b in ((first, marks[0]), (marks[-1], last)) if a < b]
+    typical = _typical(flops, cuts, rest)
+    for first, last in rest:
+        cuts.update(_cut_rest(forward, flops, first, last, typical, target))
+    ordered = tuple(sorted(cuts))
+    return Layers(ordered, classify(index, ordered))
+
+
+def _token(graph: Graph, op: Op) -> int:
+    """What makes two operators alike: primitive, result types, operand types."""
+    types = tuple((graph.values[v].shape, graph.values[v].dtype) for v in op.results)
+    operands = tuple((o.shape, o.dtype) if isinstance(o, Literal) else (graph.values[o].shape, graph.values[o].dtype)
+                     for o in op.operands)
+    return int.from_bytes(hashlib.blake2b(repr((op.primitive, types, operands)).encode(), digest_size=7).digest())
+
+
+def crossing_bytes(index: ProgramIndex) -> NDArray[np.float64]:
+    """Per position p, bytes of the forward values made before operator p and read at or after it; [operators + 1]."""
+    micro = index.program.micro
+    change = np.zeros(len(index.program.forward.ops) + 2)
+    for value, origin in index.maker.items():
+        readers = index.readers.get(value)
+        if value in index.role or not readers or readers[-1] <= origin or origin < 0:
+            continue
+        size = value_bytes(micro.values[value])
+        change[origin + 1] += size
+        change[readers[-1] + 1] -= size
+    return np.cumsum(change)[: len(index.program.forward.ops) + 1]
+
+
+@dataclass(frozen=True, slots=True)
+class _Repeat:
+    start: int
+    period: int
+    length: int  # operators covered, at least two periods
+
+
+def _best_repeat(tokens: Sequence[int], flops: NDArray[np.float64], first: int, last: int) -> _Repeat | None:
+    """The tandem repeat that covers the most FLOPs; of those nearly as good, the shortest period."""
+    seq = np.array(tokens[first:last])
+    work = np.concatenate([[0.0], np.cumsum(flops[first:last])])
+    found: list[tuple[float, _Repeat]] = []
+    for period in _candidate_periods(seq, flops[first:last]):
+        same = np.concatenate([[False], seq[:-period] == seq[period:], [False]])
+        edges = np.flatnonzero(same[1:] != same[:-1])
+        for a, b in zip(edges[::2], edges[1::2], strict=True):
+            length = int(b - a) + period
+            if length >= 2 * period:
+                found.append((float(work[a + length] - work[a]), _Repeat(first + int(a), period, length)))
+    if not found:
+        return None
+    best = max(w for w, _ in found)
+    if best < 0.05 * work[-1]:
+        return None
+    return min((r for w, r in found if w >= 0.9 * best), key=lambda r: (r.period, r.start))
+
+
+def _candidate_periods(seq: NDArray[np.int64], flops: NDArray[np.float64]) -> list[int]:
+    """Distances between equal heavy operators, up to three occurrences apart."""
+    heavy = np.flatnonzero(flops >= np.quantile(flops, 0.8))
+    places: dict[int, list[int]] = {}
+    for at in heavy:
+        places.setdefault(int(seq[at]), []).append(int(at))
+    periods = {b - a for at in places.values() for hop in range(1, 9) for a, b in zip(at, at[hop:], strict=False)}
+    return sorted(p for p in periods if 2 < p <= len(seq) // 2)[:200]
+
+
+def _align(repeat: _Repeat, cut_bytes: NDArray[np.float64]) -> list[int]:
+    """Cut positions of a repeat at the phase where fewest bytes cross; the earliest such phase with most whole periods."""
+    most = repeat.length // repeat.period
+    phases = [p for p in range(repeat.period) if (repeat.length - p) // repeat.period >= max(most - 1, 2)]
+
+    def cost(phase: int) -> tuple[float, int, int]:
+        n = (repeat.length - phase) // repeat.period
+        at = [repeat.start + phase + k * repeat.period for k in range(n + 1)]
+        return float(np.median(cut_bytes[at])), -n, phase
+
+    phase = min(phases, key=cost) if phases else 0
+    n = (repeat.length - phase) // repeat.period
+    return [repeat.start + phase + k * repeat.period for k in range(n + 1)]
+
+
+def _typical(flops: NDArray[np.float64], cuts: set[int], rest: Sequence[tuple[int, int]]) -> float:
+    """FLOPs that a layer should have: the median of the repeats, else the total over `MAX_REST_LAYERS`."""
+    outside = {r for r in rest}
+    sizes = [float(flops[a:b].sum()) for a, b in pairwise(sorted(cuts)) if (a, b) not in outside]
+    return float(np.median(sizes)) if sizes else float(flops.sum()) / MAX_REST_LAYERS
+
+
+def _cut_rest(graph: Graph, flops: NDArray[np.float64], first: int, last: int, typical: float, target: int | None) -> list[int]:
+    total = float(flops[first:last].sum())
+    parts = round(total / max(typical, 1.0)) if target is None else target
+    parts = int(np.clip(parts, 1, min(MAX_REST_LAYERS, last - first)))
+    if parts == 1:
+        return [first, last]
+    return balance(graph, flops, first, last, parts)
+
+
+def balance(graph: Graph, flops: NDArray[np.float64], first: int, last: int, parts: int) -> list[int]:
+    """Alpa's equation 6: cut operators [first, last) into `parts` layers, minimising the largest bytes received by a layer,
+    each layer at most (1 + δ) of the mean FLOPs; ties go to even FLOPs. Returns the cut positions, ends included."""
+    n = last - first
+    work = np.concatenate([[0.0], np.cumsum(flops[first:last])])
+    limit = (1 + IMBALANCE) * work[-1] / parts
+    limit = max(limit, float(flops[first:last].max()))
+    received = _received(graph, first, last)
+    best = np.full((parts + 1, n + 1), np.inf)
+    spread = np.full((parts + 1, n + 1), np.inf)
+    back = np.zeros((parts + 1, n + 1), dtype=np.int64)
+    best[0, 0] = spread[0, 0] = 0.0
+    for r in range(1, parts + 1):
+        for k in range(1, n + 1):
+            low = int(np.searchsorted(work, work[k] - limit - 1e-6))
+            starts = np.arange(min(low, k - 1), k)
+            cost = np.maximum(best[r - 1, starts], received[starts, k - 1])
+            even = spread[r - 1, starts] + (work[k] - work[starts]) ** 2
+            pick = int(np.lexsort((even, cost))[0])
+            best[r, k], spread[r, k], back[r, k] = cost[pick], even[pick], starts[pick]
+    cuts, k = [last], n
+    for r in range(parts, 0, -1):
+        k = int(back[r, k])
+        cuts.append(first + k)
+    return sorted(set(cuts) | {first})
+
+
+def _received(graph: Graph, first: int, last: int) -> NDArray[np.float32]:
+    """received[i, k]: bytes that operators [first+i, first+k] read and earlier operators of the graph made."""
+    n = last - first
+    made = {v: p for p, op in enumerate(graph.ops) for v in op.results}
+    table = np.zeros((n, n), dtype=np.float32)
+    latest: dict[int, int] = {}
+    for k in range(n):
+        if k:
+            table[:k, k] = table[:k, k - 1]
+        for v in dict.fromkeys(graph.ops[first + k].inputs):
+            if v not in made:
+                continue
+            start = max(made[v] - first, latest.get(v, -1)) + 1
+            table[max(start, 0): k + 1, k] += value_bytes(graph.values[v])
+            latest[v] = k
+    return table
+
+
+def classify(index: ProgramIndex, cuts: Sequence[int]) -> tuple[int, ...]:
+    """A class number per layer, equal for layers that are the same but for the numbers of their values."""
+    seen: dict[str, int] = {}
+    home = {i.value: i for i in index.program.micro.inputs}
+    return tuple(seen.setdefault(_digest(index, home, a, b), len(seen)) for a, b in pairwise(cuts))
+
+
+def layer_ops(index: ProgramIndex, first: int, last: int) -> tuple[int, ...]:
+    """All operators of a layer, forward and backward, in the order of the graph; sums of cotangents are left out, for how
+    many there are depends on the layers that read its results."""
+    return tuple(sorted(n for o in range(first, last) for n in index.by_origin.get(o, ()) if n not in index.sums))
+
+
+def _digest(index: ProgramIndex, home: Mapping[int, object], first: int, last: int) -> str:
+    micro = index.program.micro
+    names: dict[int, str] = {}
+    text = hashlib.sha256()
+
+    def name(v: int) -> str:
+        if v not in names:
+            value = micro.values[v]
+            role = index.role.get(v)
+            flags = (str(role) if role else "", v in index.differentiable, index.owner.get(v, v) != v,
+                     tuple((v, d) in index.batch_dims for d in range(len(value.shape))))
+            if role is Role.PARAM:
+                flags = (*flags, first <= index.first_reader[v] < last)
+            names[v] = f"%{len(names)}:{value.shape}{value.dtype}{flags}"
+        return names[v]
+
+    for n in layer_ops(index, first, last):
+        op = micro.ops[n]
+        operands = [repr((o.shape, o.dtype, _scalar(o.value))) if isinstance(o, Literal) else name(o) for o in op.operands]
+        results = [name(r) for r in op.results]
+        text.update(repr((op.primitive, op.origin - first, op.phase.value, operands, results, _params_text(op))).encode())
+    for position in (first, last):
+        text.update(repr([name(v) for v in crossing(index, position)]).encode())
+    return text.hexdigest()
+
+
+def _scalar(value: object) -> str:
+    return repr(value) if np.ndim(value) == 0 else f"array{np.shape(value)}"  # type: ignore[arg-type]
+
+
+def _params_text(op: Op) -> str:
+    """Static parameters that are plain data; functions and nested programs are covered by the operator's bodies."""
+    plain = {k: v for k, v in op.params.items() if not callable(v) and "jaxpr" not in k and "sharding" not in k}
+    return repr(sorted((k, repr(v)) for k, v in plain.items() if " at 0x" not in repr(v)))

@@ -1,0 +1,140 @@
+"""Stage construction: slice layers into pipeline stages and give each a submesh (Alpa, OSDI'22, §5.2).
+
+Minimises  Σ_s t_s + (B - 1) · max_s t_s  over slices of the layers and submeshes that together use every device. For each
+bound t_max on the slowest stage, tried in increasing order, a dynamic program finds the least Σ t_s:
+
+    F(s, k, d) = min over j, m of  t(s, k, j, m) + F(s-1, j+1, d - n_m)   where t <= t_max
+
+s counts stages from the end, so that under 1F1B the stage that starts at layer k holds min(s, B) microbatches: memory limits
+are inside t (infinite where it does not fit). Bounds end the search: B · t_max is a lower bound of everything not yet tried.
+
+In: a cost array t[s, m, k, j], submesh sizes, B. Out: `StageChoice` with a proven gap. It calls no solver and knows no model.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class StageChoice:
+    """The best slicing found.
+
+    Attributes:
+      stages: (first layer, last layer inclusive, submesh index) from first to last stage.
+      total_s: Σ t + (B - 1) max t.
+      lower_bound_s: proven for this cost array.
+      tried, pruned: numbers of t_max values tried and skipped.
+    """
+
+    stages: tuple[tuple[int, int, int], ...]
+    total_s: float
+    lower_bound_s: float
+    tried: int
+    pruned: int
+
+
+def pipeline_time_s(stage_times_s: NDArray[np.float64] | list[float], microbatches: int) -> float:
+    """Alpa's equation 2: Σ t + (B - 1) max t."""
+    times = np.asarray(stage_times_s)
+    return float(times.sum() + (microbatches - 1) * times.max())
+
+
+def construct(times_s: Array, sizes: NDArray[np.int64], devices: int, microbatches: int, *, tolerance: float = 0.002,
+              exact_stages: int | None = None) -> StageChoice | None:
+    """Find the best slicing.
+
+    Args:
+      times_s: [S, M, L, L]: time of layers k..j on submesh m as the s-th stage from the end (s index 0 is the last stage);
+        infinite where impossible. S bounds the number of stages.
+      sizes: [M] devices per submesh.
+      devices: total devices, all of which are used.
+      microbatches: B.
+      tolerance: bounds t_max closer than this ratio are tried as one; the answer's total is within it of the optimum, and
+        `lower_bound_s` says so. 0 tries all.
+      exact_stages: if given, use exactly that many stages.
+
+    Returns:
+      None if no slicing is possible.
+    """
+    finite = np.unique(times_s[np.isfinite(times_s)])
+    if finite.size == 0:
+        return None
+    low = _smallest_feasible(times_s, sizes, devices, finite, exact_stages)
+    if low is None:
+        return None
+    candidates = finite[low:]
+    best: StageChoice | None = None
+    tried, at = 0, 0
+    floor = np.inf
+    while at < len(candidates):
+        if best is not None and microbatches * candidates[at] >= best.total_s:
+            break
+        upto = int(np.searchsorted(candidates, candidates[at] * (1 + tolerance), side="right")) - 1
+        t_max = candidates[upto]
+        found = _least_sum(times_s, sizes, devices, t_max, exact_stages)
+        tried += 1
+        assert found is not None
+        total_of_times, stages = found
+        slowest = max(times_s[len(stages) - 1 - p, m, k, j] for p, (k, j, m) in enumerate(stages))
+        total = total_of_times + (microbatches - 1) * slowest
+        floor = min(floor, total_of_times + (microbatches - 1) * candidates[at])
+        if best is None or total < best.total_s:
+            best = StageChoice(stages, total, 0.0, tried, 0)
+        at = upto + 1
+    assert best is not None
+    return StageChoice(best.stages, best.total_s, min(floor, best.total_s), tried, len(candidates) - tried)
+
+
+def _smallest_feasible(times_s: Array, sizes: NDArray[np.int64], devices: int, finite: Array,
+                       exact: int | None) -> int | None:
+    """Index of the smallest t_max that allows any slicing (bisection: feasibility is monotone)."""
+    if _least_sum(times_s, sizes, devices, finite[-1], exact) is None:
+        return None
+    low, high = 0, len(finite) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if _least_sum(times_s, sizes, devices, finite[middle], exact) is None:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def _least_sum(times_s: Array, sizes: NDArray[np.int64], devices: int, t_max: float, exact: int | None
+               ) -> tuple[float, tuple[tuple[int, int, int], ...]] | None:
+    """The slicing with the least Σ t whose stages are all within `t_max`."""
+    stages, submeshes, layers, _ = times_s.shape
+    best = np.full((stages + 1, layers + 1, devices + 1), np.inf)
+    back = np.zeros((stages + 1, layers, devices + 1, 2), dtype=np.int32)
+    best[0, layers, 0] = 0.0
+    for s in range(1, stages + 1):
+        for m in range(submeshes):
+            n = int(sizes[m])
+            if n > devices:
+                continue
+            allowed = np.where(times_s[s - 1, m] <= t_max, times_s[s - 1, m], np.inf)
+            rows = np.flatnonzero(np.isfinite(allowed).any(axis=1))
+            before = best[s - 1, 1:, : devices + 1 - n]
+            columns = np.flatnonzero(np.isfinite(before).any(axis=0))
+            if not rows.size or not columns.size:
+                continue
+            total = allowed[rows][:, :, None] + before[None][:, :, columns]
+            j = np.argmin(total, axis=1)
+            value = np.take_along_axis(total, j[:, None, :], axis=1)[:, 0, :]
+            at = np.ix_([s], rows, columns + n)
+            better = value < best[at][0]
+            best[at] = np.where(better, value, best[at][0])[None]
+            back[at] = np.where(better[..., None], np.stack([j, np.full_like(j, m)], axis=-1), back[at][0])[None]
+    s = int(np.argmin(best[:, 0, devices])) if exact is None else exact
+    if not np.isfinite(best[s, 0, devices]):
+        return None
+    total_s, chosen, k, d = float(best[s, 0, devices]), [], 0, devices
+    while s:
+        j, m = (int(x) for x in back[s, k, d])
+        chosen.append((k, j, m))
+        k, d, s = j + 1, d - int(sizes[m]), s - 1
+    return total_s, tuple(chosen)

@@ -1,0 +1,102 @@
+"""Sharding strategies: every way to lay mesh axes on dimension classes, as one integer array.
+
+In: how far each class can be sharded, the mesh shape, what each axis may be used for. Out: `Strategies`, a table with one
+row per strategy and one column per mesh axis that holds the class the axis shards (-1: none).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.core.spec import Spec
+
+
+class AxisUse(StrEnum):
+    """What a mesh axis may shard.
+
+    ANY: whatever is cheapest. BATCH: only batch dimensions, parameters replicated (data parallel). FSDP: only batch
+    dimensions of activations, and parameters at rest. TENSOR: anything but batch dimensions. NONE: nothing.
+    """
+
+    ANY = "any"
+    BATCH = "batch"
+    FSDP = "fsdp"
+    TENSOR = "tensor"
+    NONE = "none"
+
+
+@dataclass(frozen=True)
+class Strategies:
+    """One row per strategy, one column per mesh axis: the class that the axis shards, or -1."""
+
+    table: NDArray[np.int64]
+    mesh_shape: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def shards(self, classes: Sequence[int]) -> NDArray[np.float64]:
+        """Per strategy, into how many parts the given classes together are cut."""
+        count = np.ones(len(self.table))
+        for axis, size in enumerate(self.mesh_shape):
+            count[np.isin(self.table[:, axis], list(classes))] *= size
+        return count
+
+    def axes_on(self, classes: Sequence[int]) -> NDArray[np.int64]:
+        """Per strategy, the mesh axes on the given classes, as a bit mask."""
+        mask = np.zeros(len(self.table), dtype=np.int64)
+        for axis in range(len(self.mesh_shape)):
+            mask |= np.isin(self.table[:, axis], list(classes)).astype(np.int64) << axis
+        return mask
+
+    def spec(self, row: int, dims: Sequence[int | None]) -> Spec:
+        """The spec under strategy `row` of a tensor whose dimensions are of the given classes (None: unsharded)."""
+        return tuple(tuple(a for a in range(len(self.mesh_shape)) if c is not None and self.table[row, a] == c)
+                     for c in dims)
+
+    def specs(self, dims: Sequence[int | None]) -> tuple[tuple[Spec, ...], NDArray[np.int64]]:
+        """Distinct specs of such a tensor over all strategies, and per strategy the index of its spec."""
+        found: dict[Spec, int] = {}
+        index = np.empty(len(self.table), dtype=np.int64)
+        for row in range(len(self.table)):
+            index[row] = found.setdefault(self.spec(row, dims), len(found))
+        return tuple(found), index
+
+
+def enumerate_strategies(sizes: Sequence[int], mesh_shape: tuple[int, ...], allowed: Sequence[Sequence[int]]) -> Strategies:
+    """Every legal assignment of mesh axes to classes.
+
+    Args:
+      sizes: per class, the number that its shard count must divide.
+      mesh_shape: sizes of the mesh axes.
+      allowed: per mesh axis, the classes it may shard. Every axis may also shard nothing.
+    """
+    options = [[-1, *(c for c in allowed[a] if sizes[c] % n == 0 and sizes[c] >= n)] for a, n in enumerate(mesh_shape)]
+    rows = []
+    for row in product(*options):
+        count: dict[int, int] = {}
+        for a, c in enumerate(row):
+            if c >= 0:
+                count[c] = count.get(c, 1) * mesh_shape[a]
+        if all(sizes[c] % n == 0 for c, n in count.items()):
+            rows.append(row)
+    return Strategies(np.array(rows, dtype=np.int64).reshape(len(rows), len(mesh_shape)), mesh_shape)
+
+
+def allowed_classes(classes: Sequence[int], batch: frozenset[int], uses: Sequence[AxisUse]) -> list[list[int]]:
+    """Per mesh axis, the classes of activations it may shard, given which of them carry the batch."""
+    found = []
+    for use in uses:
+        if use is AxisUse.NONE:
+            found.append([])
+        elif use in (AxisUse.BATCH, AxisUse.FSDP):
+            found.append([c for c in classes if c in batch])
+        elif use is AxisUse.TENSOR:
+            found.append([c for c in classes if c not in batch])
+        else:
+            found.append(list(classes))
+    return found
