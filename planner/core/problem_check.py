@@ -23,7 +23,7 @@ def _check_node(n: int, node: Node) -> None:
     if not node.costs:
         raise ProblemError(f"node {n} has no strategies", "a node needs at least one")
     if len(node.costs) != len(node.usages):
-        raise ProblemError(f"node {n} has {len(node.costs)} costs but {len(node.usages)} usages", "give one of each a strategy")
+        raise ProblemError(f"node {n} has {len(node.costs)} costs but {len(node.usages)} usages", "give one each")
     _check_numbers(f"node {n}: costs", node.costs)
     _check_numbers(f"node {n}: usages", node.usages)
     start_end = node.interval

@@ -1,4 +1,4 @@
-"""Intra-operator problems as files, in the format of the IOPDDL contest (github.com/google/iopddl): JSON, or JSON in gzip.
+"""Intra-operator problems as files, in the format of the IOPDDL contest (github.com/google/iopddl): JSON or gzip.
 
     {"problem": {"name": "...",
                  "nodes": {"intervals": [[start, end], ...], "costs": [[...], ...], "usages": [[...], ...]},
@@ -14,7 +14,7 @@ import os
 import tempfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from planner.core.problem import Edge, Node, Problem
 from planner.core.problem_check import check_problem
@@ -32,7 +32,7 @@ def read_problem(path: str | os.PathLike[str]) -> Problem:
         content = place.read_bytes()
         text = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
     except (EOFError, zlib.error, gzip.BadGzipFile) as fault:
-        raise ProblemError(f"{place} is a truncated or corrupt gzip file ({fault})", "fetch or write it again") from fault
+        raise ProblemError(f"{place} is truncated or corrupt gzip ({fault})", "fetch or write it again") from fault
     except OSError as fault:
         raise ProblemError(f"cannot read {place}: {fault.strerror or fault}") from fault
     try:
@@ -94,7 +94,8 @@ def _from_document(document: Any) -> Problem:
     intervals, costs, usages = (_lists(nodes, name, "nodes") for name in ("intervals", "costs", "usages"))
     ends, edge_costs = (_lists(edges, name, "edges") for name in ("nodes", "costs"))
     if not len(intervals) == len(costs) == len(usages):
-        raise ProblemError(f"nodes: {len(intervals)} intervals, {len(costs)} costs, {len(usages)} usages", "give one each a node")
+        counts = f"{len(intervals)} intervals, {len(costs)} costs, {len(usages)} usages"
+        raise ProblemError(f"nodes: {counts}", "give one each a node")
     if len(ends) != len(edge_costs):
         raise ProblemError(f"edges: {len(ends)} pairs of nodes, {len(edge_costs)} costs", "give one each an edge")
     wrong = next((n for n, pair in enumerate(ends) if len(pair) != 2), None)
@@ -111,15 +112,16 @@ def _from_document(document: Any) -> Problem:
 def _field(record: Any, name: str, kind: type, where: str) -> Any:
     if not isinstance(record, dict):
         raise ProblemError(f"{where} is {type(record).__name__}, not an object")
-    if name not in record:
+    fields = cast(dict[str, Any], record)
+    if name not in fields:
         raise ProblemError(f"{where} has no field {name!r}")
-    if not isinstance(record[name], kind):
-        raise ProblemError(f"{where}: field {name!r} is {type(record[name]).__name__}, not {kind.__name__}")
-    return record[name]
+    if not isinstance(fields[name], kind):
+        raise ProblemError(f"{where}: field {name!r} is {type(fields[name]).__name__}, not {kind.__name__}")
+    return fields[name]
 
 
 def _lists(record: Any, name: str, where: str) -> list[list[Any]]:
-    rows = _field(record, name, list, where)
+    rows: list[Any] = _field(record, name, list, where)
     wrong = next((n for n, row in enumerate(rows) if not isinstance(row, list)), None)
     if wrong is not None:
         raise ProblemError(f"{where}: entry {wrong} of {name!r} is {rows[wrong]!r}, not a list")

@@ -1,11 +1,13 @@
-"""Min-sum variable elimination with dense tables: a pairwise problem in, the best cost per choice of a few kept variables out.
+"""Min-sum variable elimination with dense tables: the best cost for each choice of a few kept variables.
 
 Minimises sum_v unary[v][x_v] + sum_(a,b) edge[a,b][x_a, x_b] exactly (Dechter, "Bucket elimination", 1999). Variables
 are removed one at a time, the one that leaves the smallest table first: the tables that mention it are added up and
 minimised over it, which gives a table over its neighbours. An optimal assignment is read back in reverse order, by
-minimising the same tables for the neighbours' choices already made; the tables are kept for that and no argmin is stored.
+minimising the same tables for the neighbours' choices already made; the tables are kept for that and no argmin is
+stored.
 
-In: float costs (`np.inf` = forbidden), with or without a leading batch axis. Out: an `Elimination`. No memory limit here.
+In: float costs (`np.inf` = forbidden), with or without a leading batch axis. Out: an `Elimination`. No memory limit
+here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +23,7 @@ from planner.solvers.elimination_order import elimination_order
 Floats = NDArray[np.float64]
 
 BLOCK = 1 << 15
-"""Entries of a table worked on at once, so that it stays in cache [measured on an EPYC core: flat from 2^15 to 2^18]."""
+"""Entries of a table worked on at once, to stay in cache [measured on an EPYC core: flat from 2^15 to 2^18]."""
 
 
 class WidthExceeded(PlannerError):
@@ -49,8 +51,8 @@ class Elimination:
     """What elimination found.
 
     Attributes:
-      table: minimum cost over the eliminated variables, shape [domain of keep[0], domain of keep[1], ...], with a leading
-        batch axis where the input had one; `np.inf` where nothing is allowed.
+      table: minimum cost over the eliminated variables, shape [domain of keep[0], domain of keep[1], ...], with a
+        leading batch axis where the input had one; `np.inf` where nothing is allowed.
       keep: the kept variables.
       steps: (eliminated variable, the factors that mentioned it), in order of elimination.
       variables: number of variables.
@@ -100,7 +102,8 @@ def eliminate(
       unary: cost per choice of each variable, [n] or [G, n]; G is the same wherever it is present.
       edges: (a, b) -> cost per pair of choices, [n_a, n_b] or [G, n_a, n_b].
       keep: variables left in the result, in the order of its axes.
-      max_table: limit on the entries of any table (batch included); memory is 8 bytes an entry and a table per variable.
+      max_table: limit on the entries of any table (batch included); memory is 8 bytes an entry and a table per
+        variable.
 
     Raises:
       WidthExceeded: a table would be larger than `max_table`. Nothing has been computed by then.
@@ -120,8 +123,8 @@ def eliminate(
     for f in factors:
         for v in f.scope:
             mentions[v].append(f)
-    constants = []
-    steps = []
+    constants: list[Factor] = []
+    steps: list[tuple[int, tuple[Factor, ...]]] = []
     for v, scope in order:
         mine = tuple(mentions[v])
         message = Factor(scope, _minimise([_aligned(f, (v, *scope)) for f in mine]))
@@ -174,7 +177,7 @@ def _minimise_block(parts: list[Floats], domain: int, best: Floats) -> None:
 
 
 def _merge_small(views: list[Floats]) -> list[Floats]:
-    """Add views up pairwise, the pair with the smallest sum first, as long as that sum is smaller than the sum of all."""
+    """Add views up pairwise, the pair with the smallest sum first, while that sum is smaller than the sum of all."""
     full = _product(np.broadcast_shapes(*(v.shape for v in views)))
     while len(views) > 1:
         size, i, j = min(
@@ -190,7 +193,7 @@ def _merge_small(views: list[Floats]) -> list[Floats]:
 
 
 def _aligned(factor: Factor, axes: tuple[int, ...]) -> Floats:
-    """The factor's table with one axis per variable of `axes` after the batch axis, of length 1 where it is not in scope."""
+    """The factor's table with an axis per variable of `axes` after the batch axis, of length 1 where not in scope."""
     present = [v for v in axes if v in factor.scope]
     table = np.ascontiguousarray(np.transpose(factor.table, (0, *(factor.scope.index(v) + 1 for v in present))))
     sizes = iter(table.shape[1:])
@@ -204,7 +207,7 @@ def _column(factor: Factor, v: int, g: int, choice: NDArray[np.int64]) -> Floats
 
 
 def _unary_factors(unary: Sequence[NDArray[np.floating]]) -> list[Factor]:
-    found = []
+    found: list[Factor] = []
     for v, costs in enumerate(unary):
         if costs.ndim not in (1, 2) or costs.shape[-1] == 0:
             raise ProblemError(f"variable {v}: unary costs of shape {costs.shape}, wanted [n] or [G, n] with n > 0")
@@ -213,12 +216,13 @@ def _unary_factors(unary: Sequence[NDArray[np.floating]]) -> list[Factor]:
 
 
 def _edge_factors(edges: Mapping[tuple[int, int], NDArray[np.floating]], domains: tuple[int, ...]) -> list[Factor]:
-    found = []
+    found: list[Factor] = []
     for (a, b), costs in edges.items():
         if a == b or not (0 <= a < len(domains) and 0 <= b < len(domains)):
             raise ProblemError(f"edge ({a}, {b}) does not join two different variables of 0..{len(domains) - 1}")
         if costs.ndim not in (2, 3) or costs.shape[-2:] != (domains[a], domains[b]):
-            raise ProblemError(f"edge ({a}, {b}): costs of shape {costs.shape}, wanted [..., {domains[a]}, {domains[b]}]")
+            want = f"[..., {domains[a]}, {domains[b]}]"
+            raise ProblemError(f"edge ({a}, {b}): costs of shape {costs.shape}, wanted {want}")
         found.append(Factor((a, b), _checked(costs if costs.ndim == 3 else costs[None], f"edge ({a}, {b})")))
     return found
 

@@ -1,6 +1,7 @@
 """In which order to eliminate variables: greedily, the one that leaves the smallest table next.
 
-In: domain sizes and the pairs (or cliques) of variables that share a cost. Out: (variable, its neighbours when it goes),
+In: domain sizes and the pairs (or cliques) of variables that share a cost. Out: (variable, its neighbours when it
+goes),
 whose domains multiply to the size of the table it leaves. Min-weight is the usual rule where domains differ in size
 (Kjaerulff, 1990); ties go to the smaller work (that table times the variable's own domain), then to the smaller index.
 """

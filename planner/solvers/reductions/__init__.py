@@ -1,0 +1,1 @@
+"""Exact, reversible simplifications of a problem: one per file, each with its proof."""
