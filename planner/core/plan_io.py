@@ -103,7 +103,7 @@ def load(path: str | os.PathLike[str]) -> PlanRecord:
         raise PlanFileError(f"{place} is not text: {fault.reason} at byte {fault.start}",
                             "copy it again, or plan again") from fault
     except OSError as fault:
-        raise PlanFileError(f"cannot read {place}: {fault.strerror or fault}", "give the path of a plan file") from fault
+        raise PlanFileError(f"cannot read {place}: {fault.strerror or fault}", "give a plan file's path") from fault
     return from_json(text, str(place))
 
 

@@ -1,1 +1,1 @@
-"""report"""
+"""What a plan says to people: tables, explanations and pictures, all from a `PlanRecord` alone."""

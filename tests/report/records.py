@@ -49,7 +49,8 @@ def record(on: Cluster, *, stage_count: int, layer_count: int, hidden: int, batc
            mesh: tuple[tuple[int, ...], tuple[str, ...]]) -> PlanRecord:
     per = layer_count // stage_count
     layers = tuple(_layer(n, layer_count, hidden) for n in range(layer_count))
-    stages = tuple(_stage(s, stage_count, per, hidden, microbatches, mesh, on) for s in range(stage_count))
+    stages = tuple(_stage(s, stage_count, per, hidden, microbatches, mesh, batch // microbatches)
+                   for s in range(stage_count))
     slowest = max(s.time.microbatch_s + s.send_s for s in stages)
     step = sum(s.time.microbatch_s + s.send_s for s in stages) + (microbatches - 1) * slowest + max(
         s.time.batch_s for s in stages)
@@ -81,13 +82,14 @@ def _layer(n: int, count: int, hidden: int) -> LayerInfo:
 
 
 def _stage(s: int, count: int, per: int, hidden: int, microbatches: int, mesh: tuple[tuple[int, ...], tuple[str, ...]],
-           on: Cluster) -> StagePlan:
+           samples: int) -> StagePlan:
     shape, axes = mesh
     size = 1
     for n in shape:
         size *= n
     weights = 12 * hidden * hidden * per
-    compute = 72 * hidden * hidden * per * 1024 / (size * 6e13) * (1.15 if s == count // 2 else 1.0)
+    tokens = 1024 * samples
+    compute = 72 * hidden * hidden * per * tokens / (size * 6e13) * (1.15 if s == count // 2 else 1.0)
     in_flight = min(microbatches, count - s)
     model = "model" in axes
     return StagePlan(
@@ -98,7 +100,7 @@ def _stage(s: int, count: int, per: int, hidden: int, microbatches: int, mesh: t
         time=TimeParts(compute, 0.2 * compute if model else 0.0, 0.04 * compute,
                        0.0 if axes == ("model",) else 0.3 * compute, 0.1 * compute),
         memory=MemoryParts(6 * weights // size, 8 * weights // size, 4 * weights // size,
-                           per * in_flight * 1024 * hidden * 2, 1024 * hidden * 16),
+                           per * in_flight * tokens * hidden * 2, tokens * hidden * 16),
         collectives=(
             Collective("all-reduce", (len(shape) - 1,), 1024 * hidden * 2, 0.2 * compute if model else 0.0,
                        "microbatch", "forward", "dot_general model.py:18 (mlp)"),
@@ -106,7 +108,8 @@ def _stage(s: int, count: int, per: int, hidden: int, microbatches: int, mesh: t
             Collective("all-reduce", (0,), weights * 4, 0.3 * compute, "batch", "update", "blocks/0/wq"),
         ),
         send_s=0.02 * compute if count > 1 else 0.0, gap=0.0 if s % 3 else 0.012,
-        status="optimal" if s % 3 else "feasible", solver="elimination", summary="batch over data (2), heads and hidden over model (2)" if len(shape) == 2
+        status="optimal" if s % 3 else "feasible", solver="elimination",
+        summary="batch over data (2), heads and hidden over model (2)" if len(shape) == 2
         else f"{'heads and hidden' if model else 'batch'} over {axes[0]} ({shape[0]})",
     )
 

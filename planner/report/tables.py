@@ -1,0 +1,208 @@
+"""A plan as tables: what was planned, its stages, their time and memory, and the standard recipes beside it.
+
+In: a `PlanRecord`. Out: rich renderables, or plain text of a given width (80 columns and up). Rows of neighbouring
+stages that read the same are shown once (`0–7`).
+"""
+
+import io
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from planner.core.plan import PlanRecord, StagePlan
+from planner.report import breakdown, units
+
+T = TypeVar("T")
+
+BAR = 10
+"""Columns of the bar that shows how full a device's memory is."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A table column: its title, whether it holds numbers, and whether its text may be wrapped."""
+
+    title: str
+    number: bool = True
+    wrap: bool = False
+
+
+def render(record: PlanRecord, width: int = 100) -> str:
+    """The whole report as plain text, no line longer than `width` columns."""
+    return plain(report(record), width)
+
+
+def plain(content: RenderableType, width: int) -> str:
+    """Any rich renderable as plain text without trailing blanks."""
+    out = io.StringIO()
+    Console(file=out, width=width, no_color=True, color_system=None, force_terminal=False, force_jupyter=False,
+            legacy_windows=False, emoji=False, highlight=False, markup=False).print(content)
+    return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
+
+
+def report(record: PlanRecord) -> Group:
+    """Header, stages, time, memory, baselines, and what else the user should know."""
+    tables = [header(record), stages(record), times(record), memories(record)]
+    if record.baselines:
+        tables.append(baselines(record))
+    parts: list[RenderableType] = [part for table in tables for part in (table, Text())]
+    parts += [Text(line, style="dim") for line in notes(record)]
+    parts += [Text(f"warning: {line}", style="yellow") for line in record.warnings]
+    return Group(*parts)
+
+
+def header(record: PlanRecord) -> Table:
+    """Model, cluster, batch, schedule, predicted step, rates and gap."""
+    on, step = record.cluster, record.step_time_s
+    peak = breakdown.peak(on.device)
+    nodes = f"{units.plural(on.nodes, 'node')} × {on.devices_per_node} {on.device.name}"
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    rows = [
+        ("model", f"{record.model_name} ({record.kind}), {units.plural(len(record.layers), 'layer')}, "
+                  f"{units.scaled(record.model_flops, 'FLOP')} a step"),
+        ("cluster", f"{on.name}: {nodes}, {units.size(on.device.memory_bytes)} each"),
+        ("batch", f"{record.batch_size:,} as {units.plural(record.microbatches, 'microbatch')} of "
+                  f"{record.batch_size // max(1, record.microbatches):,}"),
+        ("pipeline", f"{units.plural(len(record.stages), 'stage')}"
+                     + (f", schedule {record.schedule}" if len(record.stages) > 1 else "")),
+        ("step", f"{units.seconds(step)} predicted, {units.rate(breakdown.flops_per_device_s(record))} a device, "
+                 f"{units.share(breakdown.mfu(record))} of the {peak.dtype} peak"),
+        ("gap", f"{units.gap(record.gap)}: proven, no plan of those searched can take less than "
+                f"{units.seconds(record.lower_bound_s)}"),
+    ]
+    if record.pins:
+        rows.append(("pinned", ", ".join(f"{name} = {value}" for name, value in record.pins)))
+    for name, value in rows:
+        table.add_row(name, value)
+    return table
+
+
+def stages(record: PlanRecord) -> Table:
+    """Layers, devices, logical mesh, shardings in words, recomputation, gap. Equal neighbours share a row."""
+    columns = [Column("layers"), Column("devices"), Column("mesh", number=False, wrap=True),
+               Column("shardings", number=False, wrap=True), Column("recompute", number=False, wrap=True),
+               Column("gap")]
+    rows = []
+    per_node = record.cluster.devices_per_node
+
+    def alike(s: StagePlan) -> tuple[object, ...]:
+        return s.layers[1] - s.layers[0], submesh_text(s, per_node), mesh_text(s), s.summary, _recompute_text(s)
+
+    for run in _runs(record.stages, key=alike):
+        first, each = run[0], " each" if len(run) > 1 else ""
+        layers = units.ranges(n for s in run for n in range(*s.layers))
+        if each:
+            layers += f" ({first.layers[1] - first.layers[0]}{each})"
+        devices = f"{units.ranges(d for s in run for d in s.devices)} ({submesh_text(first, per_node)}{each})"
+        rows.append((_indices(run), layers, devices, mesh_text(first), first.summary or "replicated",
+                     _recompute_text(first), units.gap(max(s.gap for s in run))))
+    return table_of("stages", [Column("stage"), *columns], rows)
+
+
+def times(record: PlanRecord) -> Table:
+    """Parts of each stage's time per microbatch and per step, and how busy its devices are."""
+    titles = ("compute", "collec-\ntives", "reshard", "send", "micro-\nbatch", "gradient\nsync", "update", "busy")
+    parts = {s.index: (s.time.compute_s, s.time.collective_s, s.time.reshard_s, s.send_s,
+                       breakdown.stage_microbatch_s(s), *breakdown.stage_busy_s(s, 1)[4:]) for s in record.stages}
+    unit, scale = units.common_time(v for row in parts.values() for v in row)
+    whole = record.step_time_s or 1.0
+    rows = [(s, *(units.plain(v / scale) for v in parts[s.index]),
+             units.share(sum(breakdown.stage_busy_s(s, record.microbatches)) / whole)) for s in record.stages]
+    merged = [(_indices(s for s, *_ in run), *run[0][1:]) for run in _runs(rows, key=lambda row: row[1:])]
+    return table_of(f"time on each device, {unit}", [Column("stage"), *map(Column, titles)], merged)
+
+
+def memories(record: PlanRecord) -> Table:
+    """Parts of each stage's peak memory on a device, and the sum against the capacity."""
+    capacity = record.cluster.device.memory_bytes
+    titles = ("params", "optim-\nizer", "grads", "acti-\nvations", "in\nflight", "working\nset", "peak")
+    unit, scale = units.common_size(b for s in record.stages for b in breakdown.memory_parts(s))
+    rows = []
+    for s in record.stages:
+        parts = [units.plain(b / scale) for b in breakdown.memory_parts(s)]
+        total = s.memory.total_bytes
+        rows.append((s, *parts[:4], f"× {s.in_flight}", parts[4], units.plain(total / scale), bar(total / capacity)))
+    merged = [(_indices(s for s, *_ in run), *run[0][1:]) for run in _runs(rows, key=lambda row: row[1:])]
+    columns = [*map(Column, ("stage", *titles)), Column(f"of {units.size(capacity)}", number=False)]
+    return table_of(f"memory on each device, {unit}", columns, merged)
+
+
+def baselines(record: PlanRecord) -> Table:
+    """The standard recipes, priced by the same cost code, as ratios to the answer."""
+    columns = [Column("predicted step"), Column("÷ this plan"), Column("peak memory"),
+               Column("", number=False, wrap=True)]
+    peak = max((s.memory.total_bytes for s in record.stages), default=0)
+    rows = [("this plan", units.seconds(record.step_time_s), "1.00", units.size(peak), "")]
+    for b in record.baselines:
+        step, ratio = "–", "–"
+        if b.step_time_s is not None:
+            step = units.seconds(b.step_time_s)
+            ratio = f"{b.step_time_s / record.step_time_s:.2f}" if record.step_time_s else "–"
+        note = b.note or ("" if b.fits else "does not fit in memory")
+        rows.append((b.name, step, ratio, "–" if b.peak_bytes is None else units.size(b.peak_bytes), note))
+    return table_of("beside standard recipes", [Column("recipe", number=False), *columns], rows)
+
+
+def notes(record: PlanRecord) -> tuple[str, ...]:
+    """Lines on what was pruned and how long planning took."""
+    lines = []
+    if record.pruned:
+        lines.append("pruned: " + "; ".join(f"{why}: {count:,}" for why, count in record.pruned))
+    if record.phases_s:
+        whole = sum(spent for _, spent in record.phases_s)
+        parts = ", ".join(f"{name} {units.seconds(spent)}" for name, spent in record.phases_s)
+        lines.append(f"planned in {units.seconds(whole)}: {parts}")
+    return tuple(lines)
+
+
+def mesh_text(stage: StagePlan) -> str:
+    """A stage's logical mesh: `"data=4, model=2"`; one device is `"1 device"`."""
+    axes = [f"{name}={size}" for name, size in zip(stage.mesh_axes, stage.mesh_shape, strict=True)]
+    return ", ".join(axes) or "1 device"
+
+
+def bar(fraction: float) -> str:
+    """How full something is, as a bar and a percentage; over-full says so."""
+    filled = min(BAR, round(BAR * fraction))
+    return f"{'█' * filled}{'·' * (BAR - filled)} {100 * fraction:.0f} %" + (" TOO MUCH" if fraction > 1 else "")
+
+
+def submesh_text(stage: StagePlan, per_node: int) -> str:
+    """A stage's devices as nodes × devices in each: `"1×4"`."""
+    nodes = len({d // per_node for d in stage.devices})
+    return f"{nodes}×{len(stage.devices) // max(1, nodes)}"
+
+
+def table_of(title: str, columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> Table:
+    """A table in the style of all reports."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False,
+                  pad_edge=False, padding=(0, 1), collapse_padding=True, expand=False)
+    for c in columns:
+        table.add_column(c.title, justify="right" if c.number else "left", no_wrap=not c.wrap, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def _runs(items: Iterable[T], key: Callable[[T], object]) -> list[list[T]]:
+    """Neighbours of equal key."""
+    return [list(run) for _, run in itertools.groupby(items, key)]
+
+
+def _indices(run: Iterable[StagePlan]) -> str:
+    return units.ranges(s.index for s in run)
+
+
+def _recompute_text(stage: StagePlan) -> str:
+    if not stage.recompute:
+        return "no"
+    every = len(stage.recompute) == stage.layers[1] - stage.layers[0]
+    return "all" if every else f"layers {units.ranges(stage.recompute)}"

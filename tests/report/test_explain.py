@@ -1,0 +1,41 @@
+from dataclasses import replace
+
+import pytest
+
+from planner.report.explain import explain
+from tests.report.records import eight_devices, sixty_four_devices, two_devices
+
+RECORDS = (two_devices(), eight_devices(), sixty_four_devices())
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda r: str(r.device_count))
+def test_sections_and_width(record):
+    text = explain(record, 90)
+    assert max(map(len, text.splitlines())) <= 90
+    for title in ("Where the time goes", "What sets the pace", "What the memory holds", "How sure this is"):
+        assert title in text
+    assert "\u00a0" not in text
+
+
+def test_numbers():
+    text = explain(sixty_four_devices())
+    assert "stage 8 (layers 24–26) works" in text
+    assert "24 layers of 48 run their forward a second time" in text
+    assert "its activations are those of 16 microbatches in flight" in text
+    assert "1.12 × this plan's time" in text
+    assert "data: no time, 48.0 GB on a device (needs 48.0 GB a device, 16.0 GB there)." in text
+
+
+def test_a_single_stage_has_no_bubble():
+    text = explain(two_devices())
+    assert "bubble" not in text and "idle" not in text
+
+
+def test_proven_stages_are_said_to_be():
+    record = replace(eight_devices(), stages=tuple(replace(s, gap=0.0) for s in eight_devices().stages))
+    assert "proven best for its mesh" in explain(record)
+    assert "stage 0 are not proven best" in explain(eight_devices())
+
+
+def test_warnings_are_repeated():
+    assert "no rule for 'eigh'" in explain(eight_devices())
