@@ -1,4 +1,4 @@
-"""How each operator may be sharded, and what it costs in FLOPs: one file per operator family, discovered by the table."""
+"""How each operator may be sharded, and what it costs in FLOPs: one file per operator family, discovered."""
 
 from planner.rules.lookup import (
     flops_of as flops_of,

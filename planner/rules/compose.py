@@ -1,9 +1,9 @@
 """The factors of nested graphs, from the factors of what is inside.
 
-Dimensions that some operator inside binds to one factor must be sharded alike: they are one class (union-find). A class is
-usable from outside only if every operator inside passes it through: nothing reduces over it, leaves it whole, or carries it
-twice in one tensor. In: nested graphs, and which of their inputs and outputs are the same tensor. Out: labels for
-`from_labels`.
+Dimensions that some operator inside binds to one factor must be sharded alike: they are one class (union-find). A class
+is usable from outside only if every operator inside passes it through: nothing reduces over it, leaves it whole, or
+carries it twice in one tensor. In: nested graphs, and which of their inputs and outputs are the same tensor. Out:
+labels for `from_labels`.
 """
 
 from math import gcd

@@ -76,10 +76,7 @@ def cond(op: Op, ins: Values, outs: Values) -> OpRule:
     return from_labels(ins, outs, operands, [usable.labels(0, o.operand) for o in first.outputs])
 
 
-@register(
-    "custom_jvp_call", "custom_vjp_call", "remat2", "remat", "checkpoint", "remat_opt", "jit", "pjit", "closed_call",
-    "core_call", "call", "custom_lin", "composite", "custom_vmap_call", flops=branch_flops,
-)
+@register("custom_jvp_call", "custom_vjp_call", "checkpoint", flops=branch_flops)
 def call(op: Op, ins: Values, outs: Values) -> OpRule:
     """A body that is run once."""
     (body,) = op.bodies

@@ -1,15 +1,15 @@
 """Convolutions: batch and output features pass through, input features reduce, spatial dimensions stay whole.
 
-A sharded spatial dimension would need halo exchange; that is not modelled yet. FLOPs count only the window positions that
-fall on data, not on padding or between dilated elements, as XLA does.
+A sharded spatial dimension would need halo exchange; that is not modelled yet. FLOPs count only the window positions
+that fall on data, not on padding or between dilated elements, as XLA does.
 """
 
-from math import gcd, prod
+from math import prod
 from typing import Any
 
 from planner.core.graph import Op
 from planner.core.spec import OpRule
-from planner.rules.labels import Label, from_labels
+from planner.rules.labels import Label, from_labels, replicated_rule
 from planner.rules.table import Values, register
 
 
@@ -38,26 +38,28 @@ def _positions(params: Any, ins: Values, outs: Values, n: int) -> int:
     return count
 
 
-@register("conv_general_dilated", flops=conv_flops)
+def _in_groups(op: Op, ins: Values, _outs: Values) -> bool:
+    """Whether features come in groups of several: the compiler partitions only plain and depthwise convolutions."""
+    groups, features = op.params["feature_group_count"], op.params["dimension_numbers"].lhs_spec[1]
+    return op.params["batch_group_count"] > 1 or groups not in (1, ins[0].shape[features])
+
+
+@register("conv_general_dilated", flops=conv_flops, whole=_in_groups)
 def conv_general_dilated(op: Op, ins: Values, outs: Values) -> OpRule:
     """`[N, I, ...] * [O, I, ...] -> [N, O, ...]` in any order of dimensions.
 
-    With groups, the group is a factor of the features when no shard count that divides the features could cut a group.
+    In a depthwise convolution the features pass through, with no reduction. Other groups make the compiler gather
+    everything (jax 0.10.2, CPU): nothing is sharded.
     """
-    numbers, params = op.params["dimension_numbers"], op.params
+    if _in_groups(op, ins, outs):
+        return replicated_rule(ins, outs)
+    numbers = op.params["dimension_numbers"]
     left: list[Label] = [None] * len(ins[0].shape)
     kernel: list[Label] = [None] * len(ins[1].shape)
     result: list[Label] = [None] * len(outs[0].shape)
-    (batch, features), (made, taken) = numbers.lhs_spec[:2], numbers.rhs_spec[:2]
-    out_batch, out_features = numbers.out_spec[:2]
-    reduced: tuple[Label, ...] = ()
-    if params["batch_group_count"] == 1:
-        left[batch] = result[out_batch] = "batch"
-    groups = params["feature_group_count"] * params["batch_group_count"]
-    if groups == 1:
-        kernel[made] = result[out_features] = "made"
-        left[features] = kernel[taken] = "taken"
-        reduced = ("taken",)
-    elif params["batch_group_count"] == 1 and gcd(ins[0].shape[features], ins[1].shape[made]) == groups:
-        left[features] = kernel[made] = result[out_features] = "group"
-    return from_labels(ins, outs, [left, kernel], [result], reduce=reduced)
+    left[numbers.lhs_spec[0]] = result[numbers.out_spec[0]] = "batch"
+    kernel[numbers.rhs_spec[0]] = result[numbers.out_spec[1]] = "made"
+    depthwise = op.params["feature_group_count"] > 1
+    left[numbers.lhs_spec[1]] = "made" if depthwise else "taken"
+    kernel[numbers.rhs_spec[1]] = None if depthwise else "taken"
+    return from_labels(ins, outs, [left, kernel], [result], reduce=() if depthwise else ("taken",))

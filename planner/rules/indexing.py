@@ -1,8 +1,8 @@
 """Gather and scatter: tables that are looked up, and written to, by index.
 
-A dimension that is looked up one element at a time may be sharded: each device looks up what it holds, masks the rest with
-zero, and the sum over devices is the result. A scatter into such a dimension needs no communication: each device drops what
-is not its own. Source: GSPMD's partitioning of gather and scatter with trivial slices.
+A dimension that is looked up one element at a time may be sharded: each device looks up what it holds, masks the rest
+with zero, and the sum over devices is the result. A scatter into such a dimension needs no communication: each device
+drops what is not its own. Source: GSPMD's partitioning of gather and scatter with trivial slices.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from planner.core.spec import OpRule
 from planner.rules.labels import Label, elements, from_labels
 from planner.rules.table import Values, register
 
-SCATTER_COMBINE = {"scatter-add": "sum", "scatter-sub": "sum", "scatter-min": "min", "scatter-max": "max",
+SCATTER_COMBINE = {"scatter-add": "sum", "scatter-min": "min", "scatter-max": "max",
                    "scatter-mul": "prod"}
 
 
@@ -36,7 +36,7 @@ class _Layout:
 
 def _index_labels(layout: _Layout, rank: int) -> list[Label]:
     """Labels of the indices array; its last dimension holds the coordinates and stays whole."""
-    labels: list[Label] = [("index", d) for d in range(rank - 1)] + [None]
+    labels: list[Label] = [*(("index", d) for d in range(rank - 1)), None]
     for d, e in zip(layout.table_batch, layout.index_batch, strict=True):
         labels[e] = ("table", d)
     return labels
@@ -51,12 +51,12 @@ def _found_labels(layout: _Layout, table: list[Label], indices: list[Label], ran
 
 @register("gather")
 def gather(op: Op, ins: Values, outs: Values) -> OpRule:
-    """Table dimensions taken in full pass through; one looked up by element is a reduction factor; index dimensions pass."""
+    """Table dimensions taken in full pass through, as do index dimensions; one looked up by element is reduced."""
     numbers = op.params["dimension_numbers"]
     sizes, table_shape = op.params["slice_sizes"], ins[0].shape
     layout = _Layout(
-        tuple(numbers.operand_batching_dims), tuple(numbers.start_indices_batching_dims), tuple(numbers.start_index_map),
-        tuple(numbers.collapsed_slice_dims), tuple(numbers.offset_dims),
+        tuple(numbers.operand_batching_dims), tuple(numbers.start_indices_batching_dims),
+        tuple(numbers.start_index_map), tuple(numbers.collapsed_slice_dims), tuple(numbers.offset_dims),
     )
     table: list[Label] = [("table", d) for d in range(len(table_shape))]
     for d, size in enumerate(table_shape):
@@ -75,13 +75,17 @@ def scatter_flops(op: Op, ins: Values, _outs: Values) -> int:
     return 0 if op.primitive == "scatter" else elements(ins[2])
 
 
-@register("scatter", *SCATTER_COMBINE, flops=scatter_flops)
+@register("scatter", "scatter-sub", *SCATTER_COMBINE, flops=scatter_flops)
 def scatter(op: Op, ins: Values, outs: Values) -> OpRule:
-    """Table dimensions written in full, or by element, pass through. The updates' own dimensions reduce if they combine."""
+    """Table dimensions written in full, or by element, pass through; the updates' own reduce if they combine.
+
+    The compiler does not know how to combine partial subtractions: it gathers their updates.
+    """
     numbers = op.params["dimension_numbers"]
     layout = _Layout(
         tuple(numbers.operand_batching_dims), tuple(numbers.scatter_indices_batching_dims),
-        tuple(numbers.scatter_dims_to_operand_dims), tuple(numbers.inserted_window_dims), tuple(numbers.update_window_dims),
+        tuple(numbers.scatter_dims_to_operand_dims), tuple(numbers.inserted_window_dims),
+        tuple(numbers.update_window_dims),
     )
     table: list[Label] = [("table", d) for d in range(len(ins[0].shape))]
     windowed = [d for d in range(len(table)) if d not in layout.hidden and d not in layout.table_batch]

@@ -1,6 +1,7 @@
 """An operator's factors written as an einsum is: a label per dimension.
 
-Two dimensions with one label belong to one factor; `None` marks a dimension that must not be sharded. In: labels and types.
+Two dimensions with one label belong to one factor; `None` marks a dimension that must not be sharded. In: labels
+and types.
 Out: `OpRule`. Dimensions of size 1 are left unbound (nothing to cut), as are factors that no shard count divides.
 """
 

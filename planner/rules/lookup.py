@@ -56,7 +56,11 @@ def graph_flops(graph: Graph) -> int:
 
 
 def warnings_of(graph: Graph) -> tuple[str, ...]:
-    """One line per primitive without a rule, in order of first use: its name, how often, and the user's source lines."""
+    """One line per primitive that runs whole on every device, in order of first use.
+
+    That is, one without a rule or one that the compiler cannot partition. The line has its name, how often it appears
+    (nested graphs included), and the user's source lines.
+    """
     found: defaultdict[str, list[str]] = defaultdict(list)
     _collect(graph, found)
     return tuple(_warning(primitive, sources) for primitive, sources in found.items())
@@ -64,7 +68,8 @@ def warnings_of(graph: Graph) -> tuple[str, ...]:
 
 def _collect(graph: Graph, found: defaultdict[str, list[str]]) -> None:
     for op in graph.ops:
-        if not has_rule(op.primitive):
+        rule = RULES.get(op.primitive)
+        if rule is None or rule.whole(op, operand_types(graph, op.operands), operand_types(graph, op.results)):
             found[op.primitive].append(op.source)
         for body in op.bodies:
             _collect(body, found)
@@ -75,4 +80,5 @@ def _warning(primitive: str, sources: list[str]) -> str:
     where = ", ".join(places[:_SOURCES_SHOWN]) or "source unknown"
     more = f" and {len(places) - _SOURCES_SHOWN} more places" if len(places) > _SOURCES_SHOWN else ""
     times = "once" if len(sources) == 1 else f"{len(sources)} times"
-    return f"no sharding rule for {primitive!r}: replicated ({times}; {where}{more})"
+    why = "the compiler does not partition it" if has_rule(primitive) else "it has no sharding rule"
+    return f"{primitive!r} runs whole on every device, {why} ({times}; {where}{more})"

@@ -1,7 +1,7 @@
 """Random numbers: each device makes its own part of the bits from the whole key.
 
-That holds for JAX's counter-based keys in their partitionable form, JAX's default. FLOPs of a hash are read off XLA's cost
-analysis of threefry (jax 0.10.2): 45 per 32-bit word.
+That holds for JAX's counter-based keys in their partitionable form, JAX's default. FLOPs of a hash are read off XLA's
+cost analysis of threefry (jax 0.10.2): 45 per 32-bit word.
 """
 
 from planner.core.graph import Op

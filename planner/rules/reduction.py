@@ -1,16 +1,16 @@
 """Reductions, running reductions and sorts.
 
-A plain reduction leaves partial results, one per shard, to be combined. Running reductions, sorts and arg-reductions need
-their dimension whole.
+A plain reduction leaves partial results, one per shard, to be combined. Running reductions, sorts and arg-reductions
+need their dimension whole.
 """
 
 from math import prod
 
 from planner.core.graph import Op
 from planner.core.spec import OpRule
-from planner.rules.labels import Label, elements, from_labels
+from planner.rules.labels import Label, elements, from_labels, replicated_rule
 from planner.rules.slicing import untouched
-from planner.rules.table import FlopsOf, Values, register
+from planner.rules.table import FlopsOf, Values, always, register
 
 COMBINE = {
     "reduce_sum": "sum", "reduce_max": "max", "reduce_min": "min", "reduce_prod": "prod", "reduce_or": "or",
@@ -95,15 +95,15 @@ def sort(op: Op, ins: Values, outs: Values) -> OpRule:
     return untouched(ins, outs, [op.params["dimension"]])
 
 
-@register("top_k")
-def top_k(op: Op, ins: Values, outs: Values) -> OpRule:
-    """The dimension that is searched stays whole."""
-    return untouched(ins, outs, [op.params.get("axis", -1) % len(ins[0].shape)])
+@register("top_k", whole=always)
+def top_k(_op: Op, ins: Values, outs: Values) -> OpRule:
+    """The compiler gathers the operand whatever dimension is sharded (jax 0.10.2, CPU): nothing is."""
+    return replicated_rule(ins, outs)
 
 
 @register("approx_top_k")
 def approx_top_k(op: Op, ins: Values, outs: Values) -> OpRule:
-    """As `top_k`."""
+    """The dimension that is searched stays whole."""
     return untouched(ins, outs, [op.params["reduction_dimension"] % len(ins[0].shape)])
 
 
@@ -117,7 +117,7 @@ def window_flops(op: Op, ins: Values, outs: Values) -> int:
 
 @register(
     "reduce_window", "reduce_window_sum", "reduce_window_max", "reduce_window_min", "select_and_scatter_add",
-    "select_and_scatter", "select_and_gather_add", flops=window_flops,
+    "select_and_gather_add", flops=window_flops,
 )
 def window(op: Op, ins: Values, outs: Values) -> OpRule:
     """Dimensions that no window spans pass through; the others would need halo exchange and stay whole."""

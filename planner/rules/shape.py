@@ -57,7 +57,7 @@ def transpose(op: Op, ins: Values, outs: Values) -> OpRule:
 @register("broadcast_in_dim")
 def broadcast_in_dim(op: Op, ins: Values, outs: Values) -> OpRule:
     """Dimensions that the operand has pass through; those it lacks are factors of the result alone."""
-    operand = [d for d in op.params["broadcast_dimensions"]]
+    operand = list(op.params["broadcast_dimensions"])
     return from_labels(ins, outs, [operand, *_unlabelled(ins[1:])], [range(len(outs[0].shape))])
 
 
@@ -68,14 +68,7 @@ def squeeze(op: Op, ins: Values, outs: Values) -> OpRule:
     return from_labels(ins, outs, [range(len(ins[0].shape))], [[d for d in range(len(ins[0].shape)) if d not in gone]])
 
 
-@register("expand_dims")
-def expand_dims(op: Op, ins: Values, outs: Values) -> OpRule:
-    """Dimensions of size 1 come."""
-    new = {d % len(outs[0].shape) for d in op.params["dimensions"]}
-    return from_labels(ins, outs, [[d for d in range(len(outs[0].shape)) if d not in new]], [range(len(outs[0].shape))])
-
-
-@register("iota", "empty", "empty2")
+@register("iota")
 def iota(_op: Op, ins: Values, outs: Values) -> OpRule:
     """Every device can make its own part."""
     return from_labels(ins, outs, _unlabelled(ins), [range(len(outs[0].shape))])

@@ -1,0 +1,110 @@
+"""Every rule against the compiler: a sharded PASS factor needs no communication, a REDUCE factor one combination.
+
+Operators run on a mesh of two CPU devices with the operands and results sharded as the rule says; the compiled program
+shows what the compiler had to add, and the numbers must be those of the unsharded run.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from planner.core.spec import FactorKind
+from planner.rules import RULES, is_elementwise
+from tests.rules.harness import (
+    Case,
+    Sharded,
+    assert_same,
+    collectives,
+    compile_sharded,
+    factor_places,
+    reference,
+    run_sharded,
+)
+from tests.rules.instances import ELEMENTWISE, INSTANCES
+
+
+@pytest.fixture(scope="module")
+def mesh() -> Mesh:
+    return Mesh(np.array(jax.devices()[:2]), ("x",))
+
+
+def test_every_rule_has_an_instance():
+    assert {*INSTANCES, *ELEMENTWISE} == set(RULES)
+    assert {p for p in RULES if is_elementwise(p)} == set(ELEMENTWISE)
+    assert all(INSTANCES.values())
+
+
+def _passing(cases: list[Case]) -> list[Sharded]:
+    return [(case, n) for case in cases for n in case.factors(FactorKind.PASS)]
+
+
+def _check_pass(sharded: list[Sharded], mesh: Mesh) -> None:
+    """All in one program; compiled one by one only to name the culprit."""
+    if not sharded:
+        return
+    compiled = compile_sharded(sharded, mesh)
+    if collectives(compiled.as_text()):
+        for case, n in sharded:
+            found = collectives(compile_sharded([(case, n)], mesh).as_text())
+            assert not found, f"{case.op.primitive}: {factor_places(case.rule, n)} should pass"
+    cases = list({id(case): case for case, _ in sharded}.values())
+    wanted = dict(zip(map(id, cases), reference(cases), strict=True))
+    for (case, _), got in zip(sharded, run_sharded(compiled, sharded), strict=True):
+        assert_same(got, wanted[id(case)])
+
+
+def _check_reduce(case: Case, factor: int, mesh: Mesh) -> list[Any]:
+    compiled = compile_sharded([(case, factor)], mesh)
+    found = collectives(compiled.as_text())
+    where = f"{case.op.primitive}: {factor_places(case.rule, factor)}"
+    assert found, f"{where} should reduce, but nothing is combined"
+    assert {kind for kind, _ in found} <= {"all-reduce", "reduce-scatter"}, where
+    assert sum(size for _, size in found) <= case.result_elements(), where
+    return run_sharded(compiled, [(case, factor)])[0]
+
+
+@pytest.mark.parametrize("primitive", INSTANCES)
+def test_pass_factors_need_no_communication(primitive: str, mesh: Mesh):
+    _check_pass(_passing([Case.of(fn, args, primitive) for fn, args in INSTANCES[primitive]]), mesh)
+
+
+def test_elementwise_operators_need_no_communication(mesh: Mesh):
+    cases = [Case.of(fn, args, primitive) for primitive, (fn, args) in ELEMENTWISE.items()]
+    for case in cases:
+        assert len(case.rule.factors) == len(case.graph.values[case.op.results[0]].shape), case.op.primitive
+        assert None not in [f for binding in case.rule.results for f in binding], case.op.primitive
+    _check_pass([(case, n % len(case.rule.factors)) for n, case in enumerate(cases)], mesh)  # one rule serves them all
+
+
+REDUCING = (
+    "dot_general", "ragged_dot_general", "conv_general_dilated", "reduce_sum", "reduce_max", "reduce_min", "reduce_prod",
+    "reduce_and", "reduce_or", "gather", "scatter-add", "scatter-min", "scatter-max", "scatter-mul",
+)
+
+
+@pytest.mark.parametrize("primitive", REDUCING)
+def test_reduce_factors_combine_partial_results(primitive: str, mesh: Mesh):
+    cases = [Case.of(fn, args, primitive) for fn, args in INSTANCES[primitive]]
+    cases = [case for case in cases if case.factors(FactorKind.REDUCE)]
+    for case, wanted in zip(cases, reference(cases), strict=True):
+        for factor in case.factors(FactorKind.REDUCE):
+            assert_same(_check_reduce(case, factor, mesh), wanted)
+
+
+def test_only_the_listed_operators_reduce():
+    for primitive, instances in INSTANCES.items():
+        reduces = [Case.of(fn, args, primitive).factors(FactorKind.REDUCE) for fn, args in instances]
+        assert any(reduces) == (primitive in REDUCING), primitive
+
+
+def test_where_the_compiler_runs_an_operator_whole_the_rule_shards_nothing():
+    for primitive, instances in INSTANCES.items():
+        for fn, args in instances:
+            case = Case.of(fn, args, primitive)
+            ins = tuple(case.graph.values[v] for v in case.op.inputs)
+            outs = tuple(case.graph.values[v] for v in case.op.results)
+            if RULES[primitive].whole(case.op, ins, outs):
+                assert not case.rule.factors
