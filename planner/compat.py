@@ -6,7 +6,8 @@ from jax._src.ad_util import add_any_p  # 0.10.2: the sum of two cotangents; JAX
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var  # 0.10.2: types of what `jax.make_jaxpr` returns
 from jax.extend.core import Literal as JaxprLiteral  # 0.10.2: as above
 
-__all__ = ["ClosedJaxpr", "Jaxpr", "JaxprEqn", "JaxprLiteral", "Var", "add_any_p", "bind", "eqn_frames"]
+__all__ = ["ClosedJaxpr", "Jaxpr", "JaxprEqn", "JaxprLiteral", "Var", "add_any_p", "bind", "eqn_frames",
+           "file_of"]
 
 
 def eqn_frames(eqn: Any) -> list[tuple[str, int, str]]:
@@ -16,6 +17,14 @@ def eqn_frames(eqn: Any) -> list[tuple[str, int, str]]:
     """
     traceback = eqn.source_info.traceback
     return [] if traceback is None else [(f.file_name, f.line_num, f.function_name) for f in traceback.frames]
+
+
+def file_of(jaxpr: Any) -> str:
+    """The file of the function that a jaxpr was traced from, or "".
+
+    0.10.2: `debug_info` of a jaxpr has no documented accessor.
+    """
+    return getattr(jaxpr.debug_info, "func_filename", None) or ""
 
 
 def bind(primitive: Any, params: dict[str, Any], operands: Any) -> Any:

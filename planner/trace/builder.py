@@ -5,7 +5,7 @@ with a body is the `Inlining` policy. Nothing is executed and nothing is allocat
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from planner import compat
 from planner.core.graph import Graph, Input, Literal, Op, Operand, Output, Phase, Role, Value
 from planner.interpret import Bound
-from planner.trace.sources import source_of
+from planner.trace.sources import is_machinery, source_of
 
 CALLS = frozenset({"jit", "pjit", "closed_call", "core_call", "core_closed_call", "composite"})
 """Primitives that only wrap a body: always inlined."""
@@ -54,9 +54,17 @@ class Inlining:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What is written on emitted operators: a source that overrides the equation's own (unless None), phase, origin."""
+    """What is written on emitted operators.
+
+    Attributes:
+      source: overrides the equation's own source unless None: inside JAX's own functions (`jnp.var`), whose cached traces
+        remember another caller.
+      fallback: the source where the equation has none.
+      phase, origin: see `Op`.
+    """
 
     source: str | None = None
+    fallback: str = ""
     phase: Phase = Phase.FORWARD
     origin: int = -1
 
@@ -120,11 +128,11 @@ class Builder:
         """Emit one equation, or what it is inlined to; returns the operands of its results."""
         name = eqn.primitive.name
         if name in CALLS:
-            return self.inline_body(eqn.params, operands)
+            return self._inside(eqn, operands)
         if name in DIFFERENTIATED_CALLS and not self.inlining.keep_calls:
             if name in CHECKPOINTS and eqn.params["differentiated"]:
                 operands = self._barrier(operands, eqn.params["prevent_cse"])
-            return self.inline_body(eqn.params, operands)
+            return self._inside(eqn, operands)
         if name == "scan" and self.inlining.unroll is not None:
             unrolled = self.inlining.unroll(self, eqn, operands)
             if unrolled is not None:
@@ -137,8 +145,7 @@ class Builder:
         results = tuple(self.value(v.aval) for v in eqn.outvars)
         name = "checkpoint" if eqn.primitive.name in CHECKPOINTS else eqn.primitive.name
         self.ops.append(Op(name, tuple(operands), results, payload.params, bodies,
-                           source if self.stamp.source is None else self.stamp.source, self.stamp.phase,
-                           self.stamp.origin, payload))
+                           self._stamped(source), self.stamp.phase, self.stamp.origin, payload))
         return results
 
     def call(self, key: Any, fn: Callable[..., Any], *operands: Operand) -> list[Operand]:
@@ -154,9 +161,24 @@ class Builder:
         """The finished graph."""
         return Graph(tuple(self.values), tuple(self.ops), tuple(inputs), tuple(outputs), tuple(self.constants))
 
+    def _stamped(self, source: str) -> str:
+        return (source if self.stamp.source is None else self.stamp.source) or self.stamp.fallback
+
+    def _inside(self, eqn: Any, operands: list[Operand]) -> list[Operand]:
+        """Emit the body of a call in its place, each operator with a source that the user knows."""
+        outside = self.stamp
+        here = self._stamped(source_of(eqn))
+        body = body_of(eqn.params)
+        library = is_machinery(compat.file_of(getattr(body, "jaxpr", body)))
+        self.stamp = replace(outside, source=here if library and here else outside.source, fallback=here)
+        try:
+            return self.inline_body(eqn.params, operands)
+        finally:
+            self.stamp = outside
+
     def inline_body(self, params: Mapping[str, Any], operands: list[Operand]) -> list[Operand]:
         """Emit the body of a call with these parameters."""
-        body = next(params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if k in params)
+        body = body_of(params)
         jaxpr, consts = (body.jaxpr, body.consts) if isinstance(body, compat.ClosedJaxpr) else (body, ())
         return self.inline(jaxpr, consts, operands)
 
@@ -178,6 +200,11 @@ class Builder:
             bodies = tuple(body_graph(b) for b in bodies_of(eqn))
             self._seen[id(eqn)] = (eqn, (payload, bodies, source_of(eqn)))
         return self._seen[id(eqn)][1]
+
+
+def body_of(params: Mapping[str, Any]) -> Any:
+    """The jaxpr that a call with these parameters calls."""
+    return next(params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if k in params)
 
 
 def bodies_of(eqn: Any) -> list[Any]:

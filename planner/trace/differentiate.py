@@ -116,7 +116,7 @@ class _Walk:
             for v in inner.results:
                 env[v] = own[v] if v in own else self.builder.value(_aval(rule.graph, v))
             made = replace(inner, operands=_mapped(inner.operands, env), results=tuple(env[v] for v in inner.results),
-                           source=op.source or inner.source, phase=Phase.FORWARD if is_forward else Phase.BACKWARD, origin=n)
+                           source=inner.source or op.source, phase=Phase.FORWARD if is_forward else Phase.BACKWARD, origin=n)
             (ahead if is_forward else self.backward).append(made)
         for local, value in zip(rule.results, op.results, strict=True):
             if isinstance(local, Literal) or env[local] != value:
@@ -157,7 +157,7 @@ class _Walk:
         """A forward operator without gradient; its body takes its place if it was kept only for differentiation."""
         if op.primitive not in _KEPT_CALLS:
             return [replace(op, origin=n)]
-        self.builder.ops, self.builder.stamp = [], Stamp(op.source, Phase.FORWARD, n)
+        self.builder.ops, self.builder.stamp = [], Stamp(None, op.source, Phase.FORWARD, n)
         outs = self.builder.inline_body(op.payload.params, list(op.operands))
         own: dict[int, int] = {}
         made = {v for o in self.builder.ops for v in o.results}

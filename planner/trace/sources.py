@@ -3,14 +3,19 @@
 Flows in: a jaxpr equation. Flows out: the innermost frame that is not JAX's, ours, or another library's machinery.
 """
 
+import contextlib
+import functools
 import os
 from collections.abc import Sequence
 from typing import Any
 
 from planner import compat
 
-_MACHINERY = ("jax", "jaxlib", "flax", "optax", "equinox", "planner", "chex", "haiku", "contextlib.py", "functools.py")
-"""Packages whose frames never name the place where a user wrote an operator."""
+_MACHINERY = frozenset({"jax", "jaxlib", "flax", "optax", "equinox", "chex", "haiku"})
+"""Installed packages whose frames never name the place where a user wrote an operator."""
+
+_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+"""This package. Its frames end the search: what lies outside them is whoever called the planner."""
 
 
 def source_of(eqn: Any) -> str:
@@ -21,17 +26,20 @@ def source_of(eqn: Any) -> str:
 def first_user_frame(frames: Sequence[tuple[str, int, str]]) -> str:
     """The first of (file, line, function), innermost first, that is the user's, as text; "" if there is none."""
     for file, line, function in frames:
-        if not _is_machinery(file):
+        if _is_ours(file):
+            return ""
+        if not is_machinery(file):
             return f"{os.path.basename(file)}:{line} ({function.rsplit('.', 1)[-1]})"
     return ""
 
 
-def _is_machinery(file: str) -> bool:
-    parts = file.replace("\\", "/").split("/")
-    if file.startswith("<"):
-        return True
-    if parts[-1] in _MACHINERY:
-        return True
+def is_machinery(file: str) -> bool:
+    """Whether a file belongs to JAX, to a library on top of it, or to Python itself."""
+    parts = file.replace(os.sep, "/").split("/")
     if "site-packages" in parts:
         return parts[parts.index("site-packages") + 1] in _MACHINERY
-    return "planner" in parts[-3:-1] and "models" not in parts
+    return file.startswith("<") or file in (contextlib.__file__, functools.__file__)
+
+
+def _is_ours(file: str) -> bool:
+    return file.startswith(_OURS + os.sep) and not file.startswith(os.path.join(_OURS, "models") + os.sep)

@@ -43,7 +43,7 @@ def by_rows(graph: Graph, stacked: Mapping[tuple[Role, str], int], phase: Phase 
       stacked: (role, path) of inputs and outputs -> number of rows.
       phase: phase of the operators of the result.
     """
-    work = _ByRows(graph, Builder(stamp=Stamp(None, phase)))
+    work = _ByRows(graph, Builder(stamp=Stamp(phase=phase)))
     inputs: list[Input] = []
     for given in graph.inputs:
         count = stacked.get((given.role, given.path))
