@@ -39,7 +39,9 @@ class Device:
       matmul_efficiency: fraction of the peak that large matmuls reach.
       memory_bytes: capacity usable by a program.
       memory_bandwidth_bytes_per_s: of device memory, sustained.
-      launch_s: fixed cost of one operator (kernel launch, dispatch).
+      launch_s: fixed cost of one operator inside a compiled program (kernel launch).
+      dispatch_s: fixed cost of calling one compiled program on all devices of a stage.
+      transcendentals_per_s: elements a second of exp, log, tanh, ...; None where memory traffic always takes longer.
     """
 
     name: str
@@ -48,6 +50,8 @@ class Device:
     memory_bytes: int
     memory_bandwidth_bytes_per_s: float
     launch_s: float
+    dispatch_s: float = 0.0
+    transcendentals_per_s: float | None = None
 
     def flops_per_s(self, dtype: str) -> float:
         """Reachable matmul rate for a dtype, in FLOP/s."""

@@ -9,7 +9,8 @@ In: work done by one device (already divided by its shards). Out: seconds.
 from planner.core.hardware import Device
 
 
-def op_time_s(flops: float, size_bytes: float, dtype: str, device: Device) -> float:
+def op_time_s(flops: float, size_bytes: float, dtype: str, device: Device, *, transcendentals: float = 0,
+              fused: bool = False) -> float:
     """Seconds for one operator on one device.
 
     Args:
@@ -17,13 +18,13 @@ def op_time_s(flops: float, size_bytes: float, dtype: str, device: Device) -> fl
       size_bytes: bytes it reads from and writes to device memory.
       dtype: of its operands (`"bfloat16"`), which sets the arithmetic rate.
       device: the accelerator.
+      transcendentals: elements of this device's share that go through exp, log, tanh, ...; they count on CPUs.
+      fused: the compiler merges it into a neighbour, so that it has no fixed cost of its own.
     """
-    return device.launch_s + max(matmul_s(flops, dtype, device), memory_s(size_bytes, device))
-
-
-def fused_time_s(flops: float, size_bytes: float, dtype: str, device: Device) -> float:
-    """As `op_time_s`, for an operator the compiler fuses into a neighbour: no fixed cost of its own."""
-    return max(matmul_s(flops, dtype, device), memory_s(size_bytes, device))
+    arithmetic = matmul_s(flops, dtype, device)
+    if transcendentals and device.transcendentals_per_s is not None:
+        arithmetic += transcendentals / device.transcendentals_per_s
+    return (0.0 if fused else device.launch_s) + max(arithmetic, memory_s(size_bytes, device))
 
 
 def matmul_s(flops: float, dtype: str, device: Device) -> float:

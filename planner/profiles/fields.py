@@ -38,6 +38,9 @@ class Fields:
             raise ProfileError(f"profile {file} holds a {type(data).__name__}, not an object", "start it with {")
         return cls(data, file)
 
+    def __contains__(self, name: str) -> bool:
+        return name in self.data
+
     def text(self, name: str, default: str | None = None) -> str:
         """A string; empty only where there is a default."""
         value = self._get(name, _MISSING if default is None else default)
@@ -66,8 +69,11 @@ class Fields:
             raise self._wrong(name, value, "give a number above zero")
         return value
 
-    def non_negative(self, name: str) -> float:
+    def non_negative(self, name: str, default: float | None = None) -> float:
         """A finite number, zero or above."""
+        if default is not None and name not in self:
+            self.taken.add(name)
+            return default
         value = self._number(name)
         if not value >= 0:
             raise self._wrong(name, value, "give zero or a number above")

@@ -119,7 +119,8 @@ def _device_from(fields: Fields) -> Device:
         name=fields.text("name"), peak_flops_per_s=fields.rates("peak_flops_per_s", needs="default"),
         matmul_efficiency=fields.fraction("matmul_efficiency"), memory_bytes=fields.count("memory_bytes"),
         memory_bandwidth_bytes_per_s=fields.positive("memory_bandwidth_bytes_per_s"),
-        launch_s=fields.non_negative("launch_s"))
+        launch_s=fields.non_negative("launch_s"), dispatch_s=fields.non_negative("dispatch_s", default=0.0),
+        transcendentals_per_s=fields.positive("transcendentals_per_s") if "transcendentals_per_s" in fields else None)
     fields.refuse_unknown()
     return found
 
@@ -136,7 +137,8 @@ def _link_from(fields: Fields) -> Link:
 
 
 def _to_json(cluster: Cluster, description: str) -> dict[str, Any]:
-    device = dataclasses.asdict(cluster.device) | {"peak_flops_per_s": dict(cluster.device.peak_flops_per_s)}
+    device = {key: value for key, value in dataclasses.asdict(cluster.device).items() if value is not None}
+    device["peak_flops_per_s"] = dict(cluster.device.peak_flops_per_s)
     links = {name: {key: value for key, value in dataclasses.asdict(link).items() if value != ()}
              for name, link in (("intra_node", cluster.intra_node), ("inter_node", cluster.inter_node))}
     return {"name": cluster.name, "description": description, "device": device,
