@@ -18,6 +18,7 @@ from planner.trace.builder import Builder, Inlining
 COLLECTIVE = re.compile(
     r"= (.*?) (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute|collective-broadcast)(?:-start)?\("
 )
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # after partitioning
 TYPE = re.compile(r"\w+\[([\d,]*)\]")
 
 
@@ -116,7 +117,7 @@ def compile_sharded(cases: list[Sharded], mesh: Mesh) -> Any:
         return [runner(case.op)(*arrays) for (case, _), arrays in zip(cases, operands, strict=True)]
 
     arrays = [case.arrays() for case, _ in cases]
-    return jax.jit(run, in_shardings=(places,), out_shardings=results).lower(arrays).compile()
+    return jax.jit(run, in_shardings=(places,), out_shardings=results).lower(arrays).compile(QUICK)
 
 
 def run_sharded(compiled: Any, cases: list[Sharded]) -> list[list[Any]]:
@@ -127,8 +128,12 @@ def run_sharded(compiled: Any, cases: list[Sharded]) -> list[list[Any]]:
 
 def reference(cases: list[Case]) -> list[list[Any]]:
     """The same without sharding."""
-    return jax.jit(lambda operands: [runner(c.op)(*a) for c, a in zip(cases, operands, strict=True)])(
-        [c.arrays() for c in cases])
+    arrays = [c.arrays() for c in cases]
+
+    def run(operands: list[list[Any]]) -> list[list[Any]]:
+        return [runner(c.op)(*a) for c, a in zip(cases, operands, strict=True)]
+
+    return jax.jit(run).lower(arrays).compile(QUICK)(arrays)
 
 
 def assert_same(got: list[Any], wanted: list[Any]) -> None:
