@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from planner.core.hardware import Device
 from planner.core.plan import PlanRecord, StagePlan
 
-TIME_KINDS = ("compute", "collectives", "resharding", "sending", "gradient sync", "update", "idle")
+TIME_KINDS: tuple[str, ...] = ("compute", "collectives", "resharding", "sending", "gradient sync", "update", "idle")
 """Kinds of device time, in the order they are shown."""
 
 MEMORY_KINDS = ("parameters", "optimizer", "gradients", "activations", "working set")
@@ -34,7 +34,7 @@ def stage_busy_s(stage: StagePlan, microbatches: int) -> tuple[float, ...]:
 
 def device_seconds(record: PlanRecord) -> dict[str, float]:
     """Device time of one step by kind, in device-seconds, summed over all devices; `"idle"` is what remains (>= 0)."""
-    parts: dict[str, float] = {kind: 0.0 for kind in TIME_KINDS}
+    parts = dict.fromkeys(TIME_KINDS, 0.0)
     for stage in record.stages:
         for kind, busy in zip(TIME_KINDS, stage_busy_s(stage, record.microbatches), strict=False):
             parts[kind] += len(stage.devices) * busy

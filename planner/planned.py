@@ -1,0 +1,210 @@
+"""`Plan`: what `planner.plan` returns and users hold. A plan's record, with the verbs that read it.
+
+In: a `PlanRecord`, which alone is enough for everything here; what runs also takes the model and the devices. JAX (to run)
+and matplotlib (to draw) are imported by the verbs that need them, so that reading and printing a saved plan is quick.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from planner.core import plan_io
+from planner.core.hardware import Cluster
+from planner.core.plan import Baseline, MemoryParts, PlanRecord, StagePlan
+from planner.errors import MeshError
+from planner.report import breakdown, tables, units
+from planner.report.explain import explain
+
+if TYPE_CHECKING:
+    import jax
+
+    from planner.check import CheckReport
+    from planner.model import Model
+
+WIDTH = 100
+"""Columns of a printed plan where the output is no terminal."""
+
+
+@dataclass(frozen=True, repr=False)
+class Plan:
+    """A plan. `print(p)` shows it as tables; `p.record` is all there is to it, as data.
+
+    Attributes:
+      record: the frozen, serialisable plan.
+    """
+
+    record: PlanRecord
+
+    @property
+    def stages(self) -> tuple[StagePlan, ...]:
+        """The pipeline stages, in order."""
+        return self.record.stages
+
+    @property
+    def microbatches(self) -> int:
+        """Into how many microbatches a batch is split."""
+        return self.record.microbatches
+
+    @property
+    def schedule(self) -> str:
+        """Name of the pipeline schedule."""
+        return self.record.schedule
+
+    @property
+    def cluster(self) -> Cluster:
+        """The hardware planned for."""
+        return self.record.cluster
+
+    @property
+    def step_time_s(self) -> float:
+        """Predicted seconds of a step."""
+        return self.record.step_time_s
+
+    @property
+    def gap(self) -> float:
+        """Proven relative gap of the whole search, under the cost model."""
+        return self.record.gap
+
+    @property
+    def memory(self) -> tuple[MemoryParts, ...]:
+        """Predicted peak memory of one device, by stage."""
+        return tuple(s.memory for s in self.record.stages)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Predicted peak memory of the fullest device."""
+        return max((s.memory.total_bytes for s in self.record.stages), default=0)
+
+    @property
+    def mfu(self) -> float:
+        """Predicted model FLOPs utilisation, a part of 1 (see `report.breakdown.peak`)."""
+        return breakdown.mfu(self.record)
+
+    @property
+    def baselines(self) -> tuple[Baseline, ...]:
+        """The standard recipes, priced by the same cost code."""
+        return self.record.baselines
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know."""
+        return self.record.warnings
+
+    def __str__(self) -> str:
+        return tables.render(self.record, _terminal_width())
+
+    def __repr__(self) -> str:
+        r = self.record
+        return (f"<Plan of {r.model_name} on {r.device_count} × {r.cluster.device.name}: "
+                f"{units.plural(len(r.stages), 'stage')}, {units.plural(r.microbatches, 'microbatch')}, "
+                f"{units.seconds(r.step_time_s)} a step>")
+
+    def __rich__(self) -> Any:
+        """What `rich.print` shows: the tables, in colour."""
+        return tables.report(self.record)
+
+    def explain(self, width: int = WIDTH) -> str:
+        """In words and numbers: where time and memory go, what sets the pace, what the recipes would cost."""
+        return explain(self.record, width)
+
+    def to_json(self) -> str:
+        """The plan as text, the same for equal plans."""
+        return plan_io.to_json(self.record)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the plan to a file, whole or not at all. Raises `PlanFileError`."""
+        plan_io.save(self.record, path)
+
+    def plot(self, path: str | os.PathLike[str], kind: str = "all") -> None:
+        """Draw the plan into a PNG, SVG or PDF file.
+
+        Args:
+          path: where to; the ending gives the format.
+          kind: `"devices"`, `"timetable"`, `"memory"`, `"graph"`, `"shardings"`, or `"all"` on one sheet.
+
+        Raises:
+          UnknownNameError: there is no such kind.
+          PlannerError: unknown format, or the file cannot be written.
+        """
+        from planner.report import plots
+
+        plots.plot(self.record, path, kind)
+
+    def compile(self, model: "Model", mesh: "jax.sharding.Mesh | Sequence[jax.Device]", **options: Any) -> \
+            tuple[Callable[..., Any], Any]:
+        """The runnable step of a model under this plan, and its initial state on the devices.
+
+        Args:
+          model: the model the plan was made for, with real parameters.
+          mesh: the devices, as many as planned for.
+          options: see `planner.runtime.compile_plan` (`params=`).
+
+        Returns:
+          (step, state): `state, metrics = step(state, batch)`; see `planner.runtime.compile_plan` for inference.
+
+        Raises:
+          PlanMismatchError: another model or another number of devices.
+          ModelError: the parameters are abstract.
+        """
+        from planner import runtime
+
+        return runtime.compile_plan(self.record, model, _devices(mesh), **options)
+
+    def annotate(self, model: "Model") -> Callable[..., Any]:
+        """The model's function with the plan's sharding constraints inside, for your own `jax.jit` (one stage only)."""
+        from planner import emit
+
+        return emit.annotate(self.record, model)
+
+    def in_shardings(self, model: "Model", mesh: "jax.sharding.Mesh | Sequence[jax.Device]") -> Any:
+        """Shardings of the arguments of the model's function, for `jax.jit(..., in_shardings=)`."""
+        from planner import emit
+
+        return emit.in_shardings(self.record, model, mesh)
+
+    def check(self, model: "Model", mesh: "jax.sharding.Mesh | Sequence[jax.Device] | None" = None, **options: Any) -> \
+            "CheckReport":
+        """Run the plan beside plain JAX on one device and compare losses, gradients and parameters.
+
+        Args:
+          model: the model the plan was made for.
+          mesh: devices to run on; default: the local devices.
+          options: see `planner.check.check_plan` (`steps=`, `seed=`, tolerances).
+        """
+        import jax
+
+        from planner.check import check_plan
+
+        devices = jax.devices()[:self.record.device_count] if mesh is None else _devices(mesh)
+        return check_plan(self.record, model, devices, **options)
+
+    def phases_s(self) -> Mapping[str, float]:
+        """Seconds of planning by phase; empty for a plan that was loaded."""
+        return dict(self.record.phases_s)
+
+
+def load(path: str | os.PathLike[str]) -> Plan:
+    """Read a plan that `Plan.save` wrote.
+
+    Raises:
+      PlanFileError: missing, truncated, corrupt, or of another schema version.
+    """
+    return Plan(plan_io.load(path))
+
+
+def _devices(mesh: Any) -> "list[jax.Device]":
+    if isinstance(mesh, Cluster):
+        raise MeshError(f"{mesh.name!r} is a cluster profile: it can be planned for, not run on",
+                        "give a jax.sharding.Mesh or a list of devices")
+    found = list(mesh.devices.flat) if hasattr(mesh, "devices") else list(mesh)
+    if not found:
+        raise MeshError("the mesh has no devices", "give a jax.sharding.Mesh or a list of devices that is not empty")
+    return found
+
+
+def _terminal_width() -> int:
+    try:
+        return max(80, os.get_terminal_size(1).columns)
+    except OSError:
+        return WIDTH

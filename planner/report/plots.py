@@ -1,0 +1,120 @@
+"""Pictures of a plan as PNG, SVG or PDF files: one kind, or an overview of all on one sheet.
+
+In: a `PlanRecord`. Out: a file, the same bytes for equal plans, that appears whole or not at all. matplotlib is imported
+with this module, so whoever needs no picture does not import this.
+"""
+
+import io
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from planner.core.plan import PlanRecord
+from planner.errors import PlannerError, UnknownNameError
+from planner.report.figures import devices, graph, memory, shardings, style, timetable
+
+FORMATS = (".png", ".svg", ".pdf")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A kind of picture: how it is drawn, and its size in inches as a function of the plan."""
+
+    draw: Callable[[Axes, PlanRecord], None]
+    size: Callable[[PlanRecord], tuple[float, float]]
+
+
+def pictures() -> dict[str, Picture]:
+    """The kinds, in the order of the overview."""
+    return {
+        "devices": Picture(devices.draw, lambda r: (9, max(1.6, min(14, 0.62 * _nodes(r))))),
+        "timetable": Picture(timetable.draw, lambda r: (15, max(1.1, 0.34 * len(r.stages)))),
+        "memory": Picture(memory.draw, lambda r: (9, max(1.0, 0.32 * len(r.stages)))),
+        "graph": Picture(graph.draw, lambda r: (11, 5)),
+        "shardings": Picture(shardings.draw, lambda r: (11, 5)),
+    }
+
+
+def plot(record: PlanRecord, path: str | os.PathLike[str], kind: str = "all") -> None:
+    """Draw one kind of picture, or all of them on one sheet, into a file whose ending gives the format.
+
+    Raises:
+      UnknownNameError: there is no such kind.
+      PlannerError: the ending is not a known format, or the file cannot be written.
+    """
+    place = Path(path)
+    if place.suffix.lower() not in FORMATS:
+        raise PlannerError(f"cannot draw {place.name!r}: its ending is no picture format", f"use one of {', '.join(FORMATS)}")
+    if kind != "all" and kind not in pictures():
+        raise UnknownNameError("kind of picture", kind, ("all", *pictures()))
+    with matplotlib.rc_context(style.RC):
+        figure = _overview(record) if kind == "all" else _single(record, pictures()[kind])
+        _write(figure, place)
+
+
+def _single(record: PlanRecord, picture: Picture) -> Figure:
+    width, height = picture.size(record)
+    return _sheet([[(picture, width)]], record, [height], width)
+
+
+def _overview(record: PlanRecord) -> Figure:
+    of = pictures()
+    top = max(2.2, *(min(5.5, of[name].size(record)[1]) for name in ("devices", "memory")))
+    rows = [[(of["devices"], 7.4), (of["memory"], 7.4)], [(of["timetable"], 15.6)],
+            [(of["graph"], 7.4), (of["shardings"], 7.4)]]
+    return _sheet(rows, record, [top, min(5.5, of["timetable"].size(record)[1]), 5.0], 15.6)
+
+
+def _sheet(rows: list[list[tuple[Picture, float]]], record: PlanRecord, heights: list[float], width: float) -> Figure:
+    """Pictures in rows, each of its own width and height in inches, at fixed places, so that texts can be fitted."""
+    left, right, top, below, head = 0.75, 0.25, 0.35, 0.75, 0.4
+    whole_w = left + width + right
+    whole_h = head + sum(top + h + below for h in heights)
+    figure = Figure(figsize=(whole_w, whole_h))
+    FigureCanvasAgg(figure)
+    nodes = f"{record.device_count} devices of {record.cluster.name}"
+    figure.text(left / whole_w, 1 - 0.24 / whole_h, f"{record.model_name} on {nodes}", fontsize=style.TITLE + 2,
+                fontweight="bold", va="center")
+    y = whole_h - head
+    for row, height in zip(rows, heights, strict=True):
+        y -= top + height
+        x = left
+        spare = width - sum(w for _, w in row)
+        for picture, wide in row:
+            axes = figure.add_axes((x / whole_w, y / whole_h, wide / whole_w, height / whole_h))
+            picture.draw(axes, record)
+            x += wide + spare / max(1, len(row) - 1)
+        y -= below
+    return figure
+
+
+def _write(figure: Figure, place: Path) -> None:
+    kind = place.suffix.lower()[1:]
+    metadata = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None},
+                "pdf": {"CreationDate": None, "Producer": None, "Creator": None}}[kind]
+    content = io.BytesIO()
+    figure.savefig(content, format=kind, dpi=120, metadata=metadata)
+    try:
+        handle, scratch = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")
+        try:
+            with os.fdopen(handle, "wb") as out:
+                out.write(content.getvalue())
+            Path(scratch).chmod(0o644)
+            Path(scratch).replace(place)
+        except BaseException:
+            Path(scratch).unlink(missing_ok=True)
+            raise
+    except OSError as fault:
+        raise PlannerError(f"cannot write {place}: {fault.strerror or fault}",
+                           "give a path in a folder that can be written") from fault
+
+
+def _nodes(record: PlanRecord) -> int:
+    return -(-record.device_count // max(1, record.cluster.devices_per_node))
