@@ -10,9 +10,9 @@ from planner.rules.table import Values, register
 
 
 def dot_flops(op: Op, ins: Values, outs: Values) -> int:
-    """Two per multiply-add: 2 · |result| · |contracted dimensions|."""
+    """Two per multiply-add: 2 · |result| · |contracted dimensions|; an outer product only multiplies."""
     (contracted, _), _ = op.params["dimension_numbers"]
-    flops = 2 * elements(outs[0])
+    flops = (2 if contracted else 1) * elements(outs[0])
     for d in contracted:
         flops *= ins[0].shape[d]
     return flops

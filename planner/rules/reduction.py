@@ -63,10 +63,10 @@ def running_length(size: int) -> int:
     """Combinations that XLA makes for a running reduction over `size` elements: blocks of 16, then over the blocks."""
     if size <= _WINDOW:
         return size * (size - 1)
-    total, blocks = _WINDOW * size, -(-size // _WINDOW)
+    total, blocks = 0, size
     while blocks > _WINDOW:
-        total += _WINDOW * blocks
         blocks = -(-blocks // _WINDOW)
+        total += _WINDOW * _WINDOW * blocks
     return total + blocks * blocks - 1
 
 
