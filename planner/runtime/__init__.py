@@ -1,1 +1,4 @@
-"""runtime"""
+"""Running a plan: on one stage as one jitted step, on several as a pipeline of stages."""
+
+from planner.runtime.compile import compile_plan as compile_plan
+from planner.runtime.state import RunState as RunState

@@ -1,0 +1,72 @@
+"""A graph over tensors that live on different stages, cut so that every operator runs where its tensors are.
+
+Operators on tensors run on the stage of the first tensor they read. Operators on scalars that mix stages (a global norm,
+a step counter) run once, where most of what they need already is, and the scalar is sent. A task is the operators of one
+stage and one round; a value that comes from another stage puts its reader in a later round. Two rounds serve Adam, three
+clipping by global norm; no optimizer is known by name.
+
+In: a graph, and the stage of every input and output. Out: `TaskCode`s in an order that they can run in.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from planner.core.graph import Graph, Op
+from planner.emit.tasks import TaskCode, cut
+
+
+def rounds(graph: Graph, homes: Mapping[int, int], out_homes: Sequence[int]) -> tuple[TaskCode, ...]:
+    """Cut a graph into rounds per stage.
+
+    Args:
+      graph: the graph.
+      homes: stage of each input (and constant, if it must be anywhere).
+      out_homes: stage per output, where it is wanted.
+    """
+    stage_of = _stages(graph, homes, out_homes)
+    level_of = _levels(graph, homes, stage_of)
+    names = list(zip(level_of, stage_of, strict=True))
+    codes = cut(graph, names, {name: name[1] for name in names})
+    return tuple(codes[name] for name in sorted(set(names)))
+
+
+def _stages(graph: Graph, homes: Mapping[int, int], out_homes: Sequence[int]) -> list[int]:
+    at: dict[int, int] = dict(homes)
+    chosen: list[int | None] = []
+    for op in graph.ops:  # operators on tensors go where the first tensor is
+        tensor = next((v for v in op.inputs if v in at and graph.values[v].shape), None)
+        stage = None if tensor is None else at[tensor]
+        chosen.append(stage)
+        if stage is not None:
+            at.update(dict.fromkeys(op.results, stage))
+    wanted = {o.operand: home for o, home in zip(graph.outputs, out_homes, strict=True) if isinstance(o.operand, int)}
+    for n in reversed(range(len(graph.ops))):  # makers of tensors from scalars go where the tensor is wanted
+        op, stage = graph.ops[n], chosen[n]
+        if stage is None and any(graph.values[v].shape or v in wanted for v in op.results):
+            stage = chosen[n] = next((wanted[v] for v in op.results if v in wanted), None)
+        if stage is not None:
+            for v in op.inputs:
+                if v not in at and graph.values[v].shape:
+                    wanted.setdefault(v, stage)
+    for n, op in enumerate(graph.ops):  # scalars go where their operands are
+        stage = chosen[n]
+        if stage is None:
+            stage = chosen[n] = _scalar_stage(op, at)
+        at.update(dict.fromkeys(op.results, stage))
+    return [0 if stage is None else stage for stage in chosen]
+
+
+def _scalar_stage(op: Op, at: Mapping[int, int]) -> int:
+    known = [at[v] for v in op.inputs if v in at]
+    return max(known, key=known.count) if known else 0
+
+
+def _levels(graph: Graph, homes: Mapping[int, int], stage_of: Sequence[int]) -> list[int]:
+    level: dict[int, int] = {}
+    at: dict[int, int] = dict(homes)
+    found = []
+    for op, stage in zip(graph.ops, stage_of, strict=True):
+        mine = max((level.get(v, 0) + (v in level and at[v] != stage) for v in op.inputs), default=0)
+        found.append(mine)
+        level.update(dict.fromkeys(op.results, mine))
+        at.update(dict.fromkeys(op.results, stage))
+    return found

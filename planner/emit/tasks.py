@@ -1,0 +1,120 @@
+"""Which operators run together, what they read and what others read of them: liveness over a partition of a graph.
+
+Used twice: for the forward and backward of pipeline stages, and for the rounds of a weight update that spans stages.
+In: a graph, and a task per operator. Out: `TaskCode`s and JAX functions that run them.
+"""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from planner.core.graph import Graph, Literal, Op, Operand
+from planner.core.spec import Spec
+from planner.emit.meshes import sharding
+from planner.interpret import OperandHook, ResultHook, run_ops
+
+
+@dataclass(frozen=True)
+class TaskCode:
+    """One function's worth of a graph.
+
+    Attributes:
+      stage: the stage it runs on.
+      ops: operators, in order.
+      reads: values it needs from outside (inputs, constants, results of other tasks).
+      makes: results that another task or a graph output reads.
+    """
+
+    stage: int
+    ops: tuple[int, ...]
+    reads: tuple[int, ...]
+    makes: tuple[int, ...]
+
+
+def cut(graph: Graph, task_of: Sequence[Hashable], stage_of: Mapping[Hashable, int]) -> dict[Hashable, TaskCode]:
+    """Cut a graph into tasks.
+
+    Args:
+      graph: the graph.
+      task_of: per operator, the name of its task.
+      stage_of: task name -> stage; tasks without operators are included, empty.
+    """
+    ops: dict[Hashable, list[int]] = {name: [] for name in stage_of}
+    maker: dict[int, Hashable] = {}
+    for n, op in enumerate(graph.ops):
+        ops[task_of[n]].append(n)
+        maker.update(dict.fromkeys(op.results, task_of[n]))
+    wanted = {o.operand for o in graph.outputs if isinstance(o.operand, int)}
+    reads: dict[Hashable, set[int]] = {name: set() for name in stage_of}
+    for n, op in enumerate(graph.ops):
+        for v in op.inputs:
+            if maker.get(v, None) != task_of[n]:
+                reads[task_of[n]].add(v)
+                wanted.add(v)
+    return {name: TaskCode(stage_of[name], tuple(ops[name]), tuple(sorted(reads[name])),
+                           tuple(v for n in ops[name] for v in graph.ops[n].results if v in wanted)) for name in stage_of}
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """Sharding constraints of one stage, as hooks of the interpreter.
+
+    `specs`: value -> where its producer's result is constrained; `uses`: (operator, position) -> of an operand.
+    """
+
+    mesh: Mesh
+    specs: Mapping[int, Spec] = field(default_factory=dict)
+    uses: Mapping[tuple[int, int], Spec] = field(default_factory=dict)
+
+    def value(self, value: int, array: Any) -> Any:
+        """The array, constrained if the plan fixes that value."""
+        return array if value not in self.specs else self.constrain(array, self.specs[value])
+
+    def constrain(self, array: Any, spec: Spec) -> Any:
+        """The array, constrained to a spec."""
+        return jax.lax.with_sharding_constraint(array, sharding(self.mesh, spec))
+
+    def result_hook(self) -> ResultHook:
+        """Constrains results in `specs`."""
+        return lambda _, op, results: [self.value(v, x) for v, x in zip(op.results, results, strict=True)]
+
+    def operand_hook(self) -> OperandHook:
+        """Constrains operands in `uses`."""
+        positions: dict[int, list[int]] = {}
+        for n, position in self.uses:
+            positions.setdefault(n, []).append(position)
+
+        def hook(n: int, _: Op, operands: list[Any]) -> list[Any]:
+            for position in positions.get(n, ()):
+                operands[position] = self.constrain(operands[position], self.uses[n, position])
+            return operands
+
+        return hook
+
+
+def run_code(graph: Graph, ops: Sequence[int], env: dict[int, Any], constraints: Constraints) -> None:
+    """Run some operators of a graph over `env` under constraints; values in `env` at the start are constrained too."""
+    for v in list(env):
+        env[v] = constraints.value(v, env[v])
+    run_ops([(n, graph.ops[n]) for n in ops], env, hook=constraints.result_hook(), operand_hook=constraints.operand_hook())
+
+
+def task_function(graph: Graph, code: TaskCode, constraints: Constraints) -> Callable[..., tuple[Any, ...]]:
+    """A JAX function: arrays of `code.reads` in order -> arrays of `code.makes` in order."""
+
+    def run(*arrays: Any) -> tuple[Any, ...]:
+        env = dict(zip(code.reads, arrays, strict=True))
+        run_code(graph, code.ops, env, constraints)
+        return tuple(env[v] for v in code.makes)
+
+    return run
+
+
+def output_array(operand: Operand, env: Mapping[int, Any]) -> Any:
+    """The array of an output."""
+    if isinstance(operand, Literal):
+        return jax.numpy.broadcast_to(jax.numpy.asarray(operand.value), operand.shape)
+    return env[operand]

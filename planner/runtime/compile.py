@@ -1,0 +1,62 @@
+"""From a plan, its model and devices to a step that runs.
+
+In: a `PlanRecord`, the `Model` it was made for, devices. Out: `(step, state)`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+
+from planner.core.graph import Program
+from planner.core.plan import PlanRecord
+from planner.emit.annotated import Annotated, annotate_program
+from planner.emit.meshes import stage_mesh
+from planner.emit.recompute import with_recompute
+from planner.model import Model
+from planner.runtime.match import matching_devices, matching_program
+from planner.runtime.placement import check_concrete, initial_state, place
+from planner.runtime.single import SingleStage, SingleStep
+from planner.runtime.state import RunState
+from planner.trace import program_trees
+
+Step = Callable[[RunState, Any], Any]
+
+
+def compile_plan(record: PlanRecord, model: Model, devices: Sequence[jax.Device], *, params: Any = None, state: Any = None
+                 ) -> tuple[Step, RunState]:
+    """Make a plan run.
+
+    Args:
+      record: the plan.
+      model: the model it was made for, with concrete parameters and state.
+      devices: as many as the plan is for, in the order of the mesh.
+      params: parameters instead of `model.params`.
+      state: state instead of `model.state`.
+
+    Returns:
+      The step and the first state. The step is, by kind of model:
+      train: `step(state, batch) -> (state, {"loss": ..., "aux": ...})`;
+      inference: `step(state, batch) -> outputs`, or `(outputs, state)` if the model has state;
+      step: `step(state, batch) -> (state, metrics)`, the user's own metrics.
+      A training step takes over the buffers of the state it is given.
+
+    Raises:
+      PlanMismatchError: another model or another number of devices.
+      ModelError: parameters or state are abstract and none are given.
+    """
+    devices = matching_devices(record, devices)
+    model = replace(model, params=model.params if params is None else params, state=model.state if state is None else state)
+    check_concrete(model)
+    program = matching_program(record, model)
+    given = rewritten(record, program)
+    placed = place(record, model, program, given, [stage_mesh(s, devices) for s in record.stages])
+    first = initial_state(record, model, program, placed)
+    aux_tree = program_trees(model, record.microbatches).aux
+    return SingleStep(SingleStage(record, model, program, given, placed, aux_tree)), first
+
+
+def rewritten(record: PlanRecord, program: Program) -> Annotated:
+    """The program's micro graph as the plan runs it."""
+    return with_recompute(record, annotate_program(record, program))

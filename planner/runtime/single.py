@@ -1,0 +1,184 @@
+"""A plan of one stage as one jitted step: microbatches in a `lax.scan`, gradients accumulated, the update at the end.
+
+In: the annotated program and its placement. Out: steps of the three kinds; see `compile_plan`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding
+
+from planner.core.graph import Program, Role
+from planner.core.plan import ParamPlan, PlanRecord
+from planner.core.spec import Spec, replicated
+from planner.emit.annotated import Annotated
+from planner.emit.deferred import lead_count, settled_spec
+from planner.emit.meshes import sharding
+from planner.emit.micro import MicroResult, contributions, run_micro
+from planner.emit.tasks import Constraints, output_array, run_code
+from planner.model import Model
+from planner.runtime.batches import batch_leaves, checked_batch, combined, combined_loss, examples_of, in_microbatches
+from planner.runtime.placement import Placement, update_graph
+from planner.runtime.state import RunState
+
+
+@dataclass(frozen=True)
+class SingleStage:
+    """What the step of a one-stage plan is made of."""
+
+    record: PlanRecord
+    model: Model
+    program: Program
+    given: Annotated
+    placed: Placement
+    aux_tree: Any
+
+    @property
+    def mesh(self) -> Mesh:
+        """The mesh of the stage."""
+        return self.placed.meshes[0]
+
+    @property
+    def constraints(self) -> Constraints:
+        """The plan's constraints on the micro graph."""
+        return Constraints(self.mesh, self.given.specs[0], self.given.uses)
+
+
+class SingleStep:
+    """The step of a one-stage plan: `(RunState, batch) -> ...`, see `compile_plan`. `lower` gives it to the compiler alone."""
+
+    def __init__(self, code: SingleStage) -> None:
+        self._code = code
+        self._leaves = batch_leaves(code.model, code.record.microbatches)
+        shardings = _batch_shardings(code)
+        self._batch_shardings = [_behind(s) if leaf.split else s for leaf, s in zip(self._leaves, shardings, strict=True)]
+        placed = code.placed
+        kept = [placed.shardings(x) for x in (placed.params, placed.opt_state, placed.state)]
+        trained = code.record.kind == "train"
+        self._jitted = jax.jit(
+            self._run, in_shardings=(*kept, tuple(self._batch_shardings)), donate_argnums=(0, 1, 2) if trained else (2,),
+            out_shardings=((kept[0], kept[1]) if trained else None, kept[2], None, None))
+
+    def __call__(self, state: RunState, batch: Any) -> Any:
+        """One step. Training donates the buffers of `state`."""
+        leaves, opt, own, loss, aux = self._call(state, batch)
+        code = self._code
+        outputs = jax.tree_util.tree_unflatten(code.aux_tree, aux)
+        new = RunState(leaves, opt, own, state.layout)
+        if code.record.kind == "train":
+            return new, {"loss": loss, "aux": outputs}
+        return (new, outputs) if code.record.kind == "step" else outputs if code.model.state is None else (outputs, new)
+
+    def lower(self, state: RunState, batch: Any) -> jax.stages.Lowered:
+        """The step lowered for compilation, for those who look into it; leaves may be abstract."""
+        arrays = [jax.ShapeDtypeStruct(self._shape(leaf), leaf.dtype) for leaf in self._leaves]
+        return self._jitted.lower(state.param_leaves, state.opt_leaves, state.state_leaves, tuple(arrays))
+
+    def _shape(self, leaf: Any) -> tuple[int, ...]:
+        m = self._code.record.microbatches
+        return (m, leaf.shape[0] // m, *leaf.shape[1:]) if leaf.split else leaf.shape
+
+    def _call(self, state: RunState, batch: Any) -> tuple[Any, ...]:
+        m = self._code.record.microbatches
+        given = [in_microbatches(leaf, x, m) for leaf, x in
+                 zip(self._leaves, checked_batch(self._leaves, batch), strict=True)]
+        arrays = jax.device_put(given, self._batch_shardings)
+        updated, own, loss, aux = self._jitted(state.param_leaves, state.opt_leaves, state.state_leaves, tuple(arrays))
+        return (*(updated or (state.param_leaves, ())), own, loss, aux)
+
+    def _run(self, params: Sequence[Any], opt: Sequence[Any], state: Sequence[Any], batch: Sequence[Any]) -> Any:
+        code = self._code
+        grads, new_state, losses, aux = _all_microbatches(code, params, state, batch, [x.split for x in self._leaves])
+        if code.record.microbatches > 1:
+            examples = examples_of(self._leaves, code.record.microbatches)
+            aux = tuple(combined(x, examples) for x in aux)
+        if code.record.kind != "train":
+            return None, new_state, None, aux
+        loss = combined_loss(losses, code.model.loss_reduction) if code.record.microbatches > 1 else losses
+        return _updated(code, params, opt, grads), new_state, loss, aux
+
+
+def _all_microbatches(code: SingleStage, params: Sequence[Any], state: Sequence[Any], batch: Sequence[Any],
+                      split: Sequence[bool]) -> tuple[tuple[Any, ...], tuple[Any, ...], Any, tuple[Any, ...]]:
+    """Gradient sums, new state, loss and other outputs (of one microbatch, or stacked over several)."""
+    graph = code.given.graph
+    whole = {i.value: x for i, x in zip(graph.inputs_of(Role.PARAM), params, strict=True)} | dict(graph.constants)
+    batch_inputs = list(graph.inputs_of(Role.BATCH))
+    whole |= {i.value: x for i, x, cut in zip(batch_inputs, batch, split, strict=True) if not cut}
+
+    def micro(state: Sequence[Any], cut: Sequence[Any]) -> MicroResult:
+        inputs = whole | {i.value: x for i, x in zip(graph.inputs_of(Role.STATE), state, strict=True)}
+        places = [i.value for i, is_cut in zip(batch_inputs, split, strict=True) if is_cut]
+        return run_micro(code.given, code.constraints, inputs | dict(zip(places, cut, strict=True)), code.record.params)
+
+    cut = tuple(x for x, is_cut in zip(batch, split, strict=True) if is_cut)
+    if code.record.microbatches == 1:
+        once = micro(state, cut)
+        return once.grads, once.state, once.loss, once.aux
+
+    def body(carry: tuple[Any, Any], part: Sequence[Any]) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+        sums, state = carry
+        result = micro(state, part)
+        grads = tuple(_held(code, p, s + g) for p, s, g in zip(code.record.params, sums, result.grads, strict=True)) \
+            if result.grads else ()
+        return (grads, result.state), (result.loss, result.aux)
+
+    (grads, state), (losses, aux) = jax.lax.scan(body, (_zero_sums(code), tuple(state)), cut,
+                                                 length=code.record.microbatches)
+    return grads, tuple(state), losses, aux
+
+
+def _zero_sums(code: SingleStage) -> tuple[Any, ...]:
+    if code.record.kind != "train":
+        return ()
+    graph = code.given.graph
+    found = []
+    for p in code.record.params:
+        value = graph.values[contributions(graph, p)[0]]
+        found.append(_held(code, p, jax.numpy.zeros(value.shape, _sum_dtype(p))))
+    return tuple(found)
+
+
+def _sum_dtype(param: ParamPlan) -> Any:
+    from planner.emit.micro import accumulation_dtype
+
+    return accumulation_dtype(param.dtype)
+
+
+def _held(code: SingleStage, param: ParamPlan, total: Any) -> Any:
+    return code.constraints.constrain(total, settled_spec(code.given, param, 0))
+
+
+def _updated(code: SingleStage, params: Sequence[Any], opt: Sequence[Any], grads: Sequence[Any]
+             ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    staged = update_graph(code.record, code.program, code.placed)
+    graph = staged.graph
+    settled = [finished(code, p, g) for p, g in zip(code.record.params, grads, strict=True)]
+    env = {i.value: x for i, x in zip(graph.inputs, (*params, *opt, *settled), strict=True)} | dict(graph.constants)
+    run_code(graph, range(len(graph.ops)), env, Constraints(code.mesh, staged.work))
+    outs = [output_array(o.operand, env) for o in graph.outputs]
+    return tuple(outs[:len(params)]), tuple(outs[len(params):])
+
+
+def finished(code: SingleStage, param: ParamPlan, total: Any) -> Any:
+    """The gradient that the optimizer sees: summed over devices, averaged over microbatches, in the parameter's dtype."""
+    leads = lead_count(code.given, param)
+    total = total.sum(tuple(range(leads))) if leads else total
+    total = code.constraints.constrain(total, param.update_spec)
+    if code.model.loss_reduction == "mean" and code.record.microbatches > 1:
+        total = total / code.record.microbatches
+    return total.astype(param.dtype)
+
+
+def _batch_shardings(code: SingleStage) -> list[NamedSharding]:
+    graph = code.given.graph
+    specs: list[Spec] = [code.given.specs[0].get(i.value, replicated(len(graph.values[i.value].shape)))
+                         for i in graph.inputs_of(Role.BATCH)]
+    return [sharding(code.mesh, s) for s in specs]
+
+
+def _behind(where: NamedSharding) -> NamedSharding:
+    """The same, for arrays with the microbatches in front."""
+    return NamedSharding(where.mesh, jax.sharding.PartitionSpec(None, *where.spec))

@@ -1,0 +1,102 @@
+"""A graph whose inputs and outputs live on several stages, as one callable: jitted tasks, round after round.
+
+Serves the weight update and the making of the first optimizer state, for one stage or many. Everything is dispatched
+without waiting; a value goes to another stage by `jax.device_put` when a task there first reads it.
+
+In: a graph, and the place of each input and output. Out: `StagedFunction`.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding
+
+from planner.core.graph import Graph, Role
+from planner.core.spec import Spec, replicated
+from planner.emit.meshes import sharding
+from planner.emit.rounds import rounds
+from planner.emit.tasks import Constraints, TaskCode, output_array, task_function
+from planner.emit.update_specs import LeafPlace
+
+_DONATED = frozenset({Role.PARAM, Role.OPT_STATE})
+
+
+@dataclass(frozen=True)
+class StagedGraph:
+    """A graph with places.
+
+    Attributes:
+      graph: the graph.
+      inputs, outputs: place per graph input and output.
+      work: value -> sharding that operators work with, where it differs from the place (ZeRO).
+      donate: whether old parameters and optimizer state give their memory to the new ones.
+    """
+
+    graph: Graph
+    inputs: tuple[LeafPlace, ...]
+    outputs: tuple[LeafPlace, ...]
+    work: Mapping[int, Spec]
+    donate: bool
+
+
+class StagedFunction:
+    """Arrays of the graph's inputs -> arrays of its outputs, each at its place."""
+
+    def __init__(self, staged: StagedGraph, meshes: Sequence[Mesh]) -> None:
+        self._staged, self._meshes = staged, tuple(meshes)
+        graph = staged.graph
+        self._at = {i.value: place for i, place in zip(graph.inputs, staged.inputs, strict=True)}
+        self._out = [sharding(self._meshes[p.home], p.spec) for p in staged.outputs]
+        homes = {v: place.home for v, place in self._at.items()}
+        self._codes = rounds(graph, homes, [p.home for p in staged.outputs])
+        self._made_at = {v: code.stage for code in self._codes for v in code.makes}
+        self._fns = [self._jitted(code) for code in self._codes]
+
+    def __call__(self, inputs: Sequence[Any]) -> list[Any]:
+        """Run every round; returns without waiting."""
+        graph = self._staged.graph
+        held: dict[tuple[int, int], Any] = {(i.value, self._at[i.value].home): x
+                                            for i, x in zip(graph.inputs, inputs, strict=True)}
+        constants = dict(graph.constants)
+        for code, fn in zip(self._codes, self._fns, strict=True):
+            made = fn(*(self._fetch(v, code.stage, held, constants) for v in code.reads))
+            held |= {(v, code.stage): x for v, x in zip(code.makes, made, strict=True)}
+        found = {v: x for (v, stage), x in held.items() if stage == self._home(v)}
+        return [jax.device_put(output_array(o.operand, found), where)
+                for o, where in zip(graph.outputs, self._out, strict=True)]
+
+    def _home(self, value: int) -> int:
+        return self._at[value].home if value in self._at else self._made_at[value]
+
+    def _fetch(self, value: int, stage: int, held: dict[tuple[int, int], Any], constants: Mapping[int, Any]) -> Any:
+        if (value, stage) not in held:
+            source = constants[value] if value in constants else held[value, self._home(value)]
+            spec = self._at[value].spec if value in self._at and self._at[value].home == stage else \
+                replicated(len(self._staged.graph.values[value].shape))
+            held[value, stage] = jax.device_put(source, sharding(self._meshes[stage], spec))
+        return held[value, stage]
+
+    def _jitted(self, code: TaskCode) -> Any:
+        graph, mesh = self._staged.graph, self._meshes[code.stage]
+        specs = {v: self._staged.work[v] for v in (*code.reads, *code.makes) if v in self._staged.work}
+        wanted: dict[int, NamedSharding] = {}
+        for out, place in zip(graph.outputs, self._staged.outputs, strict=True):
+            if isinstance(out.operand, int) and place.home == code.stage:
+                wanted[out.operand] = sharding(mesh, place.spec)
+        donated = self._donated(code) if self._staged.donate else ()
+        return jax.jit(task_function(graph, code, Constraints(mesh, specs)), donate_argnums=donated,
+                       out_shardings=tuple(wanted.get(v) for v in code.makes))
+
+    def _donated(self, code: TaskCode) -> tuple[int, ...]:
+        """Positions of old parameters and state that no other task reads and whose successor this task makes."""
+        graph = self._staged.graph
+        readers = Counter(v for c in self._codes for v in c.reads)
+        returned = Counter(o.operand for o in graph.outputs if isinstance(o.operand, int))
+        made = {(o.role, o.path, o.row) for o in graph.outputs
+                if isinstance(o.operand, int) and o.operand in code.makes and returned[o.operand] == 1}
+        fit = {i.value for i in graph.inputs if i.role in _DONATED and readers[i.value] == 1
+               and i.value not in returned and (i.role, i.path, i.row) in made}
+        return tuple(n for n, v in enumerate(code.reads) if v in fit)
