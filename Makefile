@@ -34,7 +34,7 @@ test: $(READY)
 	$(PATIENT) $(BIN)/python -m pytest $(ARGS)
 
 lint: $(READY)
-	$(BIN)/ruff check .
+	$(BIN)/ruff check --output-format concise .
 
 types: $(READY)
 	$(BIN)/pyright
