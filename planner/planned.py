@@ -1,7 +1,7 @@
 """`Plan`: what `planner.plan` returns and users hold. A plan's record, with the verbs that read it.
 
-In: a `PlanRecord`, which alone is enough for everything here; what runs also takes the model and the devices. JAX (to run)
-and matplotlib (to draw) are imported by the verbs that need them, so that reading and printing a saved plan is quick.
+In: a `PlanRecord`, which alone is enough for everything here; what runs also takes the model and the devices. JAX (to
+run) and matplotlib (to draw) are imported by the verbs that need them: reading and printing a saved plan stays quick.
 """
 
 import os

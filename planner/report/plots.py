@@ -1,7 +1,7 @@
 """Pictures of a plan as PNG, SVG or PDF files: one kind, or an overview of all on one sheet.
 
-In: a `PlanRecord`. Out: a file, the same bytes for equal plans, that appears whole or not at all. matplotlib is imported
-with this module, so whoever needs no picture does not import this.
+In: a `PlanRecord`. Out: a file, the same bytes for equal plans, that appears whole or not at all. matplotlib is
+imported with this module, so whoever needs no picture does not import it.
 """
 
 import io
@@ -37,8 +37,8 @@ def pictures() -> dict[str, Picture]:
         "devices": Picture(devices.draw, lambda r: (9, max(1.6, min(14, 0.62 * _nodes(r))))),
         "timetable": Picture(timetable.draw, lambda r: (15, max(1.1, 0.34 * len(r.stages)))),
         "memory": Picture(memory.draw, lambda r: (9, max(1.0, 0.32 * len(r.stages)))),
-        "graph": Picture(graph.draw, lambda r: (11, 5)),
-        "shardings": Picture(shardings.draw, lambda r: (11, 5)),
+        "graph": Picture(graph.draw, lambda r: (11, graph.height(r, 11))),
+        "shardings": Picture(shardings.draw, lambda r: (11, shardings.height(r, 11))),
     }
 
 
@@ -51,7 +51,8 @@ def plot(record: PlanRecord, path: str | os.PathLike[str], kind: str = "all") ->
     """
     place = Path(path)
     if place.suffix.lower() not in FORMATS:
-        raise PlannerError(f"cannot draw {place.name!r}: its ending is no picture format", f"use one of {', '.join(FORMATS)}")
+        raise PlannerError(f"cannot draw {place.name!r}: its ending is no picture format",
+                           f"use one of {', '.join(FORMATS)}")
     if kind != "all" and kind not in pictures():
         raise UnknownNameError("kind of picture", kind, ("all", *pictures()))
     with matplotlib.rc_context(style.RC):
@@ -66,10 +67,11 @@ def _single(record: PlanRecord, picture: Picture) -> Figure:
 
 def _overview(record: PlanRecord) -> Figure:
     of = pictures()
-    top = max(2.2, *(min(5.5, of[name].size(record)[1]) for name in ("devices", "memory")))
+    top = max(1.6, *(min(5.5, of[name].size(record)[1]) for name in ("devices", "memory")))
+    last = max(graph.height(record, 7.4), shardings.height(record, 7.4))
     rows = [[(of["devices"], 7.4), (of["memory"], 7.4)], [(of["timetable"], 15.6)],
             [(of["graph"], 7.4), (of["shardings"], 7.4)]]
-    return _sheet(rows, record, [top, min(5.5, of["timetable"].size(record)[1]), 5.0], 15.6)
+    return _sheet(rows, record, [top, min(5.5, of["timetable"].size(record)[1]), last], 15.6)
 
 
 def _sheet(rows: list[list[tuple[Picture, float]]], record: PlanRecord, heights: list[float], width: float) -> Figure:

@@ -35,15 +35,17 @@ def draw(axes: Axes, record: PlanRecord) -> None:
         for block in found:
             for row in range(block.top, block.bottom):
                 for column in range(block.left, block.right):
-                    axes.add_patch(Rectangle((left + column * cell_w, row * cell_h), cell_w, cell_h, facecolor=colour,
-                                             edgecolor="white", linewidth=0.8 if cell_h > 0.15 else 0.2))
+                    corner = (left + column * cell_w, row * cell_h)
+                    axes.add_patch(Rectangle(corner, cell_w, cell_h, facecolor=colour, edgecolor="white",
+                                             linewidth=0.8 if cell_h > 0.15 else 0.2))
             width, height = (block.right - block.left) * cell_w, (block.bottom - block.top) * cell_h
             axes.add_patch(Rectangle((left + block.left * cell_w, block.top * cell_h), width, height, fill=False,
                                      edgecolor=style.INK, linewidth=1.0))
             label = style.fitting(_labels(stage), width - 0.06, height - 0.04)
             if label:
-                axes.text(left + block.left * cell_w + width / 2, block.top * cell_h + height / 2, label[0], ha="center",
-                          va="center", fontsize=label[1], color=style.ink_on(colour), linespacing=1.1)
+                axes.text(left + block.left * cell_w + width / 2, block.top * cell_h + height / 2, label[0],
+                          ha="center", va="center", fontsize=label[1], color=style.ink_on(colour), linespacing=1.1,
+                          bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.5})
 
 
 def blocks(devices: tuple[int, ...], per_node: int) -> list[Block]:

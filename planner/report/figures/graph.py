@@ -1,7 +1,8 @@
 """The operator graph, coloured by stage, left to right in order of execution.
 
-Small models show every operator, a row a layer. Larger ones show layers instead, and neighbouring equal layers of a stage
-as one node, so that the picture stays readable for any number of operators. Nodes grow with their FLOPs.
+Small models show every operator. Larger ones show layers instead, and neighbouring equal layers of a stage as one node,
+so that the picture stays readable for any number of operators. Columns are depths, wrapped into rows like text; nodes
+grow with their FLOPs.
 """
 
 import itertools
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 import networkx as nx
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.path import Path as MplPath
 
 from planner.core.plan import PlanRecord
 from planner.report import units
@@ -18,6 +20,9 @@ from planner.report.figures import style
 
 MOST_OPS = 60
 """With more operators than this, layers are drawn instead."""
+
+CELL = (1.2, 0.85)
+"""Smallest width and usual height of a node's cell in inches."""
 
 
 @dataclass(frozen=True)
@@ -29,24 +34,55 @@ class Node:
     flops: int
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Where nodes go: depth and slot in its column for each, columns in a row, rows, nodes in the fullest column."""
+
+    depth: dict[int, int]
+    slot: dict[int, tuple[int, int]]
+    per_row: int
+    rows: int
+    tallest: int
+
+    def place(self, n: int, cell: tuple[float, float]) -> tuple[float, float]:
+        """Centre of a node for cells (a column of a row) of a size."""
+        row, column = divmod(self.depth[n], self.per_row)
+        k, of = self.slot[n]
+        return (column + 0.5) * cell[0], (row + (k + 0.5) / of) * cell[1]
+
+
 def draw(axes: Axes, record: PlanRecord) -> None:
     """Draw operators or layers into the axes."""
-    if len(record.ops) <= MOST_OPS:
-        graph, nodes = operators(record)
-        note = f"{units.plural(len(record.ops), 'operator')}"
-    else:
-        graph, nodes = layers(record)
-        note = f"{units.plural(len(record.ops), 'operator')} in {units.plural(len(record.layers), 'layer')}; neighbouring equal layers are one node"
+    graph, nodes = _graph(record)
+    note = units.plural(len(record.ops), "operator")
+    if len(record.ops) > MOST_OPS:
+        note += f" in {units.plural(len(record.layers), 'layer')}; neighbouring equal layers are one node"
     style.titled(axes, "operator graph by stage", note)
-    width, height = style.inches(axes)
-    style.blank(axes, width, height)
+    width, high = style.inches(axes)
+    style.blank(axes, width, high)
     if not nodes:
         return
-    places, cell_w, cell_h = _places(graph, len(nodes), width, height)
-    _edges(axes, graph, places, cell_w, cell_h)
+    layout = _layout(graph, len(nodes), width)
+    cell = (width / layout.per_row, min(high / layout.rows, CELL[1] * layout.tallest))
+    box = (0.74 * cell[0], min(0.72 * cell[1] / layout.tallest, 0.55))
     most = max(n.flops for n in nodes) or 1
-    for n, node in enumerate(nodes):
-        _node(axes, node, places[n], cell_w, cell_h, node.flops / most)
+    sizes = [(box[0], box[1] * (0.45 + 0.55 * math.sqrt(n.flops / most))) for n in nodes]
+    places = [layout.place(n, cell) for n in range(len(nodes))]
+    for a, b in sorted(graph.edges):
+        _edge(axes, places[a], places[b], cell, box[0], layout.depth[b] - layout.depth[a])
+    for node, place, size in zip(nodes, places, sizes, strict=True):
+        _node(axes, node, place, size)
+
+
+def height(record: PlanRecord, width: float) -> float:
+    """Inches that the picture needs at a width."""
+    graph, nodes = _graph(record)
+    layout = _layout(graph, len(nodes), width)
+    return min(7.0, layout.rows * layout.tallest * CELL[1])
+
+
+def _graph(record: PlanRecord) -> tuple[nx.DiGraph, list[Node]]:
+    return operators(record) if len(record.ops) <= MOST_OPS else layers(record)
 
 
 def operators(record: PlanRecord) -> tuple[nx.DiGraph, list[Node]]:
@@ -87,52 +123,54 @@ def _stage_of_layer(record: PlanRecord) -> dict[int, int]:
     return {layer: s.index for s in record.stages for layer in range(*s.layers)}
 
 
-def _places(graph: nx.DiGraph, count: int, width: float, height: float) -> \
-        tuple[dict[int, tuple[float, float]], float, float]:
-    """Centre of each node and the size of its cell: columns by depth, wrapped into rows of columns like text."""
+def _layout(graph: nx.DiGraph, count: int, width: float) -> Layout:
     depth = {n: d for d, generation in enumerate(nx.topological_generations(graph)) for n in generation}
     columns: dict[int, list[int]] = {}
     for n in range(count):
         columns.setdefault(depth[n], []).append(n)
-    tallest = max(map(len, columns.values()))
-    rows = max(1, round(math.sqrt(len(columns) * height / (width * 0.62 * tallest))))
-    per_row = -(-len(columns) // rows)
-    rows = -(-len(columns) // per_row)
-    cell_w, cell_h = width / per_row, height / rows
-    places: dict[int, tuple[float, float]] = {}
-    for d, members in columns.items():
-        row, column = divmod(d, per_row)
-        for k, n in enumerate(_ordered(members, graph, places)):
-            places[n] = ((column + 0.5) * cell_w, (row + (k + 0.5) / len(members)) * cell_h)
-    return places, cell_w, cell_h / tallest
+    slot: dict[int, tuple[int, int]] = {}
+    for d in sorted(columns):
+        for k, n in enumerate(_ordered(columns[d], graph, slot)):
+            slot[n] = (k, len(columns[d]))
+    rows = max(1, -(-len(columns) // max(1, int(width / CELL[0]))))
+    return Layout(depth, slot, max(1, -(-len(columns) // rows)), rows, max(map(len, columns.values()), default=1))
 
 
-def _ordered(members: list[int], graph: nx.DiGraph, places: dict[int, tuple[float, float]]) -> list[int]:
+def _ordered(members: list[int], graph: nx.DiGraph, slot: dict[int, tuple[int, int]]) -> list[int]:
     """Members of a column, each near the mean height of what it reads (one barycentre sweep)."""
     def mean(n: int) -> tuple[float, int]:
-        heights = [places[p][1] for p in graph.predecessors(n)]
+        heights = [(slot[p][0] + 0.5) / slot[p][1] for p in graph.predecessors(n)]
         return (sum(heights) / len(heights) if heights else 0.0, n)
 
     return sorted(members, key=mean)
 
 
-def _edges(axes: Axes, graph: nx.DiGraph, places: dict[int, tuple[float, float]], cell_w: float, cell_h: float) -> None:
-    for a, b in sorted(graph.edges):
-        (x0, y0), (x1, y1) = places[a], places[b]
-        far = abs(y1 - y0) < 1e-9 and x1 - x0 > 1.5 * cell_w
-        axes.add_patch(FancyArrowPatch((x0, y0), (x1, y1), arrowstyle="-|>", mutation_scale=6, linewidth=0.7,
-                                       color=style.FAINT, shrinkA=0, shrinkB=0.36 * 72 * min(cell_w, 0.9),
-                                       connectionstyle="arc3,rad=-0.35" if far else "arc3,rad=0", zorder=1))
+def _edge(axes: Axes, a: tuple[float, float], b: tuple[float, float], cell: tuple[float, float], box: float,
+          steps: int) -> None:
+    (x0, y0), (x1, y1) = a, b
+    gutter = (cell[0] - box) / 2
+    ink = {"arrowstyle": "-|>", "mutation_scale": 7, "linewidth": 0.8, "color": style.FAINT, "shrinkA": 0, "shrinkB": 0,
+           "zorder": 1}
+    if steps == 1 and x1 > x0:
+        axes.add_patch(FancyArrowPatch((x0 + box / 2, y0), (x1 - box / 2, y1), **ink))
+    elif steps == 1:  # to the next row, through the gutters
+        between = (y0 // cell[1] + 1) * cell[1]
+        corners = [(x0 + box / 2, y0), (x0 + box / 2 + 0.6 * gutter, y0), (x0 + box / 2 + 0.6 * gutter, between),
+                   (x1 - box / 2 - 0.6 * gutter, between), (x1 - box / 2 - 0.6 * gutter, y1), (x1 - box / 2, y1)]
+        axes.add_patch(FancyArrowPatch(path=MplPath(corners), **ink))
+    else:  # skips over nodes: an arc behind them
+        bend = -0.3 if abs(y1 - y0) < 1e-9 else 0.12
+        ink |= {"linewidth": 0.6, "linestyle": (0, (4, 2))}
+        axes.add_patch(FancyArrowPatch((x0, y0), (x1 - box / 2 if x1 > x0 else x1, y1),
+                                       connectionstyle=f"arc3,rad={bend}", **ink))
 
 
-def _node(axes: Axes, node: Node, place: tuple[float, float], cell_w: float, cell_h: float, part: float) -> None:
-    x, y = place
+def _node(axes: Axes, node: Node, place: tuple[float, float], size: tuple[float, float]) -> None:
+    (x, y), (width, high) = place, size
     colour = style.stage_colour(node.stage)
-    width = 0.74 * cell_w
-    height = min(0.72 * cell_h, 0.55) * (0.45 + 0.55 * math.sqrt(part))
-    axes.add_patch(FancyBboxPatch((x - width / 2, y - height / 2), width, height, facecolor=colour, edgecolor=style.INK,
+    axes.add_patch(FancyBboxPatch((x - width / 2, y - high / 2), width, high, facecolor=colour, edgecolor=style.INK,
                                   boxstyle="round,pad=0,rounding_size=0.04", linewidth=0.6, zorder=2))
-    label = style.fitting(node.labels, width - 0.02, height)
+    label = style.fitting(node.labels, width - 0.02, high)
     if label:
         axes.text(x, y, label[0], ha="center", va="center", fontsize=label[1], color=style.ink_on(colour), zorder=3,
                   linespacing=1.1)

@@ -21,6 +21,10 @@ MOST = 12
 """Kinds drawn, largest first; the rest is counted."""
 
 
+CELL = (2.4, 1.5)
+"""Width and height of a kind's cell in inches."""
+
+
 @dataclass(frozen=True)
 class Kind:
     """Parameters that look the same: name pattern, an example, how many, elements in all, its stage's mesh."""
@@ -43,12 +47,21 @@ def draw(axes: Axes, record: PlanRecord) -> None:
     style.titled(axes, "parameters and their shards", f"which devices of the stage hold each shard{left_out}")
     if not shown:
         return
-    columns = max(1, min(len(shown), round(math.sqrt(len(shown) * width / (1.35 * height)))))
-    rows = -(-len(shown) // columns)
-    cell_w, cell_h = width / columns, height / rows
+    columns = _columns(width)
+    cell_w, cell_h = width / columns, min(CELL[1], height / -(-len(shown) // columns))
     for n, kind in enumerate(shown):
         row, column = divmod(n, columns)
         _kind(axes, kind, (column * cell_w, row * cell_h), cell_w - 0.2, cell_h - 0.12)
+
+
+def height(record: PlanRecord, width: float) -> float:
+    """Inches that the picture needs at a width."""
+    shown = min(MOST, len(kinds(record)))
+    return max(1, -(-shown // _columns(width))) * CELL[1]
+
+
+def _columns(width: float) -> int:
+    return max(1, int(width / CELL[0]))
 
 
 def kinds(record: PlanRecord) -> list[Kind]:
@@ -62,7 +75,8 @@ def kinds(record: PlanRecord) -> list[Kind]:
     for group in groups.values():
         first, stage = group[0], record.stages[group[0].home]
         name = re.sub(r"\d+", "*", first.path) if len(group) > 1 else first.path
-        made.append(Kind(name, first, len(group), len(group) * math.prod(first.shape), stage.mesh_shape, stage.mesh_axes))
+        elements = len(group) * math.prod(first.shape)
+        made.append(Kind(name, first, len(group), elements, stage.mesh_shape, stage.mesh_axes))
     return sorted(made, key=lambda k: (-k.elements, k.name))
 
 

@@ -1,7 +1,7 @@
 """How all pictures look: colours that colour-blind people tell apart, text sizes, what fits where.
 
-Colours are those of Okabe and Ito, "Color Universal Design" (2008). With more stages than colours the palette repeats in
-a lighter and then a darker shade, so that neighbours always differ; the number stands beside the colour everywhere.
+Colours are those of Okabe and Ito, "Color Universal Design" (2008). With more stages than colours the palette repeats
+in a lighter and then a darker shade, so that neighbours always differ; the number stands beside the colour everywhere.
 """
 
 from matplotlib.axes import Axes
