@@ -30,6 +30,9 @@ Array = NDArray[np.float64]
 MEMORY_MARGIN = 0.08
 """Share of device memory left free for fragmentation and the compiler's scratch. [chosen]"""
 
+PRICE_SCALES = (0.01, 0.05, 0.2, 0.6, 2.0, 8.0, 100.0)
+"""Prices of a byte, relative to the step's compute time per byte of capacity. [chosen: from negligible to prohibitive]"""
+
 MAX_STAGES = 64
 """Stages of a pipeline at most. [chosen: deeper pipelines spend their time in the bubble]"""
 
@@ -41,6 +44,8 @@ class Prepared:
     index: ProgramIndex
     layers: Layers
     models: tuple[LayerModel, ...]  # per class
+    crossing_bytes: tuple[float, ...]  # activations that enter each layer
+    micro_flops: int
 
     @property
     def program(self) -> Program:
@@ -65,28 +70,31 @@ def prepare(program: Program) -> Prepared:
     index = index_program(program)
     layers = cluster_layers(index)
     models = tuple(layer_model(index, *layers.ranges[layers.representative(c)]) for c in range(max(layers.classes) + 1))
-    return Prepared(index, layers, models)
+    crossing = crossing_bytes(index)
+    return Prepared(index, layers, models, tuple(float(crossing[c]) for c in layers.cuts), graph_flops(program.micro))
 
 
-def memory_prices(prepared: Prepared, hardware: Cluster, pins: Pins) -> Multipliers:
-    """The memory prices that layers are solved at, around the step's compute time per byte of capacity."""
+def memory_prices(prepared: Prepared, hardware: Cluster, devices: int, pins: Pins) -> Multipliers:
+    """The memory prices that layers on a mesh of `devices` are solved at, around the step's compute time per byte of capacity;
+    saved bytes also as if as many microbatches were in flight as the first of equal stages holds."""
     program = prepared.program
     device = hardware.device
-    step_s = program.microbatches * graph_flops(program.micro) / hardware.device_count / device.flops_per_s("bfloat16")
+    step_s = program.microbatches * prepared.micro_flops / hardware.device_count / device.flops_per_s("bfloat16")
     base = max(step_s, 1e-6) / device.memory_bytes
     training = program.kind == "train"
-    flights = (1, 8) if training and program.microbatches > 1 else (1,)
+    flights = sorted({1, min(hardware.device_count // devices, program.microbatches)}) if training else [1]
     recompute = (False,) if not training else (False, True) if pins.recompute is None else (pins.recompute,)
     rows = [(0.0, 1, r) for r in recompute]
-    rows += [(base * scale, k, r) for scale in (0.03, 0.3, 3.0, 100.0) for k in flights for r in recompute]
+    rows += [(base * scale, k, r) for scale in PRICE_SCALES for k in flights for r in recompute]
     return Multipliers(tuple(r[0] for r in rows), tuple(r[1] for r in rows), tuple(r[2] for r in rows))
 
 
-def mesh_table(prepared: Prepared, space: MeshSpace, hardware: Cluster, prices: Multipliers, pins: Pins) -> SliceTable:
+def mesh_table(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pins) -> SliceTable:
     """Costs of all slices of layers on one logical mesh."""
     program, index, layers = prepared.program, prepared.index, prepared.layers
+    prices = memory_prices(prepared, hardware, space.mesh.device_count, pins)
     setting = Setting(space.mesh, hardware.device, space.uses, program.microbatches, program.kind == "train",
-                      pinned_specs(index, pins, space.names, space.mesh.shape))
+                      pinned_specs(index, pins, space.names, space.mesh.shape), program.kind != "inference")
     frontiers: list[LayerFrontier] = []
     for c, model in enumerate(prepared.models):
         first, last = layers.ranges[layers.representative(c)]
@@ -203,7 +211,7 @@ def _send_s(prepared: Prepared, hardware: Cluster, space: SubmeshSpace, first: i
     """Receiving the activations that enter before layer `first`, and sending their cotangents back, per microbatch."""
     if first == 0:
         return 0.0
-    size = float(crossing_bytes(prepared.index)[prepared.layers.cuts[first]])
+    size = prepared.crossing_bytes[first]
     whole_nodes = space.submesh.device_count >= hardware.devices_per_node
     link = stage_link(hardware, same_node=not whole_nodes)
     ways = 2 if prepared.program.kind == "train" else 1

@@ -60,6 +60,8 @@ def cluster_layers(index: ProgramIndex, target: int | None = None) -> Layers:
     count = len(forward.ops)
     if count == 0:
         return Layers((0,), ())
+    if index.program.kind == "step":  # forward and backward are interleaved by the user: there is nothing to slice
+        return Layers((0, count), (0,))
     flops = np.array([float(flops_of(forward, op)) + 1.0 for op in forward.ops])
     cuts = {0, count}
     pending = [(0, count)]

@@ -51,8 +51,8 @@ def recipe_uses(recipe: str | None, names: tuple[str, ...]) -> tuple[AxisUse, ..
     return (simple[recipe],) * len(names)
 
 
-def mesh_spaces(cluster: Cluster, pins: Pins, *, max_dims: int = 2) -> tuple[SubmeshSpace, ...]:
-    """All submeshes a stage may use and their logical meshes, under the pins.
+def mesh_spaces(cluster: Cluster, pins: Pins, *, max_dims: int = 2, single: bool = False) -> tuple[SubmeshSpace, ...]:
+    """All submeshes a stage may use and their logical meshes, under the pins; `single`: one stage on all devices.
 
     Raises:
       PinError: if pinned mesh axes don't fit.
@@ -62,7 +62,7 @@ def mesh_spaces(cluster: Cluster, pins: Pins, *, max_dims: int = 2) -> tuple[Sub
         return _pinned(cluster, pins)
     found = []
     for submesh in submeshes(cluster):
-        if pins.stages is not None and pins.stages == 1 and submesh.device_count != whole:
+        if (single or pins.stages == 1) and submesh.device_count != whole:
             continue
         meshes = logical_meshes(cluster, submesh, max_dims)
         if pins.recipe is not None and pins.recipe != "megatron":

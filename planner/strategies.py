@@ -4,9 +4,10 @@ In: how far each class can be sharded, the mesh shape, what each axis may be use
 row per strategy and one column per mesh axis that holds the class the axis shards (-1: none).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from itertools import product
 
 import numpy as np
@@ -39,18 +40,34 @@ class Strategies:
     def __len__(self) -> int:
         return len(self.table)
 
-    def shards(self, classes: Sequence[int]) -> NDArray[np.float64]:
-        """Per strategy, into how many parts the given classes together are cut."""
-        count = np.ones(len(self.table))
+    @cached_property
+    def _per_class(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Per class and strategy: the shards it is cut into, and the mesh axes on it as a bit mask."""
+        classes = int(self.table.max(initial=-1)) + 1
+        count = np.ones((classes + 1, len(self.table)))
+        mask = np.zeros((classes + 1, len(self.table)), dtype=np.int64)
+        rows = np.arange(len(self.table))
         for axis, size in enumerate(self.mesh_shape):
-            count[np.isin(self.table[:, axis], list(classes))] *= size
-        return count
+            count[self.table[:, axis], rows] *= size
+            mask[self.table[:, axis], rows] |= 1 << axis
+        return count[:-1], mask[:-1]  # the last row gathered the axes that shard nothing
 
-    def axes_on(self, classes: Sequence[int]) -> NDArray[np.int64]:
+    def shards(self, classes: Iterable[int]) -> NDArray[np.float64]:
+        """Per strategy, into how many parts the given classes together are cut."""
+        table = self._per_class[0]
+        total = np.ones(len(self.table))
+        for c in set(classes):
+            if c < len(table):
+                total = total * table[c]
+        return total
+
+    def axes_on(self, classes: Iterable[int]) -> NDArray[np.int64]:
         """Per strategy, the mesh axes on the given classes, as a bit mask."""
+        table = self._per_class[1]
         mask = np.zeros(len(self.table), dtype=np.int64)
-        for axis in range(len(self.mesh_shape)):
-            mask |= np.isin(self.table[:, axis], list(classes)).astype(np.int64) << axis
+        for c in set(classes):
+            if c < len(table):
+                mask = mask | table[c]
         return mask
 
     def spec(self, row: int, dims: Sequence[int | None]) -> Spec:

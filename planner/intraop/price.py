@@ -41,6 +41,7 @@ class Setting:
     microbatches: int
     training: bool
     pins: Mapping[int, Spec] = field(default_factory=dict)  # owner of a tensor or parameter -> its spec
+    keeps: bool = True  # whether tensors marked as saved are (all but inference)
 
 
 @dataclass(frozen=True)
@@ -119,10 +120,12 @@ def _tensor_specs(index: ProgramIndex, tensor: Tensor, setting: Setting) -> tupl
 
 
 def _tensor_costs(graph: Graph, tensor: Tensor, specs: tuple[Spec, ...], setting: Setting) -> Costs:
-    if not (tensor.saved and tensor.made_here and setting.training):
-        return {"forward_s": np.zeros(len(specs))}
-    whole = value_bytes(graph.values[tensor.owner])
-    return {"saved_bytes": np.array([whole / shard_count(s, setting.mesh.shape) for s in specs])}
+    held = np.array([value_bytes(graph.values[tensor.owner]) / shard_count(s, setting.mesh.shape) for s in specs])
+    if tensor.resident:
+        return {"resident_bytes": held}
+    if tensor.saved and tensor.made_here and setting.keeps:
+        return {"saved_bytes": held}
+    return {"forward_s": np.zeros(len(specs))}
 
 
 class GroupPrice:

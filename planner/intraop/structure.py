@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from math import prod
 
 from planner.core.graph import Graph, Phase, Program, Role
+from planner.costs.memory import value_bytes
 from planner.intraop.dims import Classes, RuleTable, owners, unify
 from planner.rules import has_rule
 
@@ -25,6 +26,10 @@ ANCHORS = frozenset({
     "select_and_gather_add", "cumsum", "cumlogsumexp", "cummax", "cumprod", "random_bits", "threefry2x32", "fft",
 })
 """Operators that keep a group of their own: their choice of sharding is worth making separately."""
+
+
+MAX_GROUP = 160
+"""Operators in a group at most, so that a long residual stream is not forced into one sharding. [chosen]"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +63,14 @@ class Group:
 @dataclass(frozen=True, slots=True)
 class Tensor:
     """A forward value with its cotangents. `saved`: a backward operator reads it, so that it is kept from forward to
-    backward. `place`: "inner", "in" (made by an earlier layer), "out" (read by a later layer), "through" (both), "input"
+    backward (in a user's train step: it is alive when most bytes are). `place`: "inner", "in" (made by an earlier layer), "out" (read by a later layer), "through" (both), "input"
     (batch, state or constant)."""
 
     owner: int
     place: str
     saved: bool
     made_here: bool
+    resident: bool = False  # carried state of a user's train step: held all the time
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,7 @@ class ProgramIndex:
     first_reader: Mapping[int, int]  # owner -> first origin that reads it
     batch_dims: frozenset[tuple[int, int]]
     differentiable: frozenset[int]  # forward values that have a cotangent
+    alive_at_peak: frozenset[int]  # values of a user's train step that are alive when most bytes are
     sums: frozenset[int]  # operators that add up the cotangents of a value
 
 
@@ -129,6 +136,8 @@ def index_program(program: Program) -> ProgramIndex:
     for out in micro.outputs_of(Role.GRAD):
         if isinstance(out.operand, int) and out.operand not in owner:
             owner[out.operand] = param_value[out.path, out.row]
+    if program.kind == "step":
+        owner.update(_carried(micro))
     by_origin: dict[int, list[int]] = {}
     for n, op in enumerate(micro.ops):
         by_origin.setdefault(op.origin, []).append(n)
@@ -148,14 +157,20 @@ def index_program(program: Program) -> ProgramIndex:
         program, rules, owner, {i.value: i.role for i in micro.inputs}, {o: tuple(v) for o, v in by_origin.items()},
         {v: tuple(sorted(o)) for v, o in readers.items()}, maker, opt_state_bytes(program),
         {v: min(o) for v, o in readers.items()}, batch_dimensions(micro, rules),
-        frozenset(v for v, _ in micro.cotangent_of),
+        frozenset(v for v, _ in micro.cotangent_of), _alive_at_peak(micro) if program.kind == "step" else frozenset(),
         frozenset(n for n, op in enumerate(micro.ops) if op.primitive == "add_any" and all(r in owner for r in op.results)))
+
+
+def _carried(graph: Graph) -> dict[int, int]:
+    """New value of a carried state leaf -> the input that held the old one: they are stored alike."""
+    old = {i.path: i.value for i in graph.inputs_of(Role.STATE)}
+    return {o.operand: old[o.path] for o in graph.outputs_of(Role.STATE)
+            if isinstance(o.operand, int) and o.path in old and o.operand not in old.values()
+            and graph.values[o.operand] == graph.values[old[o.path]]}
 
 
 def opt_state_bytes(program: Program) -> dict[tuple[str, int | None], int]:
     """Bytes of optimizer state per parameter: leaves whose path ends in the parameter's path."""
-    from planner.costs.memory import value_bytes
-
     if program.update is None:
         return {}
     update = program.update
@@ -170,6 +185,25 @@ def opt_state_bytes(program: Program) -> dict[tuple[str, int | None], int]:
                 found[params[key]] = found.get(params[key], 0) + value_bytes(update.values[leaf.value])
                 break
     return found
+
+
+def _alive_at_peak(graph: Graph) -> frozenset[int]:
+    """Values made by operators that are alive at the operator where most bytes are, in the graph's order."""
+    last = {v: n for n, op in enumerate(graph.ops) for v in op.inputs}
+    live: set[int] = set()
+    size, most, best = 0, 0, frozenset[int]()
+    for n, op in enumerate(graph.ops):
+        for r in op.results:
+            if r in last:
+                live.add(r)
+                size += value_bytes(graph.values[r])
+        if size > most:
+            most, best = size, frozenset(live)
+        for v in set(op.inputs) & live:
+            if last[v] == n:
+                live.discard(v)
+                size -= value_bytes(graph.values[v])
+    return best
 
 
 def batch_dimensions(graph: Graph, rules: RuleTable) -> frozenset[tuple[int, int]]:
@@ -218,12 +252,18 @@ def _param_chains(index: ProgramIndex, units: Mapping[int, tuple[int, ...]], fir
 
 
 def _merge(index: ProgramIndex, units: Mapping[int, tuple[int, ...]]) -> list[tuple[tuple[int, ...], bool]]:
-    """Join units that follow one another along forward values where their dimensions agree."""
+    """Join units that follow one another along forward values where their dimensions agree.
+
+    In a train step written by the user, backward operators are units of their own: there, contractions that share an operand
+    (a matmul and the two that differentiate it) join as well.
+    """
     micro = index.program.micro
     groups: list[list[int]] = []
     classes: list[Classes] = []
     anchors: list[bool] = []
     home: dict[int, int] = {}  # value -> group that makes it
+    readers: dict[int, int] = {}  # value -> last anchor group that reads it
+    together = index.program.kind == "step"
     for o in sorted(units):
         unit = list(units[o])
         anchor = any(micro.ops[n].primitive in ANCHORS or not has_rule(micro.ops[n].primitive) for n in unit)
@@ -231,24 +271,24 @@ def _merge(index: ProgramIndex, units: Mapping[int, tuple[int, ...]]) -> list[tu
         groups.append(unit)
         classes.append(unify(micro, unit, index.rules, index.owner))
         anchors.append(anchor)
-        if not anchor:
-            for v in _by_size(micro, {v for n in unit for v in micro.ops[n].inputs}):
-                other = home.get(v)
-                if other is None or other == mine or anchors[other] or not groups[other]:
-                    continue
-                joined = unify(micro, groups[other] + groups[mine], index.rules, index.owner)
-                if joined.conflict or _freezes(classes[other], joined) or _freezes(classes[mine], joined):
-                    continue
-                groups[other] += groups[mine]
-                classes[other] = joined
-                groups[mine] = []
-                for v2, g in home.items():
-                    if g == mine:
-                        home[v2] = other
-                mine = other
-        for n in groups[mine] if mine != len(groups) - 1 else unit:
-            for r in micro.ops[n].results:
-                home[r] = mine
+        reads = _by_size(micro, {v for n in unit for v in micro.ops[n].inputs})
+        for v in reads if not anchor else reads if together else ():
+            other = (readers if anchor else home).get(v)
+            if other is None or other == mine or anchors[other] != anchor or not groups[other] or \
+                    len(groups[other]) + len(groups[mine]) > MAX_GROUP:
+                continue
+            joined = unify(micro, groups[other] + groups[mine], index.rules, index.owner)
+            if joined.conflict or _freezes(classes[other], joined) or _freezes(classes[mine], joined):
+                continue
+            groups[other] += groups[mine]
+            classes[other] = joined
+            groups[mine] = []
+            for where in (home, readers):
+                where.update({v2: other for v2, g in where.items() if g == mine})
+            mine = other
+        home.update({r: mine for n in unit for r in micro.ops[n].results})
+        if anchor:
+            readers.update({v: mine for v in reads})
     return [(tuple(sorted(g)), a) for g, a in zip(groups, anchors, strict=True) if g]
 
 
@@ -331,7 +371,8 @@ def _links(index: ProgramIndex, groups: Sequence[Group], params: Sequence[Param]
             continue  # never leaves its group
         item = len(tensors)
         made_here = first <= index.maker.get(own, -1) < last
-        tensors.append(Tensor(own, place, own in saved, made_here))
+        tensors.append(Tensor(own, place, own in saved or own in index.alive_at_peak, made_here,
+                              index.program.kind == "step" and index.role.get(own) is Role.STATE))
         links += [Link(item, g, r, m) for g, r, m in pairs]
     for own in _passing(index, first, last):
         if own not in touched:

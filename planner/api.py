@@ -1,0 +1,121 @@
+"""`plan()`: the whole pipeline on one screen.
+
+trace -> layers -> shardings per layer and mesh -> stages -> the best plan, with the standard recipes beside it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import jax
+
+from planner.core.graph import Program
+from planner.core.hardware import Cluster
+from planner.core.pins import Pins
+from planner.core.plan import PlanRecord
+from planner.errors import MeshError, ModelError
+from planner.measure import local_cluster
+from planner.model import Model
+from planner.planned import Plan
+from planner.search import Request, search
+from planner.trace import trace_program
+
+RECIPES: tuple[tuple[str, str], ...] = (
+    ("data parallel", "data"), ("FSDP", "fsdp"), ("tensor parallel", "tensor"))
+
+
+def plan(model: Model, mesh: jax.sharding.Mesh | Cluster | Sequence[jax.Device], *, pins: Pins | None = None,
+         hardware: Cluster | None = None, budget_s: float | None = None, progress: Callable[[str], None] | None = None,
+         cache_dir: Path | None = None, **pinned: object) -> Plan:
+    """The fastest way found to run a model on a mesh.
+
+    Args:
+      model: what to run; its arrays may be abstract (`jax.ShapeDtypeStruct`), nothing is allocated.
+      mesh: a `jax.sharding.Mesh` or devices (plan and run there), or a `Cluster` from `planner.cluster(...)` (plan only).
+      pins: what is fixed; fields of `Pins` may also be given as keywords: `plan(model, mesh, stages=2)`.
+      hardware: the profile of the devices of `mesh`; default: measured at first use, then cached in `cache_dir`.
+      budget_s: stop searching after about this many seconds and return the best plan so far.
+      progress: called with a line of text now and then.
+      cache_dir: where measured profiles are kept (default: the user's cache directory).
+
+    Returns:
+      The plan, with its predicted time and memory, optimality gap, and the standard recipes priced beside it.
+
+    Raises:
+      MemoryLimitError: the model doesn't fit; says what is missing.
+      PinError, BatchError, MeshError, ModelError, TraceError: see their messages.
+    """
+    fixed = replace(pins or Pins(), **pinned)  # type: ignore[arg-type]
+    cluster = cluster_of(mesh, hardware, cache_dir)
+    request = Request(partial(_trace, model), model.name, model.kind, model.batch_size, cluster, fixed, package_version(),
+                      budget_s, progress or _quiet)
+    return Plan(search(request))
+
+
+def compare(model: Model, mesh: jax.sharding.Mesh | Cluster | Sequence[jax.Device], *, hardware: Cluster | None = None,
+            progress: Callable[[str], None] | None = None, **pinned: object) -> dict[str, Plan | str]:
+    """The found plan and each standard recipe as a plan of its own; a recipe that can't be planned gives the reason."""
+    from planner.errors import PlannerError
+
+    found: dict[str, Plan | str] = {"planner": plan(model, mesh, hardware=hardware, progress=progress, **pinned)}
+    recipes: list[tuple[str, dict[str, object]]] = [(name, {"recipe": recipe, "stages": 1}) for name, recipe in RECIPES]
+    recipes.append(("even pipeline, 2 stages × data", {"recipe": "data", "stages": 2}))
+    for name, pins in recipes:
+        try:
+            found[name] = plan(model, mesh, hardware=hardware, progress=progress, **{**pinned, **pins})
+        except PlannerError as error:
+            found[name] = str(error)
+    return found
+
+
+def cluster_of(mesh: jax.sharding.Mesh | Cluster | Sequence[jax.Device], hardware: Cluster | None,
+               cache_dir: Path | None) -> Cluster:
+    """The hardware behind a mesh.
+
+    Raises:
+      MeshError: no devices, or a profile that doesn't have as many.
+    """
+    if isinstance(mesh, Cluster):
+        return mesh
+    devices = devices_of(mesh)
+    if not devices:
+        raise MeshError("the mesh has no devices", "give at least one, e.g. jax.make_mesh((8,), ('d',))")
+    if hardware is not None:
+        if hardware.device_count != len(devices):
+            raise MeshError(f"profile {hardware.name!r} has {hardware.device_count} devices, the mesh {len(devices)}",
+                            "give a profile of the mesh's own size")
+        return hardware
+    return local_cluster(devices, cache_dir or default_cache_dir())
+
+
+def devices_of(mesh: jax.sharding.Mesh | Sequence[jax.Device]) -> list[jax.Device]:
+    """The devices of a mesh, in its order."""
+    return list(mesh.devices.flat) if isinstance(mesh, jax.sharding.Mesh) else list(mesh)
+
+
+def default_cache_dir() -> Path:
+    """`~/.cache/planner`."""
+    return Path.home() / ".cache" / "planner"
+
+
+def package_version() -> str:
+    """The installed version of this package."""
+    try:
+        return version("jax-planner")
+    except PackageNotFoundError:
+        return "0+unknown"
+
+
+def _trace(model: Model, microbatches: int) -> Program:
+    if not isinstance(model, Model):
+        raise ModelError(f"{type(model).__name__} is not a planner.Model",
+                         "wrap it: planner.Model(loss_fn, params, batch, optimizer=...)")
+    return trace_program(model, microbatches)
+
+
+def _quiet(_: str) -> None: ...
+
+
+__all__ = ["Plan", "PlanRecord", "compare", "plan"]
