@@ -23,7 +23,10 @@ def sheet(record, kind):
 
 def texts(figure) -> list[Text]:
     figure.canvas.draw()
-    return [t for t in figure.findobj(Text) if t.get_text().strip() and t.get_visible()]
+    unseen = {id(label) for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) for tick in axis.get_major_ticks()
+              for label in (tick.label1, tick.label2)
+              if not min(axis.get_view_interval()) <= tick.get_loc() <= max(axis.get_view_interval())}
+    return [t for t in figure.findobj(Text) if t.get_text().strip() and t.get_visible() and id(t) not in unseen]
 
 
 @BY_SIZE
