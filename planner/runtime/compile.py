@@ -13,9 +13,11 @@ from planner.core.graph import Program
 from planner.core.plan import PlanRecord
 from planner.emit.annotated import Annotated, annotate_program
 from planner.emit.meshes import stage_mesh
+from planner.emit.pipeline_code import pipeline_code
 from planner.emit.recompute import with_recompute
 from planner.model import Model
 from planner.runtime.match import matching_devices, matching_program
+from planner.runtime.pipeline import PipelineStep
 from planner.runtime.placement import check_concrete, initial_state, place
 from planner.runtime.single import SingleStage, SingleStep
 from planner.runtime.state import RunState
@@ -54,7 +56,9 @@ def compile_plan(record: PlanRecord, model: Model, devices: Sequence[jax.Device]
     placed = place(record, model, program, given, [stage_mesh(s, devices) for s in record.stages])
     first = initial_state(record, model, program, placed)
     aux_tree = program_trees(model, record.microbatches).aux
-    return SingleStep(SingleStage(record, model, program, given, placed, aux_tree)), first
+    if len(record.stages) == 1:
+        return SingleStep(SingleStage(record, model, program, given, placed, aux_tree)), first
+    return PipelineStep(record, model, program, pipeline_code(record, given), placed, aux_tree), first
 
 
 def rewritten(record: PlanRecord, program: Program) -> Annotated:

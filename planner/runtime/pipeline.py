@@ -1,0 +1,220 @@
+"""A plan of several stages: one driver starts every stage's tasks in timetable order and never waits for a result.
+
+Activations and cotangents go to the stages that read them as soon as they are made, by `jax.device_put` to the sharding
+wanted there. Parameters that several stages read are sent once a step; their gradients are added up at home. State made by
+one microbatch is handed to the next.
+
+In: a plan, its program, placement. Out: `PipelineStep`, a step as `compile_plan` tells.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from planner.core.graph import Phase, Program, Role
+from planner.core.plan import PlanRecord
+from planner.emit.meshes import sharding
+from planner.emit.pipeline_code import PipelineCode
+from planner.errors import PlanMismatchError
+from planner.model import Model
+from planner.runtime.batches import batch_leaves, checked_batch, combined, combined_loss, examples_of
+from planner.runtime.placement import Placement, update_graph
+from planner.runtime.stage_functions import Scale, StageFunctions
+from planner.runtime.staged import StagedFunction
+from planner.runtime.state import RunState
+from planner.schedules import SCHEDULES, Kind, Task, dispatch_order, predecessors
+
+Held = dict[tuple[int, int], dict[int, Any]]
+"""(stage, microbatch) -> value -> array that the stage's tasks of that microbatch still need."""
+
+
+class PipelineStep:
+    """The step of a plan of several stages: `(RunState, batch) -> ...`, see `compile_plan`."""
+
+    def __init__(self, record: PlanRecord, model: Model, program: Program, code: PipelineCode, placed: Placement,
+                 aux_tree: Any) -> None:
+        self._record, self._model, self._code, self._placed, self._aux_tree = record, model, code, placed, aux_tree
+        self._leaves = batch_leaves(model, record.microbatches)
+        divisor = record.microbatches if model.loss_reduction == "mean" else 1
+        self._stages = [StageFunctions(code, s.index, placed.meshes[s.index], Scale(divisor)) for s in record.stages]
+        self._order = _order(record, code)
+        self._keep = [frozenset(f.backward_code.reads) if record.kind == "train" else frozenset[int]() for f in self._stages]
+        self._update = StagedFunction(update_graph(record, program, placed), placed.meshes) if program.update else None
+        self._add = jax.jit(lambda parts: sum(parts[1:], parts[0]))
+        self._combine = jax.jit(self._combined)
+
+    def __call__(self, state: RunState, batch: Any) -> Any:
+        """One step. Training takes over the buffers of `state`."""
+        run = _Run(self._code, self._placed, self._stages, self._keep)
+        run.give_parameters(state.param_leaves)
+        run.give_batch(self._leaves, checked_batch(self._leaves, batch), self._record.microbatches)
+        run.give_state(state.state_leaves)
+        for task in self._order:
+            run.do(task)
+        new_state = run.last_state(self._record.microbatches - 1, state.state_leaves)
+        outputs = self._outputs(run)
+        if self._record.kind != "train":
+            new = RunState(state.param_leaves, (), new_state, state.layout)
+            return outputs["aux"] if self._model.state is None else (outputs["aux"], new)
+        params, opt = self._updated(state, run)
+        return RunState(params, opt, new_state, state.layout), outputs
+
+    def _outputs(self, run: "_Run") -> dict[str, Any]:
+        graph, found = self._code.given.graph, {}
+        for stage, outputs in run.outputs.items():
+            for (v, m), x in outputs.items():
+                found.setdefault(stage, {}).setdefault(v, {})[m] = x
+        ends: dict[int, Any] = {}
+        roles = {o.operand: o.role for o in graph.outputs if isinstance(o.operand, int)}
+        for by_value in found.values():
+            losses = {v: _listed(x) for v, x in by_value.items() if roles[v] is Role.LOSS}
+            others = {v: _listed(x) for v, x in by_value.items() if roles[v] is not Role.LOSS}
+            ends |= self._combine(losses, others)
+        aux = [ends[o.operand] for o in graph.outputs_of(Role.AUX) if isinstance(o.operand, int)]
+        result = {"aux": jax.tree_util.tree_unflatten(self._aux_tree, aux)}
+        for out in graph.outputs_of(Role.LOSS):
+            if isinstance(out.operand, int):
+                result = {"loss": ends[out.operand], **result}
+        return result
+
+    def _combined(self, losses: dict[int, list[Any]], others: dict[int, list[Any]]) -> dict[int, Any]:
+        m = self._record.microbatches
+        if m == 1:
+            return {v: xs[0] for v, xs in (losses | others).items()}
+        found = {v: combined_loss(jnp.stack(xs), self._model.loss_reduction) for v, xs in losses.items()}
+        return found | {v: combined(jnp.stack(xs), examples_of(self._leaves, m)) for v, xs in others.items()}
+
+    def _updated(self, state: RunState, run: "_Run") -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        assert self._update is not None
+        parts: dict[int, list[Any]] = {}
+        homes = {p.value: sharding(self._placed.meshes[p.home], p.update_spec) for p in self._record.params}
+        for stage, functions in enumerate(self._stages):
+            for (p, _), grad in zip(self._code.grads[stage], functions.finish(run.sums[stage]), strict=True):
+                parts.setdefault(p.value, []).append(grad if stage == p.home else jax.device_put(grad, homes[p.value]))
+        grads = [parts[p.value][0] if len(parts[p.value]) == 1 else self._add(parts[p.value]) for p in self._record.params]
+        ends = self._update((*state.param_leaves, *state.opt_leaves, *grads))
+        count = len(state.param_leaves)
+        return tuple(ends[:count]), tuple(ends[count:])
+
+
+class _Run:
+    """One step under way: what every stage holds for every microbatch."""
+
+    def __init__(self, code: PipelineCode, placed: Placement, stages: Sequence[StageFunctions],
+                 keep: Sequence[frozenset[int]]) -> None:
+        self._code, self._placed, self._stages, self._keep = code, placed, stages, keep
+        self._fixed: list[dict[int, Any]] = [{} for _ in stages]
+        self._held: Held = {}
+        self.sums = [f.zeros() if f.backward_code.ops else () for f in stages]
+        self.outputs: dict[int, dict[tuple[int, int], Any]] = {s: {} for s in range(len(stages))}
+        graph = code.given.graph
+        self._kept = {o.operand for o in graph.outputs if o.role in (Role.LOSS, Role.AUX)}
+        self._next = {new: old for old, new in code.state_successor.items()}
+        self._made_state: dict[tuple[int, int], Any] = {}
+
+    def give_parameters(self, leaves: Sequence[Any]) -> None:
+        """Parameters, and copies of them, to the stages that read them; constants too."""
+        graph = self._code.given.graph
+        known = {i.value: x for i, x in zip(graph.inputs_of(Role.PARAM), leaves, strict=True)} | dict(graph.constants)
+        self._fixed = [self._sent(s, {v: known[v] for role in (Role.PARAM, Role.CONST)
+                                      for v in self._code.reads_on(s, role)}) for s in range(len(self._stages))]
+
+    def give_batch(self, leaves: Sequence[Any], batch: Sequence[Any], microbatches: int) -> None:
+        """Every microbatch of the batch to the stages that read it."""
+        inputs = tuple(self._code.given.graph.inputs_of(Role.BATCH))
+        for stage in range(len(self._stages)):
+            wanted = set(self._code.reads_on(stage, Role.BATCH))
+            mine = [(i.value, leaf, x) for i, leaf, x in zip(inputs, leaves, batch, strict=True) if i.value in wanted]
+            self._fixed[stage] |= self._sent(stage, {v: x for v, leaf, x in mine if not leaf.split})
+            for m in range(microbatches):
+                parts = {v: _part(x, m, microbatches) for v, leaf, x in mine if leaf.split}
+                self._held.setdefault((stage, m), {}).update(self._sent(stage, parts))
+
+    def give_state(self, leaves: Sequence[Any]) -> None:
+        """The state before the first microbatch."""
+        for leaf, x in zip(self._code.given.graph.inputs_of(Role.STATE), leaves, strict=True):
+            self._hand_state(leaf.value, x, 0)
+
+    def do(self, task: Task) -> None:
+        """Start one task, and send on what it makes."""
+        functions, key = self._stages[task.stage], (task.stage, task.microbatch)
+        held = self._held.setdefault(key, {})
+        forward = task.phase is Kind.FORWARD
+        code = functions.forward_code if forward else functions.backward_code
+        reads = [held[v] if v in held else self._fixed[task.stage][v] for v in code.reads]
+        if forward:
+            made = functions.forward(*reads)
+            self._held[key] = {v: x for v, x in held.items() if v in self._keep[task.stage]}
+        else:
+            self.sums[task.stage], made = functions.backward(self.sums[task.stage], *reads)
+            del self._held[key]
+        self._send(task, dict(zip(code.makes, made, strict=True)))
+
+    def last_state(self, microbatch: int, old: Sequence[Any]) -> tuple[Any, ...]:
+        """The state after a microbatch, at home."""
+        graph = self._code.given.graph
+        del old
+        arrays = [self._made_state[self._code.state_successor[i.value], microbatch] for i in graph.inputs_of(Role.STATE)]
+        return tuple(jax.device_put(x, where) for x, where in
+                     zip(arrays, self._placed.shardings(self._placed.state), strict=True))
+
+    def _send(self, task: Task, made: dict[int, Any]) -> None:
+        for v, x in made.items():
+            if v in self._kept:
+                self.outputs[task.stage][v, task.microbatch] = x
+            if v in self._next:
+                self._made_state[v, task.microbatch] = x
+                self._hand_state(self._next[v], x, task.microbatch + 1)
+        for stage in {s for v in made for s in self._code.readers.get(v, ())}:
+            mine = {v: x for v, x in made.items() if stage in self._code.readers.get(v, ())}
+            if stage == task.stage:
+                held = mine if task.phase is Kind.BACKWARD else {v: x for v, x in mine.items() if v in self._keep[stage]}
+            else:
+                held = self._sent(stage, mine)
+            if held:
+                self._held.setdefault((stage, task.microbatch), {}).update(held)
+
+    def _hand_state(self, value: int, array: Any, microbatch: int) -> None:
+        for stage in self._code.readers.get(value, ()):
+            self._held.setdefault((stage, microbatch), {}).update(self._sent(stage, {value: array}))
+
+    def _sent(self, stage: int, arrays: dict[int, Any]) -> dict[int, Any]:
+        mesh = self._placed.meshes[stage]
+        moved = jax.device_put(list(arrays.values()), [sharding(mesh, self._code.spec(v, stage)) for v in arrays])
+        return dict(zip(arrays, moved, strict=True))
+
+
+def _part(array: Any, microbatch: int, microbatches: int) -> Any:
+    size = array.shape[0] // microbatches
+    return array[microbatch * size:(microbatch + 1) * size]
+
+
+def _listed(by_microbatch: dict[int, Any]) -> list[Any]:
+    return [by_microbatch[m] for m in sorted(by_microbatch)]
+
+
+def _order(record: PlanRecord, code: PipelineCode) -> tuple[Task, ...]:
+    """Every task of a step in the order the driver starts them.
+
+    Raises:
+      PlanMismatchError: if the schedule does not fit the model (no backward), or waits for state for ever.
+    """
+    schedule = SCHEDULES[record.schedule]
+    if schedule.trains != (record.kind == "train"):
+        raise PlanMismatchError(f"schedule {record.schedule!r} of the plan does not serve {record.kind}", "plan again")
+    stages = len(record.stages)
+    makers = {v: s for (s, phase), task in code.tasks.items() if phase is Phase.FORWARD for v in task.makes}
+
+    def needs(task: Task) -> list[Task]:
+        found = list(predecessors(task, stages))
+        if task.phase is Kind.FORWARD and task.microbatch:
+            found += [Task(makers[code.state_successor[v]], task.microbatch - 1, Kind.FORWARD)
+                      for v in code.reads_on(task.stage, Role.STATE)]
+        return found
+
+    try:
+        return tuple(dispatch_order(schedule.tasks(stages, record.microbatches), needs))
+    except ValueError as stuck:
+        raise PlanMismatchError(f"schedule {record.schedule!r} cannot run this model: {stuck}", "plan again") from stuck
