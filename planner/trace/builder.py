@@ -134,7 +134,10 @@ class Builder:
                 operands = self._barrier(operands, eqn.params["prevent_cse"])
             return self._inside(eqn, operands)
         if name == "scan" and self.inlining.unroll is not None:
+            outside = self.stamp
+            self.stamp = replace(outside, fallback=self._stamped(source_of(eqn)))
             unrolled = self.inlining.unroll(self, eqn, operands)
+            self.stamp = outside
             if unrolled is not None:
                 return unrolled
         return list(self.add(eqn, operands))

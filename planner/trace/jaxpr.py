@@ -103,6 +103,16 @@ def abstract_leaf(leaf: Any, where: str) -> jax.ShapeDtypeStruct:
                      "keep what is not an array out of the pytree: close over it (for Equinox: eqx.partition(module, eqx.is_array))")
 
 
+def abstract_tree(tree: Any, what: str) -> Any:
+    """The pytree with the shape and dtype of each leaf, as JAX will see it; `what` names a leaf in the error.
+
+    Raises:
+      TraceError: if a leaf is no array.
+    """
+    leaves = [abstract_leaf(leaf, f"{what} {path!r}") for path, leaf in leaves_with_paths(tree)]
+    return jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(tree), leaves)
+
+
 def name_of(fn: Callable[..., Any]) -> str:
     """What to call a function in a message."""
     return str(getattr(fn, "__name__", None) or type(fn).__name__)

@@ -11,11 +11,11 @@ import jax
 
 from planner.core.graph import Graph, Input, Program, Role
 from planner.errors import BatchError, ModelError, TraceError
-from planner.model import Model, abstract, leaves_with_paths
+from planner.model import Model, leaves_with_paths
 from planner.trace.differentiate import differentiate
 from planner.trace.dtypes import is_inexact
 from planner.trace.fingerprint import fingerprint
-from planner.trace.jaxpr import abstract_leaf, name_of, trace_graph
+from planner.trace.jaxpr import abstract_leaf, abstract_tree, name_of, trace_graph
 from planner.trace.params import join_leaves, split_leaves
 from planner.trace.rows import split_rows
 from planner.trace.update import optimizer_init_graph as init_graph
@@ -65,9 +65,10 @@ def program_trees(model: Model, microbatches: int = 1) -> ProgramTrees:
     """The pytree structures of a model's step (traces the model's function once more)."""
     structure = jax.tree_util.tree_structure
     args, _ = _arguments(model, microbatches)
-    outputs = jax.eval_shape(_normalised(model), *map(abstract, args))
+    outputs = jax.eval_shape(_normalised(model), *(abstract_tree(a, "leaf") for a in args))
     parts = dict(zip(_out_roles(model), outputs, strict=False))
-    opt_state = None if model.optimizer is None else jax.eval_shape(model.optimizer.init, abstract(model.params))
+    opt_state = None if model.optimizer is None else jax.eval_shape(
+        model.optimizer.init, abstract_tree(model.params, "parameter"))
     return ProgramTrees(structure(model.params), structure(model.state), structure(opt_state),
                         structure(parts.get(Role.AUX)))
 
@@ -135,6 +136,7 @@ def _normalised(model: Model) -> Callable[..., tuple[Any, ...]]:
             _check_state(model, parts)
         return parts
 
+    wrapped.__name__ = name_of(model.fn)  # errors speak of the user's function
     return wrapped
 
 
@@ -171,7 +173,7 @@ def _check_state(model: Model, parts: tuple[Any, ...]) -> None:
     if len(parts) <= place:
         raise TraceError(f"{name_of(model.fn)} returns no new state, but the model has state",
                          "return it right after the loss (inference: after the outputs; a train step: first)")
-    wanted, given = leaves_with_paths(abstract(model.state)), leaves_with_paths(parts[place])
+    wanted, given = leaves_with_paths(abstract_tree(model.state, "state")), leaves_with_paths(parts[place])
     if [p for p, _ in wanted] != [p for p, _ in given]:
         differing = sorted({p for p, _ in wanted} ^ {p for p, _ in given})
         raise TraceError(f"the new state of {name_of(model.fn)} has other leaves than the state: {', '.join(differing)}",

@@ -7,7 +7,7 @@ row by row and then combined; any other operator (Adafactor's factored moments) 
 Flows in: the whole-leaf graph and which inputs and outputs are stacked. Flows out: the graph over rows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,7 +23,7 @@ ELEMENTWISE = frozenset("""
     convert_element_type lt le gt ge eq ne and or not xor is_finite stop_gradient copy tanh logistic round floor ceil
     erf sin cos cbrt rem reduce_precision nextafter add_any
     """.split())
-"""Operators whose every operand has the shape of the result or none, and whose parameters do not mention the shape."""
+"""Operators whose every operand has the rank of the result (or none), and whose parameters do not mention the shape."""
 
 _COMBINE = {"reduce_sum": "add", "reduce_max": "max", "reduce_min": "min", "reduce_and": "and", "reduce_or": "or"}
 
@@ -76,16 +76,19 @@ class _ByRows:
 
     def visit(self, op: Op) -> None:
         """Emit one operator of the whole-leaf graph."""
+        self.builder.stamp = replace(self.builder.stamp, fallback=op.source)
         for v in op.results:
             self._makers[v] = op
         count = next((len(self.env[v].parts) for v in op.inputs if isinstance(self.env[v], Rows)), None)
-        if count is not None and op.primitive in ELEMENTWISE and len(op.results) == 1:
-            parts = tuple(self._emit(op, [self._matching(o, op, n) for o in op.operands])[0] for n in range(count))
+        shapes = [self.graph.values[v].shape for v in op.results]
+        if count is not None and op.primitive in ELEMENTWISE and shapes[0][:1] == (count,):
+            parts = tuple(self._emit(op, [self._matching(o, op, n) for o in op.operands], [shapes[0][1:]])[0]
+                          for n in range(count))
             self.env[op.results[0]] = Rows(parts)
         elif count is not None and op.primitive in _COMBINE:
             self.env[op.results[0]] = self._reduce(op, count)
         else:
-            self.env.update(zip(op.results, self._emit(op, [self.whole(o) for o in op.operands]), strict=True))
+            self.env.update(zip(op.results, self._emit(op, [self.whole(o) for o in op.operands], shapes), strict=True))
 
     def row(self, operand: Operand, index: int) -> Operand:
         """Row `index` of a value of the whole-leaf graph."""
@@ -113,14 +116,16 @@ class _ByRows:
             [jax.lax.broadcast_in_dim(x, (1, *x.shape), range(1, x.ndim + 1)) for x in xs], 0), *known.parts)
 
     def _matching(self, operand: Operand, op: Op, index: int) -> Operand:
-        return self.row(operand, index) if self._rank(operand) == len(self.graph.values[op.results[0]].shape) \
-            else self.whole(operand)
+        """The operand for row `index` of an elementwise operator; a scalar or a dimension of size 1 serves all rows."""
+        shape = operand.shape if isinstance(operand, Literal) else self.graph.values[operand].shape
+        if len(shape) < len(self.graph.values[op.results[0]].shape):
+            return self.whole(operand)
+        return self.row(operand, index if shape[0] > 1 else 0)
 
     def _reduce(self, op: Op, count: int) -> "Operand | Rows":
         axes = tuple(a - 1 for a in op.params["axes"] if a != 0)
         fn = {"reduce_sum": jax.lax.reduce_sum, "reduce_max": jax.lax.reduce_max, "reduce_min": jax.lax.reduce_min,
               "reduce_and": jax.lax.reduce_and, "reduce_or": jax.lax.reduce_or}[op.primitive]
-        self.builder.stamp = replace(self.builder.stamp, source=op.source)
         parts = [self.row(op.operands[0], n) for n in range(count)]
         if axes:
             parts = [self.builder.call((op.primitive, axes), lambda x: fn(x, axes), p)[0] for p in parts]
@@ -133,16 +138,12 @@ class _ByRows:
             total = self.builder.call(_COMBINE[op.primitive], combine, total, part)[0]
         return total
 
-    def _emit(self, op: Op, operands: list[Operand]) -> tuple[int, ...]:
-        shapes = [self.builder.aval(o).shape for o in operands]
-        results = []
-        for v in op.results:
-            value = self.graph.values[v]
-            shape = max(shapes, key=len) if op.primitive in ELEMENTWISE and shapes else value.shape
-            results.append(self.builder.value(jax.ShapeDtypeStruct(shape, dtype_of(value.dtype))))
-        self.builder.ops.append(replace(op, operands=tuple(operands), results=tuple(results),
-                                        phase=self.builder.stamp.phase, origin=-1))
-        return tuple(results)
+    def _emit(self, op: Op, operands: list[Operand], shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+        results = tuple(self.builder.value(jax.ShapeDtypeStruct(shape, dtype_of(self.graph.values[v].dtype)))
+                        for v, shape in zip(op.results, shapes, strict=True))
+        self.builder.ops.append(replace(op, operands=tuple(operands), results=results, phase=self.builder.stamp.phase,
+                                        origin=-1))
+        return results
 
     def _cached(self, key: Any, call_key: Any, fn: Any, *operands: Operand) -> Operand:
         if key not in self._cache:

@@ -5,15 +5,14 @@ Flows out: graphs over the same leaves and rows. The optimizer is called with th
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import jax
 
-from planner.core.graph import Graph, Input, Phase, Role
+from planner.core.graph import Graph, Input, Role
 from planner.errors import ModelError
-from planner.model import Model, abstract, leaves_with_paths
-from planner.trace.jaxpr import trace_graph
+from planner.model import Model, leaves_with_paths
+from planner.trace.jaxpr import abstract_tree, trace_graph
 from planner.trace.stacks import by_rows
 
 
@@ -28,7 +27,7 @@ def update_graph(model: Model, params: Sequence[Input]) -> Graph:
       Inputs PARAM (as `params`), OPT_STATE, GRAD (one per PARAM input, in parameter dtype); outputs PARAM, OPT_STATE in
       the same order. Paths of OPT_STATE are those of the user's optimizer state (`"0/mu/blocks/w"`).
     """
-    optimizer, abstract_params = _optimizer(model), abstract(model.params)
+    optimizer, abstract_params = _optimizer(model), abstract_tree(model.params, "parameter")
     opt_state = jax.eval_shape(optimizer.init, abstract_params)
 
     def update(params: Any, opt_state: Any, grads: Any) -> tuple[Any, Any]:
@@ -45,15 +44,11 @@ def update_graph(model: Model, params: Sequence[Input]) -> Graph:
 def optimizer_init_graph(model: Model, params: Sequence[Input]) -> Graph:
     """The first optimizer state: inputs PARAM (as `params`), outputs OPT_STATE in the order of `update_graph`'s inputs."""
     optimizer = _optimizer(model)
-    graph = trace_graph(lambda p: (optimizer.init(p),), (abstract(model.params),), (Role.PARAM,), (Role.OPT_STATE,),
+    abstract_params = abstract_tree(model.params, "parameter")
+    graph = trace_graph(lambda p: (optimizer.init(p),), (abstract_params,), (Role.PARAM,), (Role.OPT_STATE,),
                         layers_of=frozenset())
-    opt_state = jax.eval_shape(optimizer.init, abstract(model.params))
+    opt_state = jax.eval_shape(optimizer.init, abstract_params)
     return by_rows(graph, _stacked(model, params, opt_state))
-
-
-def without_origins(graph: Graph) -> Graph:
-    """The graph with every operator in the update phase, belonging to no forward operator."""
-    return replace(graph, ops=tuple(replace(op, phase=Phase.UPDATE, origin=-1) for op in graph.ops))
 
 
 def _optimizer(model: Model) -> Any:
@@ -65,7 +60,7 @@ def _optimizer(model: Model) -> Any:
 def _stacked(model: Model, params: Sequence[Input], opt_state: Any) -> dict[tuple[Role, str], int]:
     """(role, path) -> rows, for parameters split into rows and the optimizer's leaves that mirror them."""
     counts = {p.path: p.row + 1 for p in params if p.row is not None}  # rows ascend, so the last one counts
-    shapes = {path: tuple(leaf.shape) for path, leaf in leaves_with_paths(abstract(model.params)) if path in counts}
+    shapes = {path: tuple(leaf.shape) for path, leaf in leaves_with_paths(model.params) if path in counts}
     stacked = {(role, path): count for path, count in counts.items() for role in (Role.PARAM, Role.GRAD)}
     for path, leaf in leaves_with_paths(opt_state):
         for param, shape in shapes.items():

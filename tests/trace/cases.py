@@ -82,7 +82,7 @@ def scanned_transformer() -> Case:
         logits = x @ params["embedding"].T
         picked = jnp.take_along_axis(jax.nn.log_softmax(logits), batch["y"][..., None], -1)
         return -picked.mean() + 0.1 * norms.sum()
-    return Case(loss, {"embedding": normal(9, 11, 8), "layers": block_params(3)},
+    return Case(loss, {"embedding": normal(9, 11, 8), "layers": block_params(2)},
                 {"x": tokens(0, 2, 6), "y": tokens(1, 2, 6)})
 
 
@@ -140,7 +140,7 @@ def rematerialised_scan() -> Case:
     def loss(params: Any, batch: Any) -> Any:
         x, _ = lax.scan(jax.checkpoint(lambda x, p: (block(p, x), None)), batch, params)
         return jnp.mean(x ** 2)
-    return Case(loss, block_params(3), normal(3, 2, 4, 8))
+    return Case(loss, block_params(2), normal(3, 2, 4, 8))
 
 
 @case
