@@ -1,0 +1,182 @@
+"""A planned run beside the single-device run, tensor by tensor.
+
+Three runs see the same random batches: the plan on its devices, plain JAX on one device, and plain JAX with parameters off by
+a rounding error (how much of a difference means nothing). Gradients of the first step are read from a run of the same plan
+whose optimizer only writes them down. In: plan, model, devices. Out: `CheckReport`; numbers never raise.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import numpy as np
+
+from planner.check.inputs import random_batch, with_numbers
+from planner.check.reference import StepResult, reference_run
+from planner.check.report import CheckReport, TensorCheck
+from planner.core.plan import PlanRecord
+from planner.emit.match import matching_devices, matching_program
+from planner.model import Model, leaves_with_paths
+from planner.runtime import compile_plan
+from planner.trace import trace_program
+
+TOLERANCE = MappingProxyType({"float64": 1e-9, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1})
+"""Relative, by the least precise floating dtype in the model: about a thousand roundings of float32, a dozen of bfloat16,
+which is what sums over a few thousand terms and five steps collect."""
+
+TF32_TOLERANCE = 2e-2
+"""float32 on a GPU: its matrix products round to ten bits (TF32) unless asked otherwise."""
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """An optimizer that changes nothing and keeps the gradient as its state."""
+
+    @staticmethod
+    def init(params: Any) -> Any:
+        """Zeros like the parameters."""
+        return jax.tree_util.tree_map(jax.numpy.zeros_like, params)
+
+    @staticmethod
+    def update(grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
+        """No change; the gradient."""
+        del state, params
+        return jax.tree_util.tree_map(jax.numpy.zeros_like, grads), grads
+
+
+def check_plan(record: PlanRecord, model: Model, devices: Sequence[jax.Device], *, steps: int = 5, seed: int = 0,
+               tolerance: float | None = None, batches: Callable[[int], Any] | None = None) -> CheckReport:
+    """Compare a plan's run with one device.
+
+    Args:
+      record: the plan.
+      model: its model; abstract parameters are filled with random numbers.
+      devices: as many as the plan is for; the first one also makes the single-device run.
+      steps: how many steps, each with a fresh batch.
+      seed: of all random numbers.
+      tolerance: relative error allowed; by default that of the least precise dtype in the model.
+      batches: step -> batch, instead of random numbers.
+
+    Raises:
+      PlanMismatchError: plan, model and devices do not belong together (wrong numbers are reported, not raised).
+    """
+    devices = matching_devices(record, devices)
+    allowed = _tolerance(record, model, devices) if tolerance is None else tolerance
+    model = with_numbers(model, seed)
+    data = [batches(n) if batches is not None else random_batch(model, seed + 1 + n) for n in range(steps)]
+    right = reference_run(model, data, record.microbatches, devices[0])
+    noisy = reference_run(_perturbed(model, seed), data, record.microbatches, devices[0])
+    found, losses = _planned(record, model, devices, data)
+    judge = _Judge(allowed)
+    for n, (a, b, c) in enumerate(zip(found, right, noisy, strict=True)):
+        judge.trees("loss", f"step {n}", a.loss, b.loss, c.loss, None)
+        judge.trees("output", f"step {n}", a.outputs, _outputs(b.outputs, a.outputs), _outputs(c.outputs, a.outputs), None)
+    first, last = model, found[-1]
+    for what, name in (("parameter", "params"), ("state", "state"), ("optimizer", "opt_state")):
+        start = getattr(first, name, None) if name != "opt_state" else None
+        judge.trees(what, "", getattr(last, name), getattr(right[-1], name), getattr(noisy[-1], name), start)
+    if record.kind == "train":
+        judge.trees("gradient", "", _gradients(record, model, devices, data[0]), right[0].grads, noisy[0].grads, None)
+    return CheckReport(tuple(judge.entries), steps, tuple((a, float(b.loss)) for a, b in zip(losses, right, strict=False)))
+
+
+def _planned(record: PlanRecord, model: Model, devices: Sequence[Any], data: Sequence[Any]
+             ) -> tuple[list[StepResult], list[float]]:
+    step, state = compile_plan(record, model, devices)
+    results, losses = [], []
+    for n, batch in enumerate(data):
+        out = step(state, batch)
+        metrics: Any = None
+        if record.kind == "inference" and model.state is None:
+            metrics = out
+        elif record.kind == "inference":
+            metrics, state = out
+        else:
+            state, metrics = out
+        trained = record.kind == "train"
+        losses += [float(metrics["loss"])] if trained else []
+        whole = n == len(data) - 1
+        results.append(StepResult(metrics["loss"] if trained else None, None, state.params if whole else None,
+                                  state.opt_state if whole else None, state.state if whole else None,
+                                  None if trained else metrics))
+    return results, losses
+
+
+def _gradients(record: PlanRecord, model: Model, devices: Sequence[Any], batch: Any) -> Any:
+    matching_program(record, model)
+    recorded = replace(model, optimizer=Recorder())
+    own = replace(record, fingerprint=trace_program(recorded, record.microbatches).fingerprint)
+    step, state = compile_plan(own, recorded, devices)
+    return step(state, batch)[0].opt_state
+
+
+def _outputs(parts: Any, like: Any) -> Any:
+    """Reference outputs per microbatch, put together to the shapes of the planned run's."""
+    if not isinstance(parts, list):
+        return parts
+
+    def join(whole: Any, *xs: Any) -> Any:
+        if xs[0].ndim and whole.shape == (sum(x.shape[0] for x in xs), *xs[0].shape[1:]):
+            return np.concatenate([np.asarray(x) for x in xs])
+        stacked = np.stack([np.asarray(x) for x in xs])
+        return stacked.mean(0) if np.issubdtype(stacked.dtype, np.inexact) else stacked.sum(0)
+
+    return parts[0] if len(parts) == 1 else jax.tree_util.tree_map(join, like, *parts)
+
+
+def _perturbed(model: Model, seed: int) -> Model:
+    """The model with parameters off by one rounding, up or down (a user-written step: its floating state)."""
+    rng = np.random.default_rng(seed)
+
+    def shift(x: Any) -> Any:
+        if not jax.dtypes.issubdtype(x.dtype, np.floating):
+            return x
+        return (np.asarray(x) * (1 + rng.choice([-1.0, 1.0], np.shape(x)) * float(jax.numpy.finfo(x.dtype).eps))).astype(x.dtype)
+
+    name = "state" if model.is_step else "params"
+    return replace(model, **{name: jax.tree_util.tree_map(shift, getattr(model, name))})
+
+
+def _tolerance(record: PlanRecord, model: Model, devices: Sequence[Any]) -> float:
+    dtypes = {v.dtype for v in trace_program(model, record.microbatches).micro.values}
+    largest = max((TOLERANCE[d] for d in dtypes if d in TOLERANCE), default=TOLERANCE["float32"])
+    return max(largest, TF32_TOLERANCE) if devices[0].platform == "gpu" and "float32" in dtypes else largest
+
+
+class _Judge:
+    """Collects one entry per leaf."""
+
+    def __init__(self, tolerance: float) -> None:
+        self.entries: list[TensorCheck] = []
+        self._tolerance = tolerance
+
+    def trees(self, what: str, prefix: str, found: Any, right: Any, noisy: Any, start: Any) -> None:
+        """Compare leaf by leaf; `start`: compare the change since then."""
+        if right is None or found is None:
+            return
+        starts = [x for _, x in leaves_with_paths(start)] if start is not None else None
+        rows = zip(leaves_with_paths(right), leaves_with_paths(found), leaves_with_paths(noisy), strict=True)
+        for n, ((path, b), (_, a), (_, c)) in enumerate(rows):
+            base = None if starts is None else starts[n]
+            name = "/".join(x for x in (prefix, path) if x) or "value"
+            self.entries.append(TensorCheck(what, name, _error(a, b, base), self._tolerance, _error(c, b, base)))
+
+
+def _error(found: Any, right: Any, start: Any) -> float:
+    """Largest difference over the largest magnitude (or change since `start`) on the right."""
+    a, b = _numbers(found), _numbers(right)
+    if a.shape != b.shape or (np.isnan(a) != np.isnan(b)).any():
+        return float("inf")
+    with np.errstate(invalid="ignore"):
+        difference = float(np.nan_to_num(np.abs(a - b)).max(initial=0.0))
+    moved = np.abs(b if start is None else b - _numbers(start))
+    scale = float(np.nan_to_num(moved).max(initial=0.0))
+    return difference / scale if scale > 0 else difference
+
+
+def _numbers(x: Any) -> Any:
+    if isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+        x = jax.random.key_data(x)
+    return np.asarray(x).astype(np.float64)
