@@ -1,8 +1,11 @@
-"""Every name of JAX outside its documented API that we use, each with the versions it was seen in and why there is no other way."""
+"""Every name of JAX outside its documented API that we use.
+
+Each with the version it was seen in, and why there is no other way.
+"""
 
 from typing import Any
 
-from jax._src.ad_util import add_any_p  # 0.10.2: the sum of two cotangents; JAX's own transposition emits it, no public name
+from jax._src.ad_util import add_any_p  # 0.10.2: the sum of two cotangents, which JAX emits; no public name
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var  # 0.10.2: types of what `jax.make_jaxpr` returns
 from jax.extend.core import Literal as JaxprLiteral  # 0.10.2: as above
 

@@ -57,8 +57,8 @@ class Stamp:
     """What is written on emitted operators.
 
     Attributes:
-      source: overrides the equation's own source unless None: inside JAX's own functions (`jnp.var`), whose cached traces
-        remember another caller.
+      source: overrides the equation's own source unless None: inside JAX's own functions (`jnp.var`), whose cached
+        traces remember another caller.
       fallback: the source where the equation has none.
       phase, origin: see `Op`.
     """

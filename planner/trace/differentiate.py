@@ -115,8 +115,9 @@ class _Walk:
             is_forward = index in rule.forward
             for v in inner.results:
                 env[v] = own[v] if v in own else self.builder.value(_aval(rule.graph, v))
+            phase = Phase.FORWARD if is_forward else Phase.BACKWARD
             made = replace(inner, operands=_mapped(inner.operands, env), results=tuple(env[v] for v in inner.results),
-                           source=inner.source or op.source, phase=Phase.FORWARD if is_forward else Phase.BACKWARD, origin=n)
+                           source=inner.source or op.source, phase=phase, origin=n)
             (ahead if is_forward else self.backward).append(made)
         for local, value in zip(rule.results, op.results, strict=True):
             if isinstance(local, Literal) or env[local] != value:
@@ -151,7 +152,8 @@ class _Walk:
                 {"shape": aval.shape, "broadcast_dimensions": tuple(range(len(source.shape))), "sharding": None}))
         else:
             payload = Bound(jax.lax.copy_p, MappingProxyType({}))
-        return [Op(payload.primitive.name, (source,), (value,), payload.params, (), where, Phase.FORWARD, origin, payload)]
+        name = payload.primitive.name
+        return [Op(name, (source,), (value,), payload.params, (), where, Phase.FORWARD, origin, payload)]
 
     def _unchanged(self, n: int, op: Op) -> list[Op]:
         """A forward operator without gradient; its body takes its place if it was kept only for differentiation."""

@@ -1,12 +1,12 @@
 """A JAX function as a `Graph`.
 
-Flows in: a function and pytrees of arrays or `jax.ShapeDtypeStruct`s. Flows out: a `Graph` whose inputs and outputs carry
-role and path. Nothing is allocated: a parameter may be of any size. What becomes of loops and nested calls is told in
-`builder.py` and `unroll.py`.
+Flows in: a function and pytrees of arrays or `jax.ShapeDtypeStruct`s. Flows out: a `Graph` whose inputs and outputs
+carry role and path. Nothing is allocated: a parameter may be of any size. What becomes of loops and nested calls is told
+in `builder.py` and `unroll.py`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -18,14 +18,6 @@ from planner.model import leaves_with_paths
 from planner.trace.builder import Builder, Inlining
 from planner.trace.sources import first_user_frame
 from planner.trace.unroll import LayerScans
-
-
-@dataclass(frozen=True)
-class TracedFunction:
-    """A function's graph, and the pytree structure of its result."""
-
-    graph: Graph
-    out_tree: Any
 
 
 def trace_graph(fn: Callable[..., Any], args: Sequence[Any], roles: Sequence[Role], out_roles: Sequence[Role] = (), *,
@@ -46,25 +38,19 @@ def trace_graph(fn: Callable[..., Any], args: Sequence[Any], roles: Sequence[Rol
     Raises:
       TraceError: if the function cannot be traced; says where.
     """
-    return trace_function(fn, args, roles, out_roles, keep_calls=keep_calls, layers_of=layers_of).graph
-
-
-def trace_function(fn: Callable[..., Any], args: Sequence[Any], roles: Sequence[Role], out_roles: Sequence[Role] = (), *,
-                   keep_calls: bool = False, layers_of: frozenset[Role] = frozenset({Role.PARAM})) -> TracedFunction:
-    """`trace_graph`, with the pytree structure of the result."""
     flat = [(role, path, leaf) for role, arg in zip(roles, args, strict=True) for path, leaf in leaves_with_paths(arg)]
     structs = [abstract_leaf(leaf, f"{role} input {path!r}") for role, path, leaf in flat]
     tree = jax.tree_util.tree_structure(tuple(args))
-    found: list[Any] = []
+    found: list[list[tuple[Role, str]]] = []
 
     def flat_fn(*leaves: Any) -> list[Any]:
         out = fn(*jax.tree_util.tree_unflatten(tree, leaves))
         labelled = leaves_with_paths(out)
         for path, leaf in labelled:
             if not _is_array(leaf):
-                raise TraceError(f"{name_of(fn)} returns a {type(leaf).__name__} at {path or 'its result'!r}, not an array",
+                raise TraceError(f"{name_of(fn)} returns a {type(leaf).__name__} at {path or 'result'!r}, not an array",
                                  "return arrays and scalars only; leave the rest out of the result")
-        found.append((jax.tree_util.tree_structure(out), _output_labels(out, out_roles, fn)))
+        found.append(_output_labels(out, out_roles, fn))
         return [leaf for _, leaf in labelled]
 
     closed = _make_jaxpr(fn, flat_fn, structs)
@@ -73,9 +59,8 @@ def trace_function(fn: Callable[..., Any], args: Sequence[Any], roles: Sequence[
     inputs = [Input(builder.value(s), role, path) for (role, path, _), s in zip(flat, structs, strict=True)]
     scans.layered.update(i.value for i in inputs if i.role in layers_of)
     results = builder.inline(closed.jaxpr, closed.consts, [i.value for i in inputs])
-    out_tree, labels = found[-1]
-    outputs = [Output(o, role, path) for o, (role, path) in zip(results, labels, strict=True)]
-    return TracedFunction(without_dead_ops(builder.graph(inputs, outputs)), out_tree)
+    outputs = [Output(o, role, path) for o, (role, path) in zip(results, found[-1], strict=True)]
+    return without_dead_ops(builder.graph(inputs, outputs))
 
 
 def without_dead_ops(graph: Graph) -> Graph:
@@ -100,7 +85,8 @@ def abstract_leaf(leaf: Any, where: str) -> jax.ShapeDtypeStruct:
     if isinstance(leaf, bool | int | float | complex):
         return jax.ShapeDtypeStruct((), jax.dtypes.result_type(leaf))
     raise TraceError(f"{where} is a {type(leaf).__name__}, not an array",
-                     "keep what is not an array out of the pytree: close over it (for Equinox: eqx.partition(module, eqx.is_array))")
+                     "keep what is not an array out of the pytree: close over it "
+                     "(for Equinox: eqx.partition(module, eqx.is_array))")
 
 
 def abstract_tree(tree: Any, what: str) -> Any:

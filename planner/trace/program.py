@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from planner.core.graph import Graph, Input, Program, Role
+from planner.core.graph import Graph, Program, Role
 from planner.errors import BatchError, ModelError, TraceError
 from planner.model import Model, leaves_with_paths
 from planner.trace.differentiate import differentiate
@@ -176,12 +176,12 @@ def _check_state(model: Model, parts: tuple[Any, ...]) -> None:
     wanted, given = leaves_with_paths(abstract_tree(model.state, "state")), leaves_with_paths(parts[place])
     if [p for p, _ in wanted] != [p for p, _ in given]:
         differing = sorted({p for p, _ in wanted} ^ {p for p, _ in given})
-        raise TraceError(f"the new state of {name_of(model.fn)} has other leaves than the state: {', '.join(differing)}",
-                         "return the state with the same structure it came in with")
+        raise TraceError(f"the new state of {name_of(model.fn)} has other leaves than the state: "
+                         f"{', '.join(differing)}", "return the state with the same structure it came in with")
     for (path, old), (_, new) in zip(wanted, given, strict=True):
         if tuple(old.shape) != jax.numpy.shape(new) or old.dtype != jax.numpy.result_type(new):
-            raise TraceError(f"state {path!r} of {name_of(model.fn)} goes in as {old.dtype}{list(old.shape)} and comes out "
-                             f"as {jax.numpy.result_type(new)}{list(jax.numpy.shape(new))}",
+            raise TraceError(f"state {path!r} of {name_of(model.fn)} goes in as {old.dtype}{list(old.shape)} "
+                             f"and comes out as {jax.numpy.result_type(new)}{list(jax.numpy.shape(new))}",
                              "keep shape and dtype of the state from step to step")
 
 

@@ -20,7 +20,8 @@ def split_rows(graph: Graph, role: Role = Role.PARAM) -> Graph:
     readers = graph.consumers()
     returned = {o.operand for o in graph.outputs if isinstance(o.operand, int)}
     for given in graph.inputs:
-        uses = None if given.role is not role or given.value in returned else _row_uses(graph, given.value, readers, returned)
+        may_split = given.role is role and given.value not in returned
+        uses = _row_uses(graph, given.value, readers, returned) if may_split else None
         if uses is None:
             inputs.append(given)
             continue

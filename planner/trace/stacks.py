@@ -1,8 +1,8 @@
 """An update over stacked leaves as an update over rows, computing exactly the same.
 
 The optimizer sees the user's own pytree, so masks, labels and norms mean what the user meant; afterwards the graph is
-rewritten so that each row of a stacked leaf is a tensor of its own. Elementwise operators are done row by row, reductions
-row by row and then combined; any other operator (Adafactor's factored moments) gets the rows stacked again.
+rewritten so that each row of a stacked leaf is a tensor of its own. Elementwise operators are done row by row,
+reductions row by row and then combined; any other operator (Adafactor's factored moments) gets the rows stacked again.
 
 Flows in: the whole-leaf graph and which inputs and outputs are stacked. Flows out: the graph over rows.
 """
@@ -22,7 +22,7 @@ ELEMENTWISE = frozenset("""
     add sub mul div pow integer_pow sqrt rsqrt square exp exp2 expm1 log log1p max min neg sign abs select_n clamp
     convert_element_type lt le gt ge eq ne and or not xor is_finite stop_gradient copy tanh logistic round floor ceil
     erf sin cos cbrt rem reduce_precision nextafter add_any
-    """.split())
+    """.split())  # noqa: SIM905 (forty quoted names read worse)
 """Operators whose every operand has the rank of the result (or none), and whose parameters do not mention the shape."""
 
 _COMBINE = {"reduce_sum": "add", "reduce_max": "max", "reduce_min": "min", "reduce_and": "and", "reduce_or": "or"}
@@ -79,7 +79,8 @@ class _ByRows:
         self.builder.stamp = replace(self.builder.stamp, fallback=op.source)
         for v in op.results:
             self._makers[v] = op
-        count = next((len(self.env[v].parts) for v in op.inputs if isinstance(self.env[v], Rows)), None)
+        read = [self.env[v] for v in op.inputs]
+        count = next((len(r.parts) for r in read if isinstance(r, Rows)), None)
         shapes = [self.graph.values[v].shape for v in op.results]
         if count is not None and op.primitive in ELEMENTWISE and shapes[0][:1] == (count,):
             parts = tuple(self._emit(op, [self._matching(o, op, n) for o in op.operands], [shapes[0][1:]])[0]

@@ -76,8 +76,10 @@ class LayerScans:
         return builder.call(("row", index), lambda x: jax.lax.index_in_dim(x, index, keepdims=False), operand)[0]
 
     def _stack(self, builder: Builder, rows: Sequence[Operand]) -> Operand:
-        widened = [builder.call("widen", lambda x: jax.lax.broadcast_in_dim(x, (1, *x.shape), range(1, x.ndim + 1)), r)[0]
-                   for r in rows]
+        def widen(x: Any) -> Any:
+            return jax.lax.broadcast_in_dim(x, (1, *x.shape), range(1, x.ndim + 1))
+
+        widened = [builder.call("widen", widen, r)[0] for r in rows]
         stack = builder.call("stack", lambda *xs: jax.lax.concatenate(xs, 0), *widened)[0]
         if isinstance(stack, int):
             self._rows[stack] = tuple(rows)

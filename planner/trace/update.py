@@ -42,7 +42,7 @@ def update_graph(model: Model, params: Sequence[Input]) -> Graph:
 
 
 def optimizer_init_graph(model: Model, params: Sequence[Input]) -> Graph:
-    """The first optimizer state: inputs PARAM (as `params`), outputs OPT_STATE in the order of `update_graph`'s inputs."""
+    """The first optimizer state: inputs PARAM (as `params`), outputs OPT_STATE as `update_graph`'s inputs."""
     optimizer = _optimizer(model)
     abstract_params = abstract_tree(model.params, "parameter")
     graph = trace_graph(lambda p: (optimizer.init(p),), (abstract_params,), (Role.PARAM,), (Role.OPT_STATE,),

@@ -1,4 +1,4 @@
-"""The reverse rule of one operator, as a small graph that replaces it: made once per kind of operator, emitted many times.
+"""The reverse rule of one operator, as a small graph that replaces it: made once per kind, emitted many times.
 
 JAX differentiates the single operator (`jax.vjp`) on abstract values; the result is split by what depends on what. What
 the operator's own results need is forward; everything else is backward, so that what is stored between the two is the
@@ -18,6 +18,7 @@ import numpy as np
 from planner.core.graph import Graph, Input, Literal, Op, Operand, Output, Role
 from planner.errors import TraceError
 from planner.trace.builder import Builder
+from planner.trace.dtypes import is_inexact
 from planner.trace.jaxpr import without_dead_ops
 
 HEAVY = frozenset({"dot_general", "ragged_dot_general", "conv_general_dilated", "scan", "while", "cond", "sort", "fft",
@@ -30,8 +31,8 @@ class Reverse:
     """What replaces an operator once it is differentiated.
 
     Attributes:
-      graph: inputs are the operator's value operands, then the cotangents given; outputs its results, then the cotangents
-        wanted, None where a cotangent is known to be zero.
+      graph: inputs are the operator's value operands, then the cotangents given; outputs its results, then the
+        cotangents wanted, None where a cotangent is known to be zero.
       forward: which of `graph.ops` are forward (by index).
       results: operands of `graph` for the operator's results.
       cotangents: operands of `graph`, one per wanted cotangent; None for zero.
@@ -65,7 +66,8 @@ class ReverseRules:
           TraceError: if JAX cannot differentiate it.
         """
         literals = tuple((n, o.value.tobytes()) for n, o in enumerate(op.operands) if isinstance(o, Literal))
-        key = (op.primitive, self._params_key(op), tuple((a.shape, str(a.dtype)) for a in avals), literals, wanted, given)
+        types = tuple((a.shape, str(a.dtype)) for a in avals)
+        key = (op.primitive, self._params_key(op), types, literals, wanted, given)
         if key not in self._rules:
             self._rules[key] = _make_rule(op, avals, result_avals, wanted, given)
         return self._rules[key]
@@ -119,7 +121,7 @@ def _make_rule(op: Op, avals: Sequence[Any], result_avals: Sequence[Any], wanted
 
 
 def _zero(aval: Any) -> Any:
-    if jax.dtypes.issubdtype(aval.dtype, np.inexact):
+    if is_inexact(str(aval.dtype)):
         return jax.numpy.zeros(aval.shape, aval.dtype)
     return np.zeros(aval.shape, jax.dtypes.float0)
 

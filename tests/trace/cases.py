@@ -1,4 +1,4 @@
-"""Small losses that between them use every construct the tracer must differentiate: name -> (fn, params, state, batch)."""
+"""Small losses that between them use every construct the tracer must differentiate: name -> case."""
 
 from collections.abc import Callable
 from functools import partial
@@ -58,8 +58,8 @@ def block(p: Any, x: Any) -> Any:
 
 
 def block_params(layers: int, width: int = 8, heads: int = 2) -> Any:
-    shapes = {"q": (width, heads, width // heads), "k": (width, heads, width // heads), "v": (width, heads, width // heads),
-              "o": (heads, width // heads, width), "w1": (width, 2 * width), "b1": (2 * width,), "w2": (2 * width, width)}
+    shapes = {**dict.fromkeys("qkv", (width, heads, width // heads)), "o": (heads, width // heads, width),
+              "w1": (width, 2 * width), "b1": (2 * width,), "w2": (2 * width, width)}
     return {n: normal(i, layers, *s) for i, (n, s) in enumerate(shapes.items())}
 
 
@@ -146,7 +146,8 @@ def rematerialised_scan() -> Case:
 @case
 def batch_statistics() -> Case:
     def loss(params: Any, state: Any, batch: Any) -> Any:
-        x = lax.conv_general_dilated(batch["x"], params["kernel"], (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        x = lax.conv_general_dilated(batch["x"], params["kernel"], (2, 2), "SAME",
+                                     dimension_numbers=("NHWC", "HWIO", "NHWC"))
         mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
         new = jax.tree.map(lambda old, now: 0.9 * old + 0.1 * lax.stop_gradient(now), state, {"mean": mean, "var": var})
         x = jax.nn.relu((x - mean) * lax.rsqrt(var + 1e-5) * params["scale"])
@@ -162,11 +163,13 @@ def expert_dispatch() -> Case:
         gates, chosen = lax.top_k(jax.nn.softmax(batch @ params["router"]), 2)
         one_hot = jax.nn.one_hot(chosen, 4, dtype=batch.dtype)
         place = jnp.cumsum(one_hot.reshape(-1, 4), 0).reshape(one_hot.shape) * one_hot
-        dispatch = jnp.einsum("tke,tkec->tec", one_hot, jax.nn.one_hot(place.astype(jnp.int32) - 1, 3, dtype=batch.dtype))
+        slot = jax.nn.one_hot(place.astype(jnp.int32) - 1, 3, dtype=batch.dtype)
+        dispatch = jnp.einsum("tke,tkec->tec", one_hot, slot)
         combine = jnp.einsum("tk,tke->te", gates, one_hot)[..., None] * dispatch
         hidden = jax.nn.relu(jnp.einsum("tec,td,edf->ecf", dispatch, batch, params["up"]))
         return jnp.mean(jnp.einsum("tec,ecf,efd->td", combine, hidden, params["down"]) ** 2)
-    return Case(loss, {"router": normal(0, 3, 4), "up": normal(1, 4, 3, 5), "down": normal(2, 4, 5, 3)}, normal(3, 8, 3))
+    params = {"router": normal(0, 3, 4), "up": normal(1, 4, 3, 5), "down": normal(2, 4, 5, 3)}
+    return Case(loss, params, normal(3, 8, 3))
 
 
 @case

@@ -17,7 +17,7 @@ from planner.interpret import run_graph
 from planner.model import Model, train_step
 from planner.trace import join_leaves, optimizer_init_graph, program_trees, split_leaves, split_params, trace_program
 from tests.trace.cases import CASES, block, block_params, normal, squared
-from tests.trace.test_differentiate import model_of
+from tests.trace.test_differentiate import model_of, program_of
 
 OPTIMIZERS = {
     "adamw": optax.adamw(1e-2, weight_decay=0.1),
@@ -28,13 +28,15 @@ OPTIMIZERS = {
     # The mask looks at ranks: a stacked bias has rank 2 in the user's pytree, whatever becomes of its rows.
     "masked decay": optax.adamw(1e-2, weight_decay=0.1, mask=lambda p: jax.tree.map(lambda x: x.ndim > 1, p)),
     "low precision moments": optax.adam(1e-2, mu_dtype=jnp.bfloat16),
-    "frozen part": optax.multi_transform({"a": optax.adam(1e-2), "b": optax.set_to_zero()}, {"embedding": "a", "layers": "b"}),
+    "frozen part": optax.multi_transform({"a": optax.adam(1e-2), "b": optax.set_to_zero()},
+                                         {"embedding": "a", "layers": "b"}),
 }
 
 
 def stacked_model(optimizer: Any) -> Model:
     def loss(params: Any, batch: Any) -> Any:
-        x, _ = lax.scan(lambda x, p: (jnp.tanh(x @ p["w"] + p["b"]), None), params["embedding"][batch], params["layers"])
+        x = params["embedding"][batch]
+        x, _ = lax.scan(lambda x, p: (jnp.tanh(x @ p["w"] + p["b"]), None), x, params["layers"])
         return jnp.mean(x ** 2)
     params = {"embedding": normal(0, 7, 4), "layers": {"w": normal(1, 3, 4, 4), "b": normal(2, 3, 4)}}
     return Model(loss, params, jnp.arange(6), optimizer=optimizer)
@@ -97,14 +99,16 @@ def test_first_optimizer_state_equals_optax(name: str) -> None:
     graph.check()
     got = run_graph(graph, split_params(program, model.params))
     want = split_leaves(OPTIMIZERS[name].init(model.params), tuple(program.update.inputs_of(Role.OPT_STATE)))
-    assert [(o.path, o.row) for o in graph.outputs] == [(i.path, i.row) for i in program.update.inputs_of(Role.OPT_STATE)]
+    places = [(i.path, i.row) for i in program.update.inputs_of(Role.OPT_STATE)]
+    assert [(o.path, o.row) for o in graph.outputs] == places
     for a, b in zip(got, want, strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a, b)
 
 
 def test_microbatches_divide_the_batch() -> None:
-    model = Model(lambda p, b: jnp.mean(b["x"] @ p @ b["mask"]), jnp.ones((3, 3)), {"x": jnp.ones((4, 3)), "mask": jnp.ones((3, 3))},
+    batch = {"x": jnp.ones((4, 3)), "mask": jnp.ones((3, 3))}
+    model = Model(lambda p, b: jnp.mean(b["x"] @ p @ b["mask"]), jnp.ones((3, 3)), batch,
                   optimizer=optax.sgd(0.1), unbatched=("mask",))
     program = trace_program(model, 2)
     assert {i.path: program.micro.values[i.value].shape for i in program.micro.inputs_of(Role.BATCH)} == \
@@ -178,8 +182,9 @@ def test_fingerprint_is_the_same_in_another_process(pytestconfig: pytest.Config)
     code = ("import jax; jax.config.update('jax_platforms', 'cpu')\n"
             "from tests.trace.test_differentiate import program_of\n"
             "print(program_of('custom_rules').fingerprint, program_of('control_flow').fingerprint)")
-    run = subprocess.run([sys.executable, "-c", code], cwd=pytestconfig.rootpath, capture_output=True, text=True, check=True)
-    assert run.stdout.split() == [trace_program(model_of(CASES[n]())).fingerprint for n in ("custom_rules", "control_flow")]
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, cwd=pytestconfig.rootpath, capture_output=True, text=True, check=True)
+    assert run.stdout.split() == [program_of(n).fingerprint for n in ("custom_rules", "control_flow")]
 
 
 def branching(params: Any, batch: Any) -> Any:
@@ -196,7 +201,8 @@ BAD = {
     "string result": (lambda p, b: (p.sum(), "done"), "not an array", TraceError),
     "shape error": (lambda p, b: (p @ jnp.ones((4, 4))).sum(), "test_program.py", TraceError),
     "too many results": (lambda p, b: (p.sum(), 1.0, 2.0), "tuple of 3", TraceError),
-    "no derivative": (lambda p, b: lax.while_loop(lambda x: x.sum() < 9, lambda x: x * 2, p).sum(), "stop_gradient", TraceError),
+    "no derivative": (lambda p, b: lax.while_loop(lambda x: x.sum() < 9, lambda x: x * 2, p).sum(), "stop_gradient",
+                      TraceError),
 }
 
 
