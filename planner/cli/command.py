@@ -1,0 +1,83 @@
+"""What a subcommand is, and what it writes with."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console, RenderableType
+
+from planner.report.tables import plain
+
+OK, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes: success; a check failed; the input is at fault; Ctrl-C before there was a result (128 + SIGINT)."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand.
+
+    Attributes:
+      name: what the user types.
+      summary: one line for the list of commands.
+      examples: command lines shown under `--help`.
+      add: adds the arguments to its parser.
+      run: does it; returns the exit code. Heavy libraries are imported inside, so that `--help` is quick.
+    """
+
+    name: str
+    summary: str
+    examples: tuple[str, ...]
+    add: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace, "Output"], int]
+
+
+@dataclass(frozen=True)
+class Output:
+    """Results go to standard output, everything else to standard error."""
+
+    out: Console = field(default_factory=lambda: Console(highlight=False, emoji=False))
+    err: Console = field(default_factory=lambda: Console(stderr=True, highlight=False, emoji=False))
+
+    def show(self, *content: RenderableType) -> None:
+        """Print tables: coloured and as wide as the terminal, or plain text of 100 columns where there is none."""
+        for part in content:
+            if self.out.is_terminal:
+                self.out.print(part, markup=False)
+            else:
+                self.text(plain(part, 100))
+
+    def text(self, line: str) -> None:
+        """Print text as it is, at once."""
+        print(line, file=self.out.file, flush=True)
+
+    def json(self, value: Any) -> None:
+        """Print a value as JSON."""
+        self.text(json.dumps(value, indent=1, ensure_ascii=False))
+
+    def note(self, line: str) -> None:
+        """Say something on standard error."""
+        self.err.print(line, markup=False, style="dim", soft_wrap=True)
+
+    @contextmanager
+    def progress(self, what: str) -> Iterator[Callable[..., None]]:
+        """A line in the terminal that shows how long work goes on; silent where standard error is no terminal.
+
+        Yields a function that takes the news: a text, and perhaps the part that is done.
+        """
+        if not self.err.is_terminal:
+            yield lambda text, share=None: None
+            return
+        with self.err.status(what) as status:
+            def tell(text: str, share: float | None = None) -> None:
+                status.update(f"{what}: {text}" + ("" if share is None else f" ({100 * share:.0f} %)"))
+
+            yield tell
+
+
+def fail(error: BaseException) -> None:
+    """Report an error that is the user's to mend, on standard error, without a traceback."""
+    print(f"error: {error}", file=sys.stderr)

@@ -1,0 +1,41 @@
+"""`planner check`: run a plan beside plain JAX on one device and compare the numbers."""
+
+import argparse
+
+from planner.cli import options
+from planner.cli.command import FAILED, OK, Command, Output
+from planner.cli.commands.plan import found_plan
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Model, devices, and perhaps a plan."""
+    options.add_model(parser)
+    options.add_place(parser, may_plan_only=False)
+    options.add_pins(parser)
+    parser.add_argument("--plan", metavar="FILE", help="check this plan; default: plan now, with the pins above")
+    parser.add_argument("--budget", type=float, metavar="SECONDS", help="stop searching after about this long")
+    parser.add_argument("--steps", type=int, default=5, metavar="N", help="training steps compared (default 5)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the random inputs (default 0)")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def run(args: argparse.Namespace, out: Output) -> int:
+    """Check and print the report; 1 where the numbers differ."""
+    from planner.cli import running
+
+    devices = options.devices(args)
+    plan = running.saved_plan(args, devices) or found_plan(args, out)
+    model = options.model(args, len(devices))
+    with out.progress("checking"):
+        report = plan.check(model, devices, steps=args.steps, seed=args.seed)
+    if args.json:
+        out.json(running.report_data(report))
+    else:
+        out.text(str(report))
+    return OK if report.passed else FAILED
+
+
+COMMAND = Command("check", "run a plan beside plain JAX on one device and compare losses, gradients and parameters", (
+    "planner check my_model.py:build --devices 8",
+    "planner check gpt-125m --set layers=2 --devices 8 --stages 2 --microbatches 4",
+    "planner check my_model.py:build --devices 8 --plan gpt.plan.json"), add, run)

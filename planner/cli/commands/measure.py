@@ -1,0 +1,35 @@
+"""`planner measure`: time this machine and write its profile."""
+
+import argparse
+
+from planner.cli import options
+from planner.cli.command import OK, Command, Output
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The devices and the file."""
+    parser.add_argument("-o", "--output", metavar="FILE", help="write the profile here, for --cluster and --hardware")
+    parser.add_argument("--devices", type=int, metavar="N", help="that many virtual CPU devices (default: those found)")
+    parser.add_argument("--json", action="store_true", help="print the profile as JSON")
+
+
+def run(args: argparse.Namespace, out: Output) -> int:
+    """Measure, write, print."""
+    devices = options.devices(args)
+    from planner import measure, profiles
+    from planner.report import machine
+
+    with out.progress("measuring") as tell:
+        cluster = measure.measure(devices, progress=tell)
+    if args.output:
+        profiles.write_profile(cluster, args.output, "measured by `planner measure`")
+        out.note(f"profile written to {args.output}")
+    if args.json:
+        out.json(machine.as_data(cluster))
+    else:
+        out.show(machine.table(cluster))
+    return OK
+
+
+COMMAND = Command("measure", "time the devices of this machine and write a profile", (
+    "planner measure -o my-machine.json", "planner measure --devices 8"), add, run)

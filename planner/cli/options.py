@@ -1,0 +1,176 @@
+"""Options that several commands share: the model, where it runs, what is pinned."""
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from planner.core.hardware import Cluster
+from planner.core.pins import Pins
+from planner.errors import MeshError, PinError
+
+if TYPE_CHECKING:
+    import jax
+
+    from planner.model import Model
+
+MODEL_HELP = "a name of the zoo (see `planner models`), or path.py:function or package.module:function, where the " \
+             "function takes no arguments and returns a planner.Model"
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """The model and its size."""
+    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    group = parser.add_argument_group("model")
+    group.add_argument("--batch", type=int, metavar="N", help="batch size (zoo: default 8 a device)")
+    group.add_argument("--dtype", choices=("bfloat16", "float32"),
+                       help="what a zoo model computes in (default bfloat16)")
+    group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+                       help="change a size of a zoo model, e.g. --set layers=2 (may be repeated)")
+    group.add_argument("--scan-layers", action="store_true", help="zoo: equal layers in one jax.lax.scan")
+    group.add_argument("--inference", action="store_true", help="zoo: the forward function alone")
+
+
+def add_place(parser: argparse.ArgumentParser, *, may_plan_only: bool = True) -> None:
+    """Where it runs: a described cluster, or the devices of this machine."""
+    group = parser.add_argument_group("where")
+    if may_plan_only:
+        group.add_argument("--cluster", metavar="NAME|FILE", help="plan for a cluster that need not be there: a name "
+                           "(see `planner clusters`) or a profile file; default: the devices of this machine")
+        group.add_argument("--nodes", type=int, default=1, metavar="N", help="nodes of the cluster (default 1)")
+        group.add_argument("--devices-per-node", type=int, metavar="N", help="devices used of each node (default: all)")
+    group.add_argument("--devices", type=int, metavar="N", help="that many virtual CPU devices on this machine; "
+                       "default: the devices that JAX finds")
+    group.add_argument("--hardware", metavar="NAME|FILE", help="profile of the devices of this machine; default: "
+                       "measured at first use and kept")
+
+
+def add_pins(parser: argparse.ArgumentParser) -> None:
+    """What is fixed; the rest is planned around it."""
+    group = parser.add_argument_group("pins (what you fix; the rest is planned around it)")
+    group.add_argument("--stages", type=int, metavar="N", help="number of pipeline stages")
+    group.add_argument("--boundaries", metavar="I,J,...", help="first layer of each stage after the first: 4,8")
+    group.add_argument("--mesh", metavar="NAME=N,...", help="logical mesh of every stage: data=4,model=2")
+    group.add_argument("--microbatches", type=int, metavar="N", help="number of microbatches")
+    group.add_argument("--schedule", metavar="NAME", help="pipeline schedule: 1f1b, gpipe")
+    group.add_argument("--recompute", action=argparse.BooleanOptionalAction, help="recompute all layers, or none")
+    group.add_argument("--recipe", choices=("data", "fsdp", "tensor", "none"), help="keep to a standard recipe")
+    group.add_argument("--pin", action="append", default=[], metavar="PATH=SPEC",
+                       help="sharding of parameters, per dimension: 'params/**/wq=None,model', 'embed=data+model,None'")
+    group.add_argument("--pin-activation", action="append", default=[], metavar="NAME=SPEC",
+                       help="sharding of an activation named by jax.ad_checkpoint.checkpoint_name")
+
+
+def pins(args: argparse.Namespace) -> Pins:
+    """The pins on the command line. Raises `PinError` where one cannot be read."""
+    return Pins(
+        stages=args.stages, boundaries=_numbers(args.boundaries), mesh_axes=_mesh(args.mesh),
+        microbatches=args.microbatches, schedule=args.schedule, recompute=args.recompute, recipe=args.recipe,
+        params=tuple(_spec(text) for text in args.pin),
+        activations=tuple(_spec(text) for text in args.pin_activation))
+
+
+def place(args: argparse.Namespace) -> "Cluster | list[jax.Device]":
+    """The described cluster, or the devices of this machine. Call it before anything else touches JAX's devices."""
+    if getattr(args, "cluster", None):
+        if args.devices is not None:
+            raise MeshError("--cluster and --devices are both given",
+                            "keep --cluster to plan only, --devices to run here")
+        return profile(args.cluster, args.nodes, args.devices_per_node)
+    return devices(args)
+
+
+def devices(args: argparse.Namespace) -> "list[jax.Device]":
+    """The devices of this machine, or as many virtual CPU devices as asked for."""
+    import jax
+
+    if args.devices is not None:
+        if args.devices < 1:
+            raise MeshError(f"--devices {args.devices} leaves nothing to run on", "give at least one")
+        jax.config.update("jax_platforms", "cpu")
+        try:
+            jax.config.update("jax_num_cpu_devices", args.devices)
+        except RuntimeError as fault:  # JAX has started in this process already: take what is there
+            if len(jax.devices()) < args.devices:
+                raise MeshError(f"this process has {len(jax.devices())} devices already, not {args.devices}",
+                                "start `planner` in a process of its own") from fault
+        return jax.devices()[:args.devices]
+    return jax.devices()
+
+
+def hardware(args: argparse.Namespace, found: "Cluster | list[jax.Device]") -> Cluster | None:
+    """The profile given for the devices of this machine, of as many devices as there are."""
+    if args.hardware is None or isinstance(found, Cluster):
+        return None
+    return profile(args.hardware, 1, len(found))
+
+
+def profile(name: str, nodes: int, devices_per_node: int | None) -> Cluster:
+    """A cluster by profile name or file."""
+    from planner import profiles
+
+    return profiles.cluster(name, nodes=nodes, devices_per_node=devices_per_node)
+
+
+def model(args: argparse.Namespace, device_count: int) -> "Model":
+    """The model named on the command line."""
+    from planner.cli.models import load
+
+    return load(args.model, batch=args.batch, device_count=device_count, settings=_settings(args))
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if args.dtype:
+        found["dtype"] = args.dtype
+    if args.scan_layers:
+        found["scan_layers"] = True
+    if args.inference:
+        found["inference"] = True
+    for text in args.set:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise PinError(f"--set {text!r} has no value", "write KEY=VALUE, e.g. --set layers=2")
+        found[key.strip()] = _value(value.strip())
+    return found
+
+
+def _value(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _numbers(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as fault:
+        raise PinError(f"--boundaries {text!r} is not a list of numbers", "write 4,8") from fault
+
+
+def _mesh(text: str | None) -> tuple[tuple[str, int], ...] | None:
+    if text is None:
+        return None
+    axes = []
+    for part in text.split(","):
+        name, _, size = part.strip().partition("=")
+        if not name or not size.isdigit() or int(size) < 1:
+            raise PinError(f"--mesh {text!r}: {part!r} is not NAME=SIZE", "write data=4,model=2")
+        axes.append((name, int(size)))
+    return tuple(axes)
+
+
+def _spec(text: str) -> tuple[str, tuple[str | tuple[str, ...] | None, ...]]:
+    name, equals, spec = text.rpartition("=")
+    if not equals or not name:
+        raise PinError(f"pin {text!r} is not NAME=SPEC", "write 'params/**/wq=None,model'")
+    return name, tuple(_axes(part.strip()) for part in spec.split(",")) if spec.strip() else ()
+
+
+def _axes(text: str) -> str | tuple[str, ...] | None:
+    if text in ("", "None", "-"):
+        return None
+    return tuple(part.strip() for part in text.split("+")) if "+" in text else text

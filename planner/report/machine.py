@@ -1,0 +1,53 @@
+"""Hardware profiles as tables: one machine with the source of each number, or many in a list."""
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from rich.table import Table
+
+from planner.core.hardware import Cluster
+from planner.report import breakdown, units
+from planner.report.tables import Column, table_of
+
+
+def table(cluster: Cluster) -> Table:
+    """Every number of a profile, with where it is from."""
+    columns = [Column("", number=False), Column("value"), Column("source", number=False, wrap=True)]
+    d, sources = cluster.device, dict(cluster.sources)
+    rows = [("device", d.name, ""), ("devices", f"{cluster.nodes} × {cluster.devices_per_node}", "")]
+    rows += [(f"peak, {dtype}", units.rate(flops), _source(sources, "peak_flops_per_s", dtype))
+             for dtype, flops in d.peak_flops_per_s]
+    rows += [
+        ("matmul efficiency", units.share(d.matmul_efficiency), _source(sources, "matmul_efficiency")),
+        ("memory", units.size(d.memory_bytes), _source(sources, "memory_bytes")),
+        ("memory bandwidth", units.scaled(d.memory_bandwidth_bytes_per_s, "B/s"), _source(sources, "memory_bandwidth")),
+        ("an operator's fixed cost", units.seconds(d.launch_s), _source(sources, "launch_s")),
+    ]
+    for name, link in (("intra_node", cluster.intra_node), ("inter_node", cluster.inter_node)):
+        text = name.replace("_", "-").replace("-node", " node")
+        rows += [(f"link {text}", units.scaled(link.bandwidth_bytes_per_s, "B/s"),
+                  _source(sources, f"{name}.bandwidth")),
+                 (f"latency {text}", units.seconds(link.latency_s), _source(sources, f"{name}.latency"))]
+    return table_of(cluster.name, columns, rows)
+
+
+def listing(clusters: Iterable[Cluster]) -> Table:
+    """One row a profile (one node of each)."""
+    columns = [Column("name", number=False), Column("a node", number=False, wrap=True), Column("memory"),
+               Column("16-bit\npeak"), Column("link in\nnode"), Column("link of\nnode")]
+    rows = [(c.name, f"{c.devices_per_node} × {c.device.name}", units.size(c.device.memory_bytes),
+             f"{units.rate(breakdown.peak(c.device).flops_per_s)}",
+             units.scaled(c.intra_node.bandwidth_bytes_per_s, "B/s"),
+             units.scaled(c.inter_node.bandwidth_bytes_per_s, "B/s")) for c in clusters]
+    return table_of("clusters", columns, rows)
+
+
+def as_data(cluster: Cluster) -> dict[str, Any]:
+    """The profile as plain data."""
+    return asdict(cluster)
+
+
+def _source(sources: dict[str, str], *words: str) -> str:
+    """The source of the field whose path has these words."""
+    return next((text for field, text in sources.items() if all(w in field for w in words)), "")
