@@ -2,8 +2,8 @@
 
 They follow what XLA's SPMD partitioner was seen to do (a test compares the two): sum what is pending, slice where an
 axis is added (free), exchange where it changes dimension, gather where it is dropped, permute where only the order of
-devices differs. Where the two specs share no sharded dimension and something is dropped, the partitioner knows no
-better than to gather everything first ("involuntary full rematerialization"), and so do we.
+devices differs. Where the two specs share no sharded dimension, the partitioner slices late, and where axes of one
+dimension also part ways it knows no better than to gather everything ("involuntary full rematerialization").
 
 In: two specs, pending axes, mesh shape. Out: moves: (kind, axes, share of the tensor).
 Source: GSPMD (arXiv:2105.04663), and the compiled programs of jax 0.10.2.
@@ -68,10 +68,11 @@ class _Way:
             axes = self._disordered()
             self.now = [list(a) for a in self.dst]
             self._move(PERMUTE, axes)
-        elif self._forgets():
+        elif self._apart() and self._tangled():
             self._gather({axis for axes in self.now for axis in axes})
         else:
-            self._slice(busy=False)
+            if not (self._apart() and self._drops()):
+                self._slice(busy=False)
             self._exchange_and_gather()
             self._slice(busy=True)
             if axes := self._disordered():
@@ -84,11 +85,18 @@ class _Way:
         """Whether every dimension is cut at least as finely at the end: devices then swap shards in one message."""
         return all(self._count(dst) % self._count(now) == 0 for now, dst in zip(self.now, self.dst, strict=True))
 
-    def _forgets(self) -> bool:
-        """Whether no dimension stays sharded and something is dropped on the way: the partitioner gathers all of it."""
-        dropped = {a for axes in self.now for a in axes} - axes_of(self.dst)
-        return bool(dropped and axes_of(self.dst)) and not any(now and dst for now, dst in
-                                                               zip(self.now, self.dst, strict=True))
+    def _apart(self) -> bool:
+        """Whether no dimension is sharded both now and at the end."""
+        return not any(now and dst for now, dst in zip(self.now, self.dst, strict=True))
+
+    def _drops(self) -> bool:
+        return any(self._home(a) is None for axes in self.now for a in axes)
+
+    def _tangled(self) -> bool:
+        """Whether the axes of a dimension part ways, or those of two meet in a third: the partitioner gathers all."""
+        homes = [{self._home(a) for a in axes} for axes in self.now]
+        targets = [home for found in homes for home in found if home is not None]
+        return any(len(found) > 1 for found in homes) or len(targets) != len(set(targets))
 
     def _slice(self, *, busy: bool) -> None:
         """Every device keeps its part along the axes that are new. Free, and it makes all later moves smaller.
@@ -103,7 +111,7 @@ class _Way:
     def _exchange_and_gather(self) -> None:
         """Bring every axis to the dimension it belongs to, or drop it."""
         while any(self._leaving(d) for d in range(len(self.now))):
-            if not (self._exchange(into_any=False) or self._gather_minor() or self._bring_leaving_to_the_end()
+            if not (self._gather_minor() or self._exchange(into_any=False) or self._bring_leaving_to_the_end()
                     or self._exchange(into_any=True)):
                 raise AssertionError(f"no way from {self.now} to {self.dst}")
 
