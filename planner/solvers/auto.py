@@ -1,18 +1,23 @@
-"""The default: reduce exactly, eliminate what remains if its tables are small, give the rest to CP-SAT.
+"""The default: reduce exactly; eliminate if that is cheap; else bound and search by dual ascent, then CP-SAT on the
+rest.
 
-The parts are exact, so the answer is optimal unless CP-SAT runs out of time; bounds are those of the parts plus the
-cost that the reductions settled.
+What the ascent finds removes more (whatever is too dear to be in a better solution), so CP-SAT sees a small problem and
+a good start. Every step leaves a `Solution` of the original problem; the answer has the lowest cost and the highest
+bound.
 """
 
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
-from planner.core.problem import INFINITE_COST, Problem, Solution, Status
+from planner.core.problem import INFINITE_COST, Problem, Solution, Status, evaluate
 from planner.errors import ProblemError
 from planner.solvers.cpsat import cpsat
+from planner.solvers.dual_ascent import Ascent, ascend
 from planner.solvers.eliminate_tables import WidthExceeded
 from planner.solvers.elimination import eliminated
-from planner.solvers.reduce import Reduction, reduce_problem
+from planner.solvers.reduce import Reduction, reduce_further, reduce_problem
+from planner.solvers.reductions.too_dear import remove_too_dear
 from planner.solvers.table import SOLVERS, Progress, SolveOptions
 
 MAX_TABLE = 1_000_000
@@ -21,52 +26,135 @@ MAX_TABLE = 1_000_000
 REDUCTION_SHARE = 0.3
 """Part of the time limit that reductions may take."""
 
+ASCENT_SHARE = 0.5
+"""Part of the time limit by which the ascent ends; CP-SAT gets the rest."""
+
+PATIENCE = 60
+"""Sweeps of the ascent without progress before it gives way to CP-SAT [fitted on contest instance G]."""
+
+
+@dataclass
+class _Run:
+    """One solve: the problem, and the best that is known of it so far."""
+
+    problem: Problem
+    options: SolveOptions
+    began: float
+    choice: tuple[int, ...] | None = None
+    cost: int | None = None
+    bound: int = 0
+    did: list[str] = field(default_factory=list[str])
+
+    def learn_choice(self, choice: Sequence[int], bound: int = 0) -> int:
+        """Take note of a choice, with the bound known when it was found; its cost."""
+        verdict = evaluate(self.problem, tuple(choice))
+        if verdict.feasible and (self.cost is None or verdict.cost < self.cost):
+            self.choice, self.cost = tuple(choice), verdict.cost
+            if self.options.on_progress is not None:
+                bound = min(max(bound, self.bound), verdict.cost)
+                self.options.on_progress(Progress(verdict.cost, bound, time.perf_counter() - self.began))
+        return verdict.cost
+
+    def learn_bound(self, bound: int) -> None:
+        """A bound on all solutions that are cheaper than the best; so it counts up to that one's cost only."""
+        self.bound = max(self.bound, min(bound, INFINITE_COST if self.cost is None else self.cost))
+
+    @property
+    def is_closed(self) -> bool:
+        return self.bound >= (INFINITE_COST if self.cost is None else self.cost)
+
+    def left_s(self) -> float:
+        return max(0.01, self.options.timeout_s - (time.perf_counter() - self.began))
+
+    def answer(self) -> Solution:
+        if self.cost is None:
+            status = Status.INFEASIBLE if self.is_closed else Status.UNKNOWN
+        else:
+            status = Status.OPTIMAL if self.is_closed else Status.FEASIBLE
+        spent = time.perf_counter() - self.began
+        return Solution(self.choice, self.cost, self.bound, status, "auto: " + "; ".join(self.did), spent)
+
 
 @SOLVERS.register("auto")
 def auto(problem: Problem, options: SolveOptions) -> Solution:
-    """Solve by the cheapest exact means that does it."""
-    began = time.perf_counter()
-    reduction = reduce_problem(problem, deadline=began + REDUCTION_SHARE * options.timeout_s)
-    label = f"reduced {len(problem.nodes)} to {len(reduction.work.remaining())} nodes"
-    if reduction.impossible:
-        spent = time.perf_counter() - began
-        return Solution(None, None, INFINITE_COST, Status.INFEASIBLE, f"{label}: {reduction.impossible}", spent)
+    """Solve by the cheapest exact means that does it. Ctrl-C gives the best so far, if there is one."""
+    run = _Run(problem, options, time.perf_counter())
     try:
-        rest = eliminated(reduction.problem, MAX_TABLE)
+        _solve(run)
+    except KeyboardInterrupt:
+        if run.choice is None:
+            raise
+        run.did.append("interrupted")
+    return run.answer()
+
+
+def _solve(run: _Run) -> None:
+    if run.options.hint is not None and min(run.options.hint, default=0) >= 0:
+        run.learn_choice(run.options.hint)
+    reduction = reduce_problem(run.problem, deadline=run.began + REDUCTION_SHARE * run.options.timeout_s)
+    run.did.append(f"reduced {len(run.problem.nodes)} to {len(reduction.work.remaining())} nodes")
+    if _settled(run, reduction):
+        return
+    reduction = _ascend(run, reduction)
+    if not run.is_closed and not _settled(run, reduction):
+        _search(run, reduction)
+
+
+def _settled(run: _Run, reduction: Reduction) -> bool:
+    """Whether the reduced problem is impossible, or elimination solves it."""
+    if reduction.impossible:
+        run.did.append(reduction.impossible)
+        run.learn_bound(INFINITE_COST)
+        return True
+    try:
+        found = eliminated(reduction.problem, MAX_TABLE)
     except (WidthExceeded, ProblemError) as refusal:
-        rest = Solution(None, None, 0, Status.UNKNOWN, f"no elimination: {refusal.what}", 0.0)
-    if rest.status is Status.UNKNOWN:
-        searched = cpsat(reduction.problem, _options_for_rest(reduction, options, began))
-        bound = max(searched.bound, rest.bound)
-        closed = searched.cost is not None and searched.cost <= bound
-        rest = replace(searched, bound=bound, status=Status.OPTIMAL if closed else searched.status)
-    return _lifted(reduction, rest, label, began)
+        run.did.append(f"no elimination ({refusal.what})")
+        return False
+    run.did.append(found.solver)
+    if found.choice is not None:
+        run.learn_choice(reduction.expand(found.choice))
+    run.learn_bound(found.bound + reduction.constant)
+    return run.is_closed
 
 
-def _options_for_rest(reduction: Reduction, options: SolveOptions, began: float) -> SolveOptions:
-    report = options.on_progress
+def _ascend(run: _Run, reduction: Reduction) -> Reduction:
+    """Learn from dual ascent, and remove what it shows to be too dear."""
+    state = Ascent(reduction.problem)
+
+    def offer(choice: tuple[int, ...], bound: int) -> int:
+        return run.learn_choice(reduction.expand(choice), bound + reduction.constant) - reduction.constant
+
+    found = ascend(state, offer, deadline=run.began + ASCENT_SHARE * run.options.timeout_s, patience=PATIENCE)
+    run.did.append(f"dual ascent ({found.sweeps} sweeps)")
+    run.learn_bound(found.bound + reduction.constant)
+    if run.is_closed or run.cost is None:
+        return reduction
+    remove_too_dear(reduction.work, state, run.cost - reduction.constant)
+    tighter = reduce_further(reduction.work, deadline=run.began + ASCENT_SHARE * run.options.timeout_s)
+    run.did.append(f"reduced to {len(tighter.work.remaining())} nodes")
+    return tighter
+
+
+def _search(run: _Run, reduction: Reduction) -> None:
+    """CP-SAT on what remains, from the best so far."""
     offset = reduction.constant
+    report = run.options.on_progress
 
-    def shifted(p: Progress) -> None:
-        if report is not None:
-            report(Progress(p.cost + offset, p.bound + offset, time.perf_counter() - began))
+    def shifted(progress: Progress) -> None:
+        cost = progress.cost + offset
+        if report is not None and (run.cost is None or cost < run.cost):
+            report(Progress(cost, max(run.bound, progress.bound + offset), time.perf_counter() - run.began))
 
-    return SolveOptions(
-        timeout_s=max(0.01, options.timeout_s - (time.perf_counter() - began)),
-        threads=options.threads,
+    hint = run.choice if run.choice is not None else run.options.hint
+    options = replace(
+        run.options,
+        timeout_s=run.left_s(),
+        hint=None if hint is None else reduction.restrict(hint),
         on_progress=shifted if report else None,
-        hint=None if options.hint is None else reduction.restrict(options.hint),
     )
-
-
-def _lifted(reduction: Reduction, rest: Solution, label: str, began: float) -> Solution:
-    """The solution of the reduced problem as one of the original."""
-    infeasible = rest.status is Status.INFEASIBLE
-    return Solution(
-        choice=None if rest.choice is None else reduction.expand(rest.choice),
-        cost=None if rest.cost is None else rest.cost + reduction.constant,
-        bound=INFINITE_COST if infeasible else rest.bound + reduction.constant,
-        status=rest.status,
-        solver=f"{label}, {rest.solver}",
-        time_s=time.perf_counter() - began,
-    )
+    found = cpsat(reduction.problem, options)
+    run.did.append(found.solver)
+    if found.choice is not None:
+        run.learn_choice(reduction.expand(found.choice))
+    run.learn_bound(found.bound + offset)

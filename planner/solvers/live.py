@@ -10,6 +10,8 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.core.problem import Problem
+
 Ints = NDArray[np.int64]
 
 
@@ -52,3 +54,36 @@ def fits(intervals: Iterable[tuple[int, int]], usages: Iterable[int], limit: int
     ends = np.array(list(intervals), dtype=np.int64).reshape(-1, 2)
     _, levels = usage_over_time(ends[:, 0], ends[:, 1], np.array(list(usages), dtype=np.int64))
     return bool((levels <= limit).all())
+
+
+class MemoryTimes:
+    """The times at which memory can bind, and which nodes are live at each.
+
+    Attributes:
+      times: the start of each stretch of time between two interval ends.
+      first, last: per node, its stretches [first, last); empty where its interval is, or where there is no limit.
+      usages: per node, its usages.
+      limit: the limit.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        limited = problem.usage_limit is not None
+        spans = [n.interval if limited and n.interval[0] < n.interval[1] else (0, 0) for n in problem.nodes]
+        starts, ends = np.array([s for s, _ in spans], dtype=np.int64), np.array([e for _, e in spans], dtype=np.int64)
+        self.times = np.unique(np.concatenate([starts, ends]))
+        self.first, self.last = np.searchsorted(self.times, starts), np.searchsorted(self.times, ends)
+        self.usages = [np.array(node.usages, dtype=np.int64) for node in problem.nodes]
+        self.limit = problem.usage_limit or 0
+
+    def usage(self, choice: Ints) -> Ints:
+        """Memory in use from each time on."""
+        used = np.array([u[pick] for u, pick in zip(self.usages, choice.tolist(), strict=True)], dtype=np.int64)
+        change = np.zeros(len(self.times) + 1, dtype=np.int64)
+        np.add.at(change, self.first, used)
+        np.subtract.at(change, self.last, used)
+        return np.cumsum(change)[:-1]
+
+    def node_prices(self, prices: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What a unit of a node's memory costs over the time it is live, given prices per time."""
+        before = np.concatenate([[0.0], np.cumsum(prices)])
+        return before[self.last] - before[self.first]

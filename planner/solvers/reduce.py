@@ -57,7 +57,11 @@ class Reduction:
 
 def reduce_problem(problem: Problem, *, deadline: float = float("inf"), rules: Sequence[Rule] = RULES) -> Reduction:
     """Reduce a problem; stops early (with what was reached) when `time.perf_counter()` passes `deadline`."""
-    work = Workspace(problem)
+    return reduce_further(Workspace(problem), deadline=deadline, rules=rules)
+
+
+def reduce_further(work: Workspace, *, deadline: float = float("inf"), rules: Sequence[Rule] = RULES) -> Reduction:
+    """Reduce what is in a workspace, after something in it changed."""
     relax_memory(work)
     while work.touched and not work.impossible and time.perf_counter() < deadline:
         _settle(work, rules, deadline)

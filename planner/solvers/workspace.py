@@ -85,6 +85,13 @@ class Workspace:
         self.near[a][b], self.near[b][a] = table, table.T
         self.touched[a] = self.touched[b] = None
 
+    def forbid(self, a: int, b: int, pairs: NDArray[np.bool_]) -> None:
+        """Forbid pairs of strategies of two neighbours."""
+        if (self.near[a][b][pairs] < INFINITE_COST).any():
+            table = np.where(pairs, INFINITE_COST, self.near[a][b])
+            self.near[a][b], self.near[b][a] = table, table.T
+            self.touched[a] = self.touched[b] = None
+
     def drop_edge(self, a: int, b: int) -> None:
         """Remove an edge whose costs have been accounted for elsewhere."""
         del self.near[a][b], self.near[b][a]

@@ -1,6 +1,8 @@
 """Contract of every solver in the table: right on random problems, honest about what it proves."""
 
+from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from planner.core.problem import INFINITE_COST, Edge, Node, Problem, Status, evaluate
 from planner.core.problem_io import read_problem
 from planner.errors import ProblemError, UnknownNameError
-from planner.solvers import SOLVERS, Progress, solve
+from planner.solvers import SOLVERS, Progress, auto, solve
 from tests.solvers.random_problems import brute_force, problems
 
 EXAMPLE = read_problem(Path(__file__).parents[1] / "data" / "iopddl_example.json")
@@ -43,6 +45,29 @@ def test_agrees_with_brute_force(solver: str, data: st.DataObject) -> None:
         assert evaluate(problem, found.choice).cost == found.cost == found.bound == best
         assert found.status is Status.OPTIMAL
         assert found.gap == 0.0
+
+
+@settings(max_examples=60)
+@given(problem=problems(huge=False, max_nodes=6))
+def test_auto_without_elimination(problem: Problem) -> None:
+    """Small problems end in elimination; without it they pass through dual ascent, fixing and CP-SAT."""
+    best = brute_force(problem)
+    with mock.patch.object(auto, "MAX_TABLE", 0):
+        found = solve(problem, timeout_s=20)
+    assert found.cost == best
+    assert found.status is (Status.INFEASIBLE if best is None else Status.OPTIMAL)
+    if found.choice is not None:
+        assert evaluate(problem, found.choice).feasible
+
+
+def test_contest_instance(shared_data: Callable[[str], Path]) -> None:
+    """G: the best cost that any team found in 120 s is 217,039; here it is proven optimal."""
+    problem = read_problem(shared_data("iopddl/asplos-2025-iopddl-G.json.gz"))
+    found = solve(problem, timeout_s=60)
+    assert found.choice is not None
+    verdict = evaluate(problem, found.choice)
+    assert verdict.feasible
+    assert verdict.cost == found.cost == found.bound == 217_039
 
 
 @pytest.mark.parametrize("solver", ["auto", "cpsat", "exhaustive"])
