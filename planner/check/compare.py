@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from planner.check.inputs import random_batch, with_numbers
-from planner.check.reference import StepResult, reference_run
+from planner.check.reference import Reference, StepResult
 from planner.check.report import CheckReport, TensorCheck
 from planner.core.plan import PlanRecord
 from planner.emit.match import matching_devices, matching_program
@@ -66,17 +66,18 @@ def check_plan(record: PlanRecord, model: Model, devices: Sequence[jax.Device], 
     allowed = _tolerance(record, model, devices) if tolerance is None else tolerance
     model = with_numbers(model, seed)
     data = [batches(n) if batches is not None else random_batch(model, seed + 1 + n) for n in range(steps)]
-    right = reference_run(model, data, record.microbatches, devices[0])
-    noisy = reference_run(_perturbed(model, seed), data, record.microbatches, devices[0])
+    alone = Reference(model, record.microbatches, devices[0])
+    near = _perturbed(model, seed)
+    right, noisy = alone.run(model.params, model.state, data), alone.run(near.params, near.state, data)
     found, losses = _planned(record, model, devices, data)
     judge = _Judge(allowed)
     for n, (a, b, c) in enumerate(zip(found, right, noisy, strict=True)):
         judge.trees("loss", f"step {n}", a.loss, b.loss, c.loss, None)
         judge.trees("output", f"step {n}", a.outputs, _outputs(b.outputs, a.outputs), _outputs(c.outputs, a.outputs), None)
-    first, last = model, found[-1]
-    for what, name in (("parameter", "params"), ("state", "state"), ("optimizer", "opt_state")):
-        start = getattr(first, name, None) if name != "opt_state" else None
-        judge.trees(what, "", getattr(last, name), getattr(right[-1], name), getattr(noisy[-1], name), start)
+    a, b, c = found[-1], right[-1], noisy[-1]
+    judge.trees("parameter", "", a.params, b.params, c.params, model.params)
+    judge.trees("state", "", a.state, b.state, c.state, model.state)
+    judge.trees("optimizer", "", a.opt_state, b.opt_state, c.opt_state, None)
     if record.kind == "train":
         judge.trees("gradient", "", _gradients(record, model, devices, data[0]), right[0].grads, noisy[0].grads, None)
     return CheckReport(tuple(judge.entries), steps, tuple((a, float(b.loss)) for a, b in zip(losses, right, strict=False)))

@@ -28,22 +28,27 @@ class StepResult:
     outputs: Any
 
 
-def reference_run(model: Model, batches: Sequence[Any], microbatches: int, device: Any) -> list[StepResult]:
-    """Run one step per batch on one device."""
-    with jax.default_device(device):
-        params, state = _on(device, model.params), _on(device, model.state)
-        opt_state = model.optimizer.init(params) if model.optimizer is not None else None
-        step = jax.jit(lambda *args: _step(model, microbatches, *args))
-        results = []
-        for batch in batches:
-            result = StepResult(*step(params, opt_state, state, _on(device, batch)))
-            params, opt_state, state = result.params, result.opt_state, result.state
-            results.append(result)
-    return results
+class Reference:
+    """The model on one device, compiled once."""
 
+    def __init__(self, model: Model, microbatches: int, device: Any) -> None:
+        self._model, self._device = model, device
+        self._step = jax.jit(lambda *args: _step(model, microbatches, *args))
 
-def _on(device: Any, tree: Any) -> Any:
-    return jax.tree_util.tree_map(lambda x: jax.device_put(x, device), tree)
+    def run(self, params: Any, state: Any, batches: Sequence[Any]) -> list[StepResult]:
+        """One step per batch, from these parameters and this state."""
+        with jax.default_device(self._device):
+            params, state = self._on_device(params), self._on_device(state)
+            opt_state = self._model.optimizer.init(params) if self._model.optimizer is not None else None
+            results = []
+            for batch in batches:
+                result = StepResult(*self._step(params, opt_state, state, self._on_device(batch)))
+                params, opt_state, state = result.params, result.opt_state, result.state
+                results.append(result)
+        return results
+
+    def _on_device(self, tree: Any) -> Any:
+        return jax.tree_util.tree_map(lambda x: jax.device_put(x, self._device), tree)
 
 
 def _step(model: Model, microbatches: int, params: Any, opt_state: Any, state: Any, batch: Any) -> tuple[Any, ...]:
