@@ -33,10 +33,16 @@ def recipe(src: Spec, dst: Spec, partial: frozenset[int], mesh_shape: tuple[int,
         raise ValueError(f"can't reshard from rank {len(src)} to rank {len(dst)}")
     if partial & axes_of(src):
         raise ValueError(f"spec {src} is sharded along pending axes {sorted(partial)}")
-    way = _Way([list(a) for a in src], dst, mesh_shape, [])
+    target = tuple(tuple(_cutting(axes, mesh_shape)) for axes in dst)
+    way = _Way([_cutting(axes, mesh_shape) for axes in src], target, mesh_shape, [])
     way.combine(partial, scatter=not reduce_scatter_as_all_reduce)
     way.reach()
     return tuple(way.moves)
+
+
+def _cutting(axes: tuple[int, ...], mesh_shape: tuple[int, ...]) -> list[int]:
+    """The axes that do cut: those of size one change nothing."""
+    return [a for a in axes if mesh_shape[a] > 1]
 
 
 @dataclass
@@ -184,5 +190,4 @@ class _Way:
         divisor = shard_count(now, self.mesh_shape)
         if unsharded:
             divisor //= self._count(axes)
-        if self._count(axes) > 1:
-            self.moves.append((kind, axes, divisor))
+        self.moves.append((kind, axes, divisor))

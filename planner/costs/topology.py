@@ -37,6 +37,7 @@ def logical_meshes(cluster: Cluster, submesh: Submesh, max_dims: int = 2) -> tup
     """
     if max_dims < 1:
         raise MeshError(f"max_dims is {max_dims}", "ask for at least one axis")
+    _check_fits(cluster, submesh)
     found: list[LogicalMesh] = []
     seen: set[tuple[tuple[int, Link], ...]] = set()
     for shape in factorisations(submesh.device_count, max_dims):

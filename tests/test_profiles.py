@@ -1,0 +1,147 @@
+"""Profiles: the shipped ones are whole and sourced, bad ones are refused with file, field and mend."""
+
+import copy
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from planner.core.hardware import Cluster, CollectiveTime, Link
+from planner.errors import MeshError, ProfileError, UnknownNameError
+from planner.profiles import cluster, profile_names, read_profile, write_profile
+from tests.costs.machines import DEVICE
+
+SHIPPED = ("cpu-8", "dgx-a100", "dgx-a100-40gb", "dgx-h100", "hgx-h200", "p3.16xlarge")
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+    """A valid file, and its content to spoil."""
+    path = tmp_path / "toy.json"
+    link = Link(100.0, 0.5, (CollectiveTime("all-reduce", 2, 0.1, 0.2),))
+    sources = tuple((name, "made up") for name in ("device", "devices_per_node", "intra_node", "inter_node"))
+    write_profile(Cluster("toy", DEVICE, 1, 4, link, Link(8.0, 2.0), sources=sources), path, "a toy")
+    return path, json.loads(path.read_text())
+
+
+def test_the_shipped_profiles() -> None:
+    assert profile_names() == SHIPPED
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_profile_is_plausible(name: str) -> None:
+    machine = cluster(name, nodes=2)
+    assert machine.name == name and machine.nodes == 2 and machine.devices_per_node == 8 and machine.device_count == 16
+    assert all(len(where) > 10 for key, where in machine.sources if key != "devices_per_node")
+    assert machine.device.flops_per_s("bfloat16") > machine.device.memory_bandwidth_bytes_per_s
+
+
+def test_datasheet_figures() -> None:
+    a100, v100 = cluster("dgx-a100"), cluster("p3.16xlarge")
+    assert dict(a100.device.peak_flops_per_s)["bfloat16"] == 312e12 and a100.device.memory_bytes == 80 * 10**9
+    assert v100.inter_node.bandwidth_bytes_per_s == 25e9 / 8 and v100.device.memory_bytes == 16 * 10**9
+
+
+def test_part_of_a_node() -> None:
+    assert cluster("dgx-h100", devices_per_node=4).device_count == 4
+
+
+def test_a_path_is_a_name_too(good: tuple[Path, dict[str, Any]]) -> None:
+    assert cluster(str(good[0]), nodes=3).device_count == 12
+
+
+def test_what_is_written_is_read(good: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    first = read_profile(good[0])
+    assert first.device == DEVICE and first.intra_node.measured[0].per_byte_s == 0.2
+    path = tmp_path / "deep" / "er" / "again.json"
+    write_profile(dataclasses.replace(first, reduce_scatter_as_all_reduce=True), path)
+    again = read_profile(path)
+    assert again.reduce_scatter_as_all_reduce and again.sources == first.sources
+    assert [p.name for p in path.parent.iterdir()] == ["again.json"]  # no temporary file is left
+
+
+@pytest.mark.parametrize(("nodes", "devices"), [(0, None), (-1, None), (1, 0), (1, 9)])
+def test_clusters_without_devices_are_refused(nodes: int, devices: int | None) -> None:
+    with pytest.raises(MeshError):
+        cluster("dgx-a100", nodes=nodes, devices_per_node=devices)
+
+
+def test_an_unknown_name_suggests_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="dgx-a100") as error:
+        cluster("dgx-a10O")
+    assert "dgx-a100" in error.value.near
+
+
+SPOILT: list[tuple[tuple[str | int, ...], object, str]] = [
+    (("device", "memory_bytes"), -1, "device.memory_bytes"),
+    (("device", "memory_bytes"), 1.5, "device.memory_bytes"),
+    (("device", "memory_bytes"), True, "device.memory_bytes"),
+    (("device", "matmul_efficiency"), 1.2, "device.matmul_efficiency"),
+    (("device", "matmul_efficiency"), 0, "device.matmul_efficiency"),
+    (("device", "launch_s"), -1e-6, "device.launch_s"),
+    (("device", "launch_s"), 10**400, "device.launch_s"),
+    (("device", "transcendentals_per_s"), 0, "device.transcendentals_per_s"),
+    (("device", "peak_flops_per_s", "bfloat16"), "fast", "device.peak_flops_per_s.bfloat16"),
+    (("device", "peak_flops_per_s"), {"bfloat16": 1}, "device.peak_flops_per_s.default"),
+    (("device",), [1], "device"),
+    (("intra_node", "bandwidth_bytes_per_s"), 0, "intra_node.bandwidth_bytes_per_s"),
+    (("intra_node", "bandwidth_bytes_per_s"), float("nan"), "intra_node.bandwidth_bytes_per_s"),
+    (("inter_node", "bandwidth_bytes_per_s"), float("inf"), "inter_node.bandwidth_bytes_per_s"),
+    (("inter_node", "latency_s"), None, "inter_node.latency_s"),
+    (("intra_node", "measured", 0, "kind"), "all-redcue", "intra_node.measured[0].kind"),
+    (("intra_node", "measured", 0, "per_byte_s"), -1, "intra_node.measured[0].per_byte_s"),
+    (("intra_node", "measured"), {}, "intra_node.measured"),
+    (("devices_per_node",), 0, "devices_per_node"),
+    (("name",), "", "name"),
+    (("reduce_scatter_as_all_reduce",), 1, "reduce_scatter_as_all_reduce"),
+    (("sources",), {"device": "made up"}, "devices_per_node has no source"),
+    (("sources", "devise"), "made up", "sources.devise"),
+    (("sources", "device"), "", "sources.device"),
+    (("colour",), "green", "unknown field colour"),
+    (("device", "color"), 1, "unknown field device.color"),
+    (("intra_node", "measured", 0, "n"), 1, r"unknown field intra_node.measured[0].n"),
+]
+
+
+@pytest.mark.parametrize(("where", "value", "named"), SPOILT)
+def test_an_impossible_field_is_named(good: tuple[Path, dict[str, Any]], where: tuple[str | int, ...], value: object,
+                                      named: str) -> None:
+    path, content = good
+    spoilt = copy.deepcopy(content)
+    inner: Any = spoilt
+    for key in where[:-1]:
+        inner = inner[key]
+    inner[where[-1]] = value
+    path.write_text(json.dumps(spoilt))
+    with pytest.raises(ProfileError) as error:
+        read_profile(path)
+    assert named in error.value.what and str(path) in error.value.what and error.value.mend
+
+
+@pytest.mark.parametrize("where", [("name",), ("device",), ("device", "memory_bytes"), ("inter_node", "latency_s"),
+                                   ("devices_per_node",), ("sources",)])
+def test_a_missing_field_is_named(good: tuple[Path, dict[str, Any]], where: tuple[str, ...]) -> None:
+    path, content = good
+    inner = content
+    for key in where[:-1]:
+        inner = inner[key]
+    del inner[where[-1]]
+    path.write_text(json.dumps(content))
+    with pytest.raises(ProfileError, match=f"{'.'.join(where)} is missing"):
+        read_profile(path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "\x00"])
+def test_what_is_no_profile_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "bad.json").write_text(text)
+    with pytest.raises(ProfileError, match=r"bad\.json"):
+        read_profile(tmp_path / "bad.json")
+
+
+def test_files_that_cannot_be_read_or_written(tmp_path: Path, good: tuple[Path, dict[str, Any]]) -> None:
+    with pytest.raises(ProfileError, match="can't be read"):
+        cluster(str(tmp_path / "absent.json"))
+    with pytest.raises(ProfileError, match="can't be written"):
+        write_profile(read_profile(good[0]), good[0] / "below-a-file.json")
