@@ -65,8 +65,9 @@ class StagedFunction:
             made = fn(*(self._fetch(v, code.stage, held, constants) for v in code.reads))
             held |= {(v, code.stage): x for v, x in zip(code.makes, made, strict=True)}
         found = {v: x for (v, stage), x in held.items() if stage == self._home(v)}
-        return [jax.device_put(output_array(o.operand, found), where)
+        ends = [jax.device_put(output_array(o.operand, found), where)
                 for o, where in zip(graph.outputs, self._out, strict=True)]
+        return _each_its_own(graph, ends)
 
     def _home(self, value: int) -> int:
         return self._at[value].home if value in self._at else self._made_at[value]
@@ -100,3 +101,14 @@ class StagedFunction:
         fit = {i.value for i in graph.inputs if i.role in _DONATED and readers[i.value] == 1
                and i.value not in returned and (i.role, i.path, i.row) in made}
         return tuple(n for n, v in enumerate(code.reads) if v in fit)
+
+
+def _each_its_own(graph: Graph, arrays: Sequence[Any]) -> list[Any]:
+    """No buffer twice: whoever donates them all needs one for each (equal moments start as one value of zeros)."""
+    seen: set[int] = set()
+    found = []
+    for out, x in zip(graph.outputs, arrays, strict=True):
+        again = isinstance(out.operand, int) and out.operand in seen
+        found.append(x.copy() if again else x)
+        seen.update({out.operand} if isinstance(out.operand, int) else ())
+    return found
