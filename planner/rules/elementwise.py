@@ -12,7 +12,7 @@ from planner.rules.table import FlopsOf, Values, no_flops, register
 
 ARITHMETIC = (
     "abs", "add", "add_any", "and", "ceil", "clamp", "clz", "convert_element_type", "div", "eq", "exp2", "floor", "ge",
-    "gt", "is_finite", "le", "lt", "max", "min", "mul", "ne", "neg", "not", "or", "population_count",
+    "gt", "is_finite", "le", "le_to", "lt", "lt_to", "max", "min", "mul", "ne", "neg", "not", "or", "population_count",
     "reduce_precision", "rem", "round", "select_n", "shift_left", "shift_right_arithmetic", "shift_right_logical",
     "sign", "square", "sub", "xor",
 )

@@ -64,9 +64,11 @@ def gather(op: Op, ins: Values, outs: Values) -> OpRule:
             table[d] = None
     indices = _index_labels(layout, len(ins[1].shape))
     found = _found_labels(layout, table, indices, len(outs[0].shape))
-    reduced: list[Label] = [("table", d) for d in layout.hidden if d in layout.indexed and len(layout.indexed) == 1]
-    for label in reduced:
-        table[layout.indexed[0]] = label
+    reduced: list[Label] = []
+    for d in layout.hidden:
+        if d in layout.indexed:
+            table[d] = ("table", d)
+            reduced.append(table[d])
     return from_labels(ins, outs, [table, indices], [found], reduce=reduced)
 
 

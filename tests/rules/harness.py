@@ -15,6 +15,9 @@ from planner.core.spec import FactorKind, OpRule
 from planner.rules import rule_of
 from planner.trace.builder import Builder, Inlining
 
+Axes = dict[int | None, str]
+"""Factor -> the mesh axis that shards it."""
+
 COLLECTIVE = re.compile(
     r"= (.*?) (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute|collective-broadcast)(?:-start)?\("
 )
@@ -68,9 +71,9 @@ def runner(op: Op) -> Callable[..., list[Any]]:
     return run
 
 
-def spec(binding: tuple[int | None, ...], factor: int) -> PartitionSpec:
-    """The partition spec of a tensor when one factor is sharded."""
-    return PartitionSpec(*("x" if f == factor else None for f in binding))
+def spec(binding: tuple[int | None, ...], axes: Axes) -> PartitionSpec:
+    """The partition spec of a tensor when some factors are sharded."""
+    return PartitionSpec(*(axes.get(f) for f in binding))
 
 
 @dataclass(frozen=True)
@@ -101,17 +104,17 @@ class Case:
         return sum(int(np.prod(self.graph.values[v].shape, dtype=int)) for v in self.op.results)
 
 
-Sharded = tuple[Case, int]
-"""An operator and the factor of its rule that is sharded."""
+Sharded = tuple[Case, Axes]
+"""An operator and how it is sharded."""
 
 
 def compile_sharded(cases: list[Sharded], mesh: Mesh) -> Any:
-    """One program of all the operators, each on its own operands, each with one factor sharded over the mesh."""
+    """One program of all the operators, each on its own operands, each sharded in its own way."""
     places, results = [], []
-    for case, factor in cases:
+    for case, axes in cases:
         bindings = zip(case.op.operands, case.rule.operands, strict=True)
-        places.append([NamedSharding(mesh, spec(b, factor)) for o, b in bindings if isinstance(o, int)])
-        results.append([NamedSharding(mesh, spec(b, factor)) for b in case.rule.results])
+        places.append([NamedSharding(mesh, spec(b, axes)) for o, b in bindings if isinstance(o, int)])
+        results.append([NamedSharding(mesh, spec(b, axes)) for b in case.rule.results])
 
     def run(operands: list[list[Any]]) -> list[list[Any]]:
         return [runner(case.op)(*arrays) for (case, _), arrays in zip(cases, operands, strict=True)]

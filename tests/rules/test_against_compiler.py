@@ -4,6 +4,7 @@ Operators run on a mesh of two CPU devices with the operands and results sharded
 shows what the compiler had to add, and the numbers must be those of the unsharded run.
 """
 
+import itertools
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from jax.sharding import Mesh
 from planner.core.spec import FactorKind
 from planner.rules import RULES, is_elementwise
 from tests.rules.harness import (
+    Axes,
     Case,
     Sharded,
     assert_same,
@@ -38,7 +40,7 @@ def test_every_rule_has_an_instance():
 
 
 def _passing(cases: list[Case]) -> list[Sharded]:
-    return [(case, n) for case in cases for n in case.factors(FactorKind.PASS)]
+    return [(case, {n: "x"}) for case in cases for n in case.factors(FactorKind.PASS)]
 
 
 def _check_pass(sharded: list[Sharded], mesh: Mesh) -> None:
@@ -47,23 +49,23 @@ def _check_pass(sharded: list[Sharded], mesh: Mesh) -> None:
         return
     compiled = compile_sharded(sharded, mesh)
     if collectives(compiled.as_text()):
-        for case, n in sharded:
-            found = collectives(compile_sharded([(case, n)], mesh).as_text())
-            assert not found, f"{case.op.primitive}: {factor_places(case.rule, n)} should pass"
+        for case, axes in sharded:
+            found = collectives(compile_sharded([(case, axes)], mesh).as_text())
+            assert not found, f"{case.op.primitive}: {[factor_places(case.rule, n) for n in axes]} should pass"
     cases = list({id(case): case for case, _ in sharded}.values())
     wanted = dict(zip(map(id, cases), reference(cases), strict=True))
     for (case, _), got in zip(sharded, run_sharded(compiled, sharded), strict=True):
         assert_same(got, wanted[id(case)])
 
 
-def _check_reduce(case: Case, factor: int, mesh: Mesh) -> list[Any]:
-    compiled = compile_sharded([(case, factor)], mesh)
+def _check_reduce(case: Case, axes: Axes, limit: int, mesh: Mesh) -> list[Any]:
+    compiled = compile_sharded([(case, axes)], mesh)
     found = collectives(compiled.as_text())
-    where = f"{case.op.primitive}: {factor_places(case.rule, factor)}"
+    where = f"{case.op.primitive}: {[factor_places(case.rule, n) for n in axes]}"
     assert found, f"{where} should reduce, but nothing is combined"
     assert {kind for kind, _ in found} <= {"all-reduce", "reduce-scatter"}, where
-    assert sum(size for _, size in found) <= case.result_elements(), where
-    return run_sharded(compiled, [(case, factor)])[0]
+    assert sum(size for _, size in found) <= limit, where
+    return run_sharded(compiled, [(case, axes)])[0]
 
 
 @pytest.mark.parametrize("primitive", INSTANCES)
@@ -76,7 +78,8 @@ def test_elementwise_operators_need_no_communication(mesh: Mesh):
     for case in cases:
         assert len(case.rule.factors) == len(case.graph.values[case.op.results[0]].shape), case.op.primitive
         assert None not in [f for binding in case.rule.results for f in binding], case.op.primitive
-    _check_pass([(case, n % len(case.rule.factors)) for n, case in enumerate(cases)], mesh)  # one rule serves them all
+    # One rule serves them all, so each shows one of its factors.
+    _check_pass([(case, {n % len(case.rule.factors): "x"}) for n, case in enumerate(cases)], mesh)
 
 
 REDUCING = (
@@ -91,7 +94,24 @@ def test_reduce_factors_combine_partial_results(primitive: str, mesh: Mesh):
     cases = [case for case in cases if case.factors(FactorKind.REDUCE)]
     for case, wanted in zip(cases, reference(cases), strict=True):
         for factor in case.factors(FactorKind.REDUCE):
-            assert_same(_check_reduce(case, factor, mesh), wanted)
+            assert_same(_check_reduce(case, {factor: "x"}, case.result_elements(), mesh), wanted)
+
+
+@pytest.mark.parametrize(("primitive", "n"), [
+    ("dot_general", 0), ("dot_general", 1), ("conv_general_dilated", 0), ("gather", 1), ("gather", 3),
+    ("scatter-add", 1), ("reshape", 1), ("sort", 1), ("scan", 0),
+])
+def test_two_factors_on_two_mesh_axes_do_not_disturb_each_other(primitive: str, n: int):
+    mesh = Mesh(np.array(jax.devices()[:4]).reshape(2, 2), ("x", "y"))
+    fn, args = INSTANCES[primitive][n]
+    case = Case.of(fn, args, primitive)
+    passing, reducing = case.factors(FactorKind.PASS), case.factors(FactorKind.REDUCE)
+    _check_pass([(case, {a: "x", b: "y"}) for a, b in itertools.combinations(passing, 2)], mesh)
+    (wanted,) = reference([case])
+    for a, b in itertools.product(passing, reducing):
+        halved = any(a in binding for binding in case.rule.results)
+        limit = case.result_elements() // (2 if halved else 1)
+        assert_same(_check_reduce(case, {a: "x", b: "y"}, limit, mesh), wanted)
 
 
 def test_only_the_listed_operators_reduce():
