@@ -27,9 +27,10 @@ LOCAL_ELEMENTS = (1 << 10, 1 << 16, 1 << 19)
 
 def collective_times(devices: Devices, group: int) -> list[tuple[CollectiveTime, float]]:
     """Each kind over groups of `group` devices, with the largest relative spread among its sizes."""
-    idle = [time_on_all(lambda x: x + 1, [((local,), "float32")], devices, group=group, repeats=15)
-            for local in LOCAL_ELEMENTS]
-    return [_fit(kind, group, devices, [times.typical_s for times in idle]) for kind in KINDS]
+    buffers = [elements + -elements % group for elements in LOCAL_ELEMENTS]  # scatters divide the buffer
+    idle = {local: time_on_all(lambda x: x + 1, [((local,), "float32")], devices, group=group, repeats=15).typical_s
+            for local in buffers}
+    return [_fit(kind, group, devices, idle) for kind in KINDS]
 
 
 def hand_over(devices: Devices) -> tuple[float, float, Reading]:
@@ -69,11 +70,11 @@ def line(sizes: Sequence[float], seconds: Sequence[float]) -> tuple[float, float
     return float(fixed), float(slope)
 
 
-def _fit(kind: str, group: int, devices: Devices, idle_s: Sequence[float]) -> tuple[CollectiveTime, float]:
+def _fit(kind: str, group: int, devices: Devices, idle_s: dict[int, float]) -> tuple[CollectiveTime, float]:
     sizes: list[float] = []
     seconds: list[float] = []
     spreads: list[float] = []
-    for local, idle in zip(LOCAL_ELEMENTS, idle_s, strict=True):
+    for local, idle in idle_s.items():
         times = time_on_all(_chain(kind, group), [((local,), "float32")], devices, group=group)
         sizes.append(4.0 * local * (group if kind in (ALL_GATHER, ALL_TO_ALL) else 1))
         # Never below a tenth of what was seen, should the idle run have been disturbed more than this one.
