@@ -179,6 +179,7 @@ class Plan:
         devices = jax.devices()[:self.record.device_count] if mesh is None else _devices(mesh)
         return check_plan(self.record, model, devices, **options)
 
+    @property
     def phases_s(self) -> Mapping[str, float]:
         """Seconds of planning by phase; empty for a plan that was loaded."""
         return dict(self.record.phases_s)

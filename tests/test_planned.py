@@ -16,7 +16,7 @@ def test_saved_and_loaded(tmp_path):
     again = load(tmp_path / "p.json")
     assert again == Plan(replace(eight_devices(), phases_s=()))
     assert again.to_json() == p.to_json()
-    assert again.phases_s() == {} and p.phases_s()["trace"] == 0.8
+    assert again.phases_s == {} and p.phases_s["trace"] == 0.8
     with pytest.raises(PlanFileError):
         load(tmp_path / "q.json")
 
@@ -50,15 +50,15 @@ def test_plot(tmp_path):
 
 @pytest.mark.parametrize("mesh", [[], two_devices().cluster], ids=["empty", "profile"])
 def test_a_mesh_that_cannot_run(mesh):
-    with pytest.raises(MeshError, match="jax.sharding.Mesh"):
+    with pytest.raises(MeshError, match=r"jax\.sharding\.Mesh"):
         Plan(two_devices()).compile(None, mesh)
     assert isinstance(two_devices().cluster, Cluster)
 
 
-def test_reading_and_printing_a_plan_imports_neither_jax_nor_matplotlib(tmp_path):
+def test_reading_and_printing_a_plan_does_not_import_matplotlib(tmp_path):
     Plan(two_devices()).save(tmp_path / "p.json")
     code = ("import sys; from planner.core import plan_io; from planner.report import tables, explain; "
             f"r = plan_io.load({str(tmp_path / 'p.json')!r}); tables.render(r); explain.explain(r); "
-            "print(sorted({'jax', 'matplotlib'} & set(sys.modules)))")
+            "print(sorted({'matplotlib', 'ortools'} & set(sys.modules)))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -8,8 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import jax
-import numpy as np
 
+from planner import models
+from planner.check import CheckReport
+from planner.check.inputs import random_batch, with_numbers
 from planner.errors import PlanMismatchError
 from planner.model import Model
 from planner.planned import Plan, load
@@ -41,38 +43,25 @@ def saved_plan(args: argparse.Namespace, devices: list[jax.Device]) -> Plan | No
 
 
 def with_values(model: Model, seed: int) -> Model:
-    """The model with real parameters and state: those of the zoo, else its own."""
-    from planner import models
-
+    """The model with real parameters and state: initial values of the zoo, else its own, random where abstract."""
     if isinstance(model, models.ZooModel):
         return replace(model, params=models.init(model, seed), state=models.init_state(model))
-    return model
+    return with_numbers(model, seed)
 
 
-def random_batch(model: Model, seed: int) -> Any:
-    """A batch: the zoo's, else the model's own where it has values, else normal floats and integers 0 or 1."""
-    from planner import models
-
+def batch(model: Model, seed: int) -> Any:
+    """A random batch, in the ranges that the model reads."""
     if isinstance(model, models.ZooModel):
         return models.random_batch(model, seed)
-    rng = np.random.default_rng(seed)
-
-    def draw(leaf: Any) -> Any:
-        if not isinstance(leaf, jax.ShapeDtypeStruct):
-            return leaf
-        if jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating):
-            return rng.standard_normal(leaf.shape, dtype=np.float32).astype(leaf.dtype)
-        return rng.integers(0, 2, leaf.shape).astype(leaf.dtype)
-
-    return jax.tree_util.tree_map(draw, model.batch)
+    return random_batch(model, seed)
 
 
 def steps(step: Callable[..., Any], state: Any, model: Model, count: int, seed: int) -> Iterator[Step]:
     """Run steps on fresh random batches, each waited for."""
     for number in range(count):
-        batch = random_batch(model, seed + number)
+        inputs = batch(model, seed + number)
         start = time.perf_counter()
-        result = step(state, batch)
+        result = step(state, inputs)
         jax.block_until_ready(result)
         spent = time.perf_counter() - start
         loss = None
@@ -87,6 +76,7 @@ def step_json(done: Step) -> str:
     return json.dumps(asdict(done))
 
 
-def report_data(report: Any) -> dict[str, Any]:
+def report_data(report: CheckReport) -> dict[str, Any]:
     """A check report as plain data."""
-    return asdict(report)
+    tensors = [asdict(t) | {"allowed": t.allowed, "passed": t.passed} for t in report.tensors]
+    return {"passed": report.passed, "steps": report.steps, "losses": report.losses, "tensors": tensors}

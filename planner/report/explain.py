@@ -138,7 +138,7 @@ def _baseline(b: Baseline, step_s: float) -> str:
 def _certainty(record: PlanRecord) -> list[str]:
     lines = [f"within the space searched and the cost model, no plan is faster than "
              f"{units.seconds(record.lower_bound_s)}: a gap of {units.gap(record.gap)}."]
-    open_ones = [s.index for s in record.stages if s.gap > 0]
+    open_ones = [s.index for s in record.stages if s.gap > units.PROVEN]
     if open_ones:
         worst = max(s.gap for s in record.stages)
         lines.append(f"shardings of stage {units.ranges(open_ones)} are not proven best; their gap is at most "

@@ -55,7 +55,7 @@ def plot(record: PlanRecord, path: str | os.PathLike[str], kind: str = "all") ->
                            f"use one of {', '.join(FORMATS)}")
     if kind != "all" and kind not in pictures():
         raise UnknownNameError("kind of picture", kind, ("all", *pictures()))
-    with matplotlib.rc_context(style.RC):
+    with matplotlib.rc_context(dict(style.RC)):
         figure = _overview(record) if kind == "all" else _single(record, pictures()[kind])
         _write(figure, place)
 

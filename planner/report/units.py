@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable
 
+PROVEN = 5e-7
+"""A relative gap up to this is rounding of floating-point sums."""
+
 
 def seconds(value: float) -> str:
     """A duration with three figures: `"1.23 ms"`; zero is `"0"`."""
@@ -64,7 +67,7 @@ def share(fraction: float) -> str:
 
 def gap(fraction: float) -> str:
     """A proven gap: `"0"` for proven optimal, else one decimal: `"1.2 %"`."""
-    return "0" if fraction < 5e-7 else "<0.1 %" if fraction < 5e-4 else f"{100 * fraction:.1f} %"
+    return "0" if fraction <= PROVEN else "<0.1 %" if fraction < 5e-4 else f"{100 * fraction:.1f} %"
 
 
 def ranges(numbers: Iterable[int]) -> str:

@@ -1,4 +1,4 @@
-"""Pictures: right content, nothing overlapping, equal bytes. Where text lies is asked of matplotlib, not of our estimate."""
+"""Pictures: right content, nothing overlapping, equal bytes. Where text lies is asked of matplotlib, not estimated."""
 
 import itertools
 
@@ -17,7 +17,7 @@ BY_SIZE = pytest.mark.parametrize("record", RECORDS, ids=lambda r: str(r.device_
 
 
 def sheet(record, kind):
-    with matplotlib.rc_context(style.RC):
+    with matplotlib.rc_context(dict(style.RC)):
         return plots._single(record, plots.pictures()[kind])
 
 
@@ -32,7 +32,7 @@ def texts(figure) -> list[Text]:
 @BY_SIZE
 @pytest.mark.parametrize("kind", list(plots.pictures()))
 def test_no_texts_overlap_or_leave_the_sheet(record, kind):
-    with matplotlib.rc_context(style.RC):
+    with matplotlib.rc_context(dict(style.RC)):
         figure = sheet(record, kind)
         boxes = [(t.get_text(), t.get_window_extent()) for t in texts(figure)]
     width, height = figure.get_size_inches() * figure.dpi

@@ -25,9 +25,10 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
     devices = options.devices(args)
     plan = running.saved_plan(args, devices) or found_plan(args, out)
-    model = options.model(args, len(devices))
+    model = running.with_values(options.model(args, len(devices)), args.seed)
     with out.progress("checking"):
-        report = plan.check(model, devices, steps=args.steps, seed=args.seed)
+        report = plan.check(model, devices, steps=args.steps, seed=args.seed,
+                            batches=lambda step: running.batch(model, args.seed + step))
     if args.json:
         out.json(running.report_data(report))
     else:

@@ -1,8 +1,8 @@
 """The operator graph, coloured by stage, left to right in order of execution.
 
 Small models show every operator. Larger ones show layers instead, and neighbouring equal layers of a stage as one node,
-so that the picture stays readable for any number of operators. Columns are depths, wrapped into rows like text; nodes
-grow with their FLOPs.
+so that the picture stays readable for any number of operators. Columns are depths (of operators) or the order of
+execution (of layers), wrapped into rows like text; nodes grow with their FLOPs.
 """
 
 import itertools
@@ -62,8 +62,8 @@ def draw(axes: Axes, record: PlanRecord) -> None:
     style.blank(axes, width, high)
     if not nodes:
         return
-    layout = _layout(graph, len(nodes), width)
-    cell = (width / layout.per_row, min(high / layout.rows, CELL[1] * layout.tallest))
+    layout = _layout(graph, width)
+    cell = (width / layout.per_row, min(high / layout.rows, 1.4 * CELL[1] * layout.tallest))
     box = (0.74 * cell[0], min(0.72 * cell[1] / layout.tallest, 0.55))
     most = max(n.flops for n in nodes) or 1
     sizes = [(box[0], box[1] * (0.45 + 0.55 * math.sqrt(n.flops / most))) for n in nodes]
@@ -76,8 +76,7 @@ def draw(axes: Axes, record: PlanRecord) -> None:
 
 def height(record: PlanRecord, width: float) -> float:
     """Inches that the picture needs at a width."""
-    graph, nodes = _graph(record)
-    layout = _layout(graph, len(nodes), width)
+    layout = _layout(_graph(record)[0], width)
     return min(7.0, layout.rows * layout.tallest * CELL[1])
 
 
@@ -90,6 +89,9 @@ def operators(record: PlanRecord) -> tuple[nx.DiGraph, list[Node]]:
     graph = nx.DiGraph()
     graph.add_nodes_from(range(len(record.ops)))
     graph.add_edges_from((r, n) for n, op in enumerate(record.ops) for r in op.reads)
+    for depth, generation in enumerate(nx.topological_generations(graph)):
+        for n in generation:
+            graph.nodes[n]["column"] = depth
     stage_of = _stage_of_layer(record)
     return graph, [Node((op.primitive, op.primitive[:6], ""), stage_of.get(op.layer, 0), op.flops) for op in record.ops]
 
@@ -110,7 +112,7 @@ def layers(record: PlanRecord) -> tuple[nx.DiGraph, list[Node]]:
                            units.ranges(which)), stage, flops))
         node_of_layer += [len(nodes) - 1] * len(which)
     graph = nx.DiGraph()
-    graph.add_nodes_from(range(len(nodes)))
+    graph.add_nodes_from((n, {"column": n}) for n in range(len(nodes)))
     for op in record.ops:
         for r in op.reads:
             a, b = node_of_layer[record.ops[r].layer], node_of_layer[op.layer]
@@ -123,10 +125,10 @@ def _stage_of_layer(record: PlanRecord) -> dict[int, int]:
     return {layer: s.index for s in record.stages for layer in range(*s.layers)}
 
 
-def _layout(graph: nx.DiGraph, count: int, width: float) -> Layout:
-    depth = {n: d for d, generation in enumerate(nx.topological_generations(graph)) for n in generation}
+def _layout(graph: nx.DiGraph, width: float) -> Layout:
+    depth: dict[int, int] = dict(graph.nodes(data="column"))
     columns: dict[int, list[int]] = {}
-    for n in range(count):
+    for n in sorted(depth):
         columns.setdefault(depth[n], []).append(n)
     slot: dict[int, tuple[int, int]] = {}
     for d in sorted(columns):
@@ -159,8 +161,9 @@ def _edge(axes: Axes, a: tuple[float, float], b: tuple[float, float], cell: tupl
                    (x1 - box / 2 - 0.6 * gutter, between), (x1 - box / 2 - 0.6 * gutter, y1), (x1 - box / 2, y1)]
         axes.add_patch(FancyArrowPatch(path=MplPath(corners), **ink))
     else:  # skips over nodes: an arc behind them
-        bend = -0.3 if abs(y1 - y0) < 1e-9 else 0.12
-        ink |= {"linewidth": 0.6, "linestyle": (0, (4, 2))}
+        level = abs(y1 - y0) < 1e-9  # an arc of height rad * distance / 2, which stays in the row
+        bend = -min(0.3, 0.8 * cell[1] / max(abs(x1 - x0), 1e-9)) if level else 0.12
+        ink |= {"linewidth": 0.5, "linestyle": (0, (4, 2)), "color": style.GREY}
         axes.add_patch(FancyArrowPatch((x0, y0), (x1 - box / 2 if x1 > x0 else x1, y1),
                                        connectionstyle=f"arc3,rad={bend}", **ink))
 

@@ -21,7 +21,7 @@ MOST = 12
 """Kinds drawn, largest first; the rest is counted."""
 
 
-CELL = (2.4, 1.5)
+CELL = (2.4, 1.7)
 """Width and height of a kind's cell in inches."""
 
 

@@ -4,6 +4,10 @@ Colours are those of Okabe and Ito, "Color Universal Design" (2008). With more s
 in a lighter and then a darker shade, so that neighbours always differ; the number stands beside the colour everywhere.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 
@@ -18,11 +22,11 @@ ALARM = "#B00020"
 TITLE, LABEL, SMALL, TINY = 11.0, 9.0, 8.0, 6.5
 """Text sizes in points; nothing is smaller than `TINY`."""
 
-RC: dict[str, object] = {
+RC: Mapping[Any, Any] = MappingProxyType({
     "font.family": "DejaVu Sans", "font.size": LABEL, "axes.spines.top": False, "axes.spines.right": False,
     "axes.edgecolor": FAINT, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
     "svg.hashsalt": "planner", "svg.fonttype": "path", "hatch.linewidth": 0.6, "figure.facecolor": "white",
-}
+})
 """What every picture is drawn under; the salt makes equal pictures equal files."""
 
 MEMORY_COLOURS = ("#0072B2", "#56B4E9", "#E69F00", "#009E73", "#CC79A7")

@@ -5,6 +5,7 @@ is left out. The times are those of `planner.simulate`.
 """
 
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
@@ -15,8 +16,8 @@ from planner.report import units
 from planner.report.figures import style
 from planner.simulate import Interval, simulate
 
-COLOURS = {"forward": "#56B4E9", "backward": "#E69F00", "update": "#009E73"}
-LEGEND = {"forward": "forward", "backward": "backward", "update": "gradient sync, update"}
+COLOURS = MappingProxyType({"forward": "#56B4E9", "backward": "#E69F00", "update": "#009E73"})
+LEGEND = MappingProxyType({"forward": "forward", "backward": "backward", "update": "gradient sync, update"})
 SHOWN = 26
 """Microbatch times that fit readably into the width; a longer step is cut into two windows."""
 
@@ -51,7 +52,7 @@ def draw(axes: Axes, record: PlanRecord) -> None:
     axes.set_yticks(range(rows), [f"stage {s.index}" for s in record.stages], fontsize=style.SMALL)
     axes.set_ylim(rows - 0.5, -0.5)
     axes.set_xlim(0, span)
-    style.titled(axes, f"timetable, {record.schedule}",
+    style.titled(axes, f"timetable, {record.schedule}" if rows > 1 else "timetable",
                  f"{units.plural(record.microbatches, 'microbatch')}, numbered; white is idle; "
                  f"the step is predicted to take {units.seconds(record.step_time_s)}")
     _legend(axes, bars)
