@@ -29,11 +29,11 @@ DIFFERENTIATED_CALLS = frozenset({"custom_jvp_call", "custom_vjp_call"}) | CHECK
 LARGEST_LITERAL = 64
 """Elements. A larger array written into a program becomes a constant of the graph."""
 
-BODY_PARAMS: dict[str, tuple[str, ...]] = {
+BODY_PARAMS: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "scan": ("jaxpr",), "while": ("cond_jaxpr", "body_jaxpr"), "cond": ("branches",),
     "custom_jvp_call": ("call_jaxpr",), "custom_vjp_call": ("call_jaxpr",),
     **dict.fromkeys(CHECKPOINTS, ("jaxpr",)),
-}
+})
 """The parameters that hold the bodies of an operator, in the order of `Op.bodies`."""
 
 Unroller = Callable[["Builder", Any, list[Operand]], "list[Operand] | None"]
@@ -131,7 +131,7 @@ class Builder:
             return self._inside(eqn, operands)
         if name in DIFFERENTIATED_CALLS and not self.inlining.keep_calls:
             if name in CHECKPOINTS and eqn.params["differentiated"]:
-                operands = self._barrier(operands, eqn.params["prevent_cse"])
+                operands = self._barrier(operands, _held_back(eqn.params["prevent_cse"], len(operands)))
             return self._inside(eqn, operands)
         if name == "scan" and self.inlining.unroll is not None:
             outside = self.stamp
@@ -185,9 +185,8 @@ class Builder:
         jaxpr, consts = (body.jaxpr, body.consts) if isinstance(body, compat.ClosedJaxpr) else (body, ())
         return self.inline(jaxpr, consts, operands)
 
-    def _barrier(self, operands: list[Operand], wanted: bool | tuple[bool, ...]) -> list[Operand]:
+    def _barrier(self, operands: list[Operand], flags: Sequence[bool]) -> list[Operand]:
         """The operands behind an optimisation barrier, so that the compiler cannot undo a recomputation."""
-        flags = (wanted,) * len(operands) if isinstance(wanted, bool) else wanted
         held = [n for n, (o, flag) in enumerate(zip(operands, flags, strict=True)) if flag and isinstance(o, int)]
         if not held:
             return operands
@@ -203,6 +202,11 @@ class Builder:
             bodies = tuple(body_graph(b) for b in bodies_of(eqn))
             self._seen[id(eqn)] = (eqn, (payload, bodies, source_of(eqn)))
         return self._seen[id(eqn)][1]
+
+
+def _held_back(prevent_cse: Any, count: int) -> tuple[bool, ...]:
+    """Per operand of a checkpoint, whether it goes behind the barrier; JAX keeps one flag, or one per operand."""
+    return (prevent_cse,) * count if isinstance(prevent_cse, bool) else tuple(prevent_cse)
 
 
 def body_of(params: Mapping[str, Any]) -> Any:

@@ -1,11 +1,12 @@
 """Between the dtype names that a graph writes (`"bfloat16"`, `"key<fry>"`) and JAX's dtypes."""
 
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 import jax
 
-_KEY_IMPLEMENTATIONS = {"fry": "threefry2x32", "rbg": "rbg", "urbg": "unsafe_rbg"}
+_KEY_IMPLEMENTATIONS = MappingProxyType({"fry": "threefry2x32", "rbg": "rbg", "urbg": "unsafe_rbg"})
 
 
 @cache

@@ -1,8 +1,8 @@
 """A JAX function as a `Graph`.
 
 Flows in: a function and pytrees of arrays or `jax.ShapeDtypeStruct`s. Flows out: a `Graph` whose inputs and outputs
-carry role and path. Nothing is allocated: a parameter may be of any size. What becomes of loops and nested calls is told
-in `builder.py` and `unroll.py`.
+carry role and path. Nothing is allocated: a parameter may be of any size. What becomes of loops and nested calls is
+told in `builder.py` and `unroll.py`.
 """
 
 from collections.abc import Callable, Sequence

@@ -9,6 +9,7 @@ Flows in: the whole-leaf graph and which inputs and outputs are stacked. Flows o
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -25,7 +26,11 @@ ELEMENTWISE = frozenset("""
     """.split())  # noqa: SIM905 (forty quoted names read worse)
 """Operators whose every operand has the rank of the result (or none), and whose parameters do not mention the shape."""
 
-_COMBINE = {"reduce_sum": "add", "reduce_max": "max", "reduce_min": "min", "reduce_and": "and", "reduce_or": "or"}
+_REDUCTIONS = MappingProxyType({
+    "reduce_sum": (jax.lax.reduce_sum, jax.lax.add), "reduce_max": (jax.lax.reduce_max, jax.lax.max),
+    "reduce_min": (jax.lax.reduce_min, jax.lax.min), "reduce_and": (jax.lax.reduce_and, jax.lax.bitwise_and),
+    "reduce_or": (jax.lax.reduce_or, jax.lax.bitwise_or)})
+"""Reduction -> the same as a function, and how its results over rows are combined."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ class _ByRows:
             parts = tuple(self._emit(op, [self._matching(o, op, n) for o in op.operands], [shapes[0][1:]])[0]
                           for n in range(count))
             self.env[op.results[0]] = Rows(parts)
-        elif count is not None and op.primitive in _COMBINE:
+        elif count is not None and op.primitive in _REDUCTIONS:
             self.env[op.results[0]] = self._reduce(op, count)
         else:
             self.env.update(zip(op.results, self._emit(op, [self.whole(o) for o in op.operands], shapes), strict=True))
@@ -125,18 +130,15 @@ class _ByRows:
 
     def _reduce(self, op: Op, count: int) -> "Operand | Rows":
         axes = tuple(a - 1 for a in op.params["axes"] if a != 0)
-        fn = {"reduce_sum": jax.lax.reduce_sum, "reduce_max": jax.lax.reduce_max, "reduce_min": jax.lax.reduce_min,
-              "reduce_and": jax.lax.reduce_and, "reduce_or": jax.lax.reduce_or}[op.primitive]
+        fn, combine = _REDUCTIONS[op.primitive]
         parts = [self.row(op.operands[0], n) for n in range(count)]
         if axes:
             parts = [self.builder.call((op.primitive, axes), lambda x: fn(x, axes), p)[0] for p in parts]
         if 0 not in op.params["axes"]:
             return Rows(tuple(parts))
-        combine = {"add": jax.lax.add, "max": jax.lax.max, "min": jax.lax.min, "and": jax.lax.bitwise_and,
-                   "or": jax.lax.bitwise_or}[_COMBINE[op.primitive]]
         total = parts[0]
         for part in parts[1:]:
-            total = self.builder.call(_COMBINE[op.primitive], combine, total, part)[0]
+            total = self.builder.call(("combine", op.primitive), combine, total, part)[0]
         return total
 
     def _emit(self, op: Op, operands: list[Operand], shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
