@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from planner.core.problem import INFINITE_COST, Problem, Solution, Status, evaluate
 from planner.errors import ProblemError
 from planner.solvers.cpsat import cpsat
+from planner.solvers.cpsat_model import model_size
 from planner.solvers.dual_ascent import Ascent, ascend
 from planner.solvers.eliminate_tables import WidthExceeded
 from planner.solvers.elimination import eliminated
@@ -26,8 +27,14 @@ MAX_TABLE = 1_000_000
 REDUCTION_SHARE = 0.3
 """Part of the time limit that reductions may take."""
 
+LONG_ASCENT_SHARE = 0.9
+"""The same where the problem is too large for CP-SAT as it stands."""
+
 ASCENT_SHARE = 0.5
 """Part of the time limit by which the ascent ends; CP-SAT gets the rest."""
+
+MAX_TERMS = 4_000_000
+"""Terms of the largest CP-SAT model that is built (minutes beyond it); larger problems are left to the ascent."""
 
 PATIENCE = 60
 """Sweeps of the ascent without progress before it gives way to CP-SAT [fitted on contest instance G]."""
@@ -125,19 +132,26 @@ def _ascend(run: _Run, reduction: Reduction) -> Reduction:
     def offer(choice: tuple[int, ...], bound: int) -> int:
         return run.learn_choice(reduction.expand(choice), bound + reduction.constant) - reduction.constant
 
-    found = ascend(state, offer, deadline=run.began + ASCENT_SHARE * run.options.timeout_s, patience=PATIENCE)
+    deadline = run.began + ASCENT_SHARE * run.options.timeout_s
+    patience = PATIENCE
+    if model_size(reduction.problem) > MAX_TERMS:
+        deadline, patience = run.began + LONG_ASCENT_SHARE * run.options.timeout_s, 10 * PATIENCE
+    found = ascend(state, offer, deadline=deadline, patience=patience)
     run.did.append(f"dual ascent ({found.sweeps} sweeps)")
     run.learn_bound(found.bound + reduction.constant)
     if run.is_closed or run.cost is None:
         return reduction
     remove_too_dear(reduction.work, state, run.cost - reduction.constant)
-    tighter = reduce_further(reduction.work, deadline=run.began + ASCENT_SHARE * run.options.timeout_s)
+    tighter = reduce_further(reduction.work, deadline=max(deadline, time.perf_counter() + 0.1 * run.left_s()))
     run.did.append(f"reduced to {len(tighter.work.remaining())} nodes")
     return tighter
 
 
 def _search(run: _Run, reduction: Reduction) -> None:
-    """CP-SAT on what remains, from the best so far."""
+    """CP-SAT on what remains, from the best so far, where it isn't too large."""
+    if (terms := model_size(reduction.problem)) > MAX_TERMS:
+        run.did.append(f"no CP-SAT (about {terms} terms)")
+        return
     offset = reduction.constant
     report = run.options.on_progress
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ortools.sat.python import cp_model
 
 from planner.core.problem import INFINITE_COST, Problem
-from planner.solvers.live import live_peaks
+from planner.solvers.live import live_peaks, live_size
 from planner.solvers.reductions.parallel_edges import merged_edges, saturated
 
 Ints = NDArray[np.int64]
@@ -56,6 +56,14 @@ class Model:
     terms: list[Term] = field(default_factory=list[Term])
     constant: int = 0
     unit: int = 1
+
+
+def model_size(problem: Problem) -> int:
+    """An upper estimate of the terms that the model of a problem has."""
+    size = sum(len(edge.costs) for edge in problem.edges)
+    if problem.usage_limit is not None:
+        size += live_size([n.interval for n in problem.nodes], [len(n.costs) for n in problem.nodes])
+    return size
 
 
 def build_model(problem: Problem) -> Model:

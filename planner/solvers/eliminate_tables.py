@@ -115,7 +115,8 @@ def eliminate(
     domains = tuple(u.shape[-1] for u in unary)
     if len(set(keep)) != len(keep) or not all(0 <= v < len(unary) for v in keep):
         raise ProblemError(f"kept variables {keep} are not distinct variables of 0..{len(unary) - 1}")
-    order = elimination_order(domains, [f.scope for f in factors if len(f.scope) > 1], frozenset(keep))
+    order = elimination_order(domains, [f.scope for f in factors if len(f.scope) > 1], frozenset(keep),
+                              max_table // batch)  # fmt: skip
     for sizes in (*(tuple(domains[u] for u in scope) for _, scope in order), tuple(domains[v] for v in keep)):
         if batch * _product(sizes) > max_table:
             raise WidthExceeded(sizes, batch * _product(sizes), max_table)

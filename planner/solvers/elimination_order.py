@@ -18,7 +18,7 @@ def elimination_order(
     keep: frozenset[int],
     max_table: int | None = None,
 ) -> Order:
-    """Order every variable but `keep`; with `max_table`, stop before the first table with more entries than that.
+    """Order every variable but `keep`; with `max_table`, stop after the first table with more entries than that.
 
     Returns:
       (variable, neighbours) in order; neighbours are sorted by domain size, largest last, then by index.
@@ -37,11 +37,11 @@ def elimination_order(
         size, work, v = heapq.heappop(heap)
         if v in done or (size, work) != _weight(v, near, domains):
             continue
-        if max_table is not None and size > max_table:
-            break
         done.add(v)
         neighbours = sorted(near[v], key=lambda u: (domains[u], u))
         order.append((v, tuple(neighbours)))
+        if max_table is not None and size > max_table:
+            break
         for u in neighbours:
             near[u].update(neighbours)
             near[u] -= {u, v}

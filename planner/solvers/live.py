@@ -36,6 +36,22 @@ def live_peaks(intervals: Iterable[tuple[int, int]]) -> list[tuple[int, ...]]:
     return peaks
 
 
+def live_size(intervals: Iterable[tuple[int, int]], weights: Iterable[int]) -> int:
+    """The total weight of all the maximal sets of `live_peaks`, without making them."""
+    events: list[tuple[int, int, int]] = []
+    for (start, end), weight in zip(intervals, weights, strict=True):
+        if start < end:
+            events += [(start, 1, weight), (end, 0, weight)]
+    live = total = 0
+    grown = False
+    for _, begins, weight in sorted(events):
+        if not begins and grown:
+            total += live
+        live += weight if begins else -weight
+        grown = bool(begins)
+    return total
+
+
 def usage_over_time(starts: Ints, ends: Ints, usages: Ints) -> tuple[Ints, Ints]:
     """(times, levels): `levels[k]` is in use from `times[k]` up to `times[k + 1]`; the last level is 0."""
     real = starts < ends

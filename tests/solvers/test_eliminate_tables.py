@@ -114,4 +114,4 @@ def test_order_takes_the_smallest_table_first() -> None:
     order = elimination_order([5, 3, 3, 3, 3], star, frozenset())
     assert order == [(1, (0,)), (2, (0,)), (3, (0,)), (0, (4,)), (4, ())]
     assert [v for v, _ in elimination_order([5, 3, 3, 3, 3], star, frozenset({1}))] == [2, 3, 4, 0]
-    assert elimination_order([3, 3, 3], [(0, 1, 2)], frozenset(), max_table=8) == []
+    assert elimination_order([3, 3, 3], [(0, 1, 2)], frozenset(), max_table=8) == [(0, (1, 2))]
