@@ -8,10 +8,13 @@ from planner.core.spec import OpRule
 from planner.rules.labels import Label, elements, from_labels
 from planner.rules.table import Values, register
 
+Numbers = tuple[tuple[tuple[int, ...], tuple[int, ...]], tuple[tuple[int, ...], tuple[int, ...]]]
+"""JAX's form: ((contracted of the left, of the right), (batch of the left, of the right))."""
+
 
 def dot_flops(op: Op, ins: Values, outs: Values) -> int:
     """Two per multiply-add: 2 · |result| · |contracted dimensions|; an outer product only multiplies."""
-    (contracted, _), _ = op.params["dimension_numbers"]
+    contracted: tuple[int, ...] = op.params["dimension_numbers"][0][0]
     flops = (2 if contracted else 1) * elements(outs[0])
     for d in contracted:
         flops *= ins[0].shape[d]
@@ -21,7 +24,8 @@ def dot_flops(op: Op, ins: Values, outs: Values) -> int:
 @register("dot_general", flops=dot_flops)
 def dot_general(op: Op, ins: Values, outs: Values) -> OpRule:
     """`[batch, m, k] · [batch, k, n] -> [batch, m, n]` with any number and order of dimensions of each kind."""
-    (left_contracted, right_contracted), (left_batch, right_batch) = op.params["dimension_numbers"]
+    numbers: Numbers = op.params["dimension_numbers"]
+    (left_contracted, right_contracted), (left_batch, right_batch) = numbers
     left: list[Label] = [("left", d) for d in range(len(ins[0].shape))]
     right: list[Label] = [("right", d) for d in range(len(ins[1].shape))]
     for d, e in zip((*left_batch, *left_contracted), (*right_batch, *right_contracted), strict=True):
@@ -34,8 +38,8 @@ def dot_general(op: Op, ins: Values, outs: Values) -> OpRule:
 
 def ragged_flops(op: Op, ins: Values, outs: Values) -> int:
     """Each row meets the matrix of its own group: as a dense product of the result's size."""
-    numbers = op.params["ragged_dot_dimension_numbers"].dot_dimension_numbers
-    (contracted, _), _ = numbers
+    numbers: Numbers = op.params["ragged_dot_dimension_numbers"].dot_dimension_numbers
+    contracted = numbers[0][0]
     flops = 2 * elements(outs[0])
     for d in contracted:
         flops *= ins[0].shape[d]
@@ -49,8 +53,10 @@ def ragged_dot_general(op: Op, ins: Values, outs: Values) -> OpRule:
     Other forms (ragged contraction, ragged batch) shard nothing but the free dimensions of the right-hand side.
     """
     numbers = op.params["ragged_dot_dimension_numbers"]
-    (left_contracted, right_contracted), (left_batch, right_batch) = numbers.dot_dimension_numbers
-    ragged, groups = tuple(numbers.lhs_ragged_dimensions), tuple(numbers.rhs_group_dimensions)
+    dot: Numbers = numbers.dot_dimension_numbers
+    (left_contracted, right_contracted), (left_batch, right_batch) = dot
+    ragged: tuple[int, ...] = tuple(numbers.lhs_ragged_dimensions)
+    groups: tuple[int, ...] = tuple(numbers.rhs_group_dimensions)
     left: list[Label] = [None] * len(ins[0].shape)
     right: list[Label] = [("right", e) for e in range(len(ins[1].shape))]
     for e in (*groups, *right_batch, *right_contracted):

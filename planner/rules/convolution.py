@@ -18,18 +18,22 @@ def conv_flops(op: Op, ins: Values, outs: Values) -> int:
     numbers = op.params["dimension_numbers"]
     kernel = ins[1].shape
     positions = prod(_positions(op.params, ins, outs, n) for n in range(len(kernel) - 2))
-    batch = ins[0].shape[numbers.lhs_spec[0]] // op.params["batch_group_count"]
-    return 2 * batch * kernel[numbers.rhs_spec[0]] * kernel[numbers.rhs_spec[1]] * positions
+    batch: int = ins[0].shape[numbers.lhs_spec[0]] // op.params["batch_group_count"]
+    made: int = kernel[numbers.rhs_spec[0]]
+    taken: int = kernel[numbers.rhs_spec[1]]
+    return 2 * batch * made * taken * positions
 
 
 def _positions(params: Any, ins: Values, outs: Values, n: int) -> int:
     """Over spatial dimension `n`: how many (output, kernel) index pairs meet an element of the input."""
     numbers = params["dimension_numbers"]
-    size = ins[0].shape[numbers.lhs_spec[2 + n]]
-    window = ins[1].shape[numbers.rhs_spec[2 + n]]
-    out = outs[0].shape[numbers.out_spec[2 + n]]
-    stride, low = params["window_strides"][n], params["padding"][n][0]
-    spread, step = params["lhs_dilation"][n], params["rhs_dilation"][n]
+    size: int = ins[0].shape[numbers.lhs_spec[2 + n]]
+    window: int = ins[1].shape[numbers.rhs_spec[2 + n]]
+    out: int = outs[0].shape[numbers.out_spec[2 + n]]
+    stride: int = params["window_strides"][n]
+    low: int = params["padding"][n][0]
+    spread: int = params["lhs_dilation"][n]
+    step: int = params["rhs_dilation"][n]
     last = (size - 1) * spread
     count = 0
     for k in range(window):

@@ -72,7 +72,7 @@ def running_length(size: int) -> int:
 
 def running_flops(op: Op, ins: Values, _outs: Values) -> int:
     """Rows times the combinations of one row."""
-    size = ins[0].shape[op.params["axis"]]
+    size: int = ins[0].shape[op.params["axis"]]
     each = _LOGSUMEXP_FLOPS if op.primitive == "cumlogsumexp" else 1
     return each * elements(ins[0]) // max(size, 1) * running_length(size)
 
