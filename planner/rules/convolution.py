@@ -9,27 +9,25 @@ from typing import Any
 
 from planner.core.graph import Op
 from planner.core.spec import OpRule
-from planner.rules.labels import Label, from_labels, replicated_rule
+from planner.rules.labels import Label, from_labels, replicated_rule, size_of
 from planner.rules.table import Values, register
 
 
 def conv_flops(op: Op, ins: Values, outs: Values) -> int:
     """2 · batch · output features · (input features per group) · positions of the window that fall on data."""
     numbers = op.params["dimension_numbers"]
-    kernel = ins[1].shape
-    positions = prod(_positions(op.params, ins, outs, n) for n in range(len(kernel) - 2))
-    batch: int = ins[0].shape[numbers.lhs_spec[0]] // op.params["batch_group_count"]
-    made: int = kernel[numbers.rhs_spec[0]]
-    taken: int = kernel[numbers.rhs_spec[1]]
+    positions = prod(_positions(op.params, ins, outs, n) for n in range(len(ins[1].shape) - 2))
+    batch: int = size_of(ins[0], numbers.lhs_spec[0]) // op.params["batch_group_count"]
+    made, taken = size_of(ins[1], numbers.rhs_spec[0]), size_of(ins[1], numbers.rhs_spec[1])
     return 2 * batch * made * taken * positions
 
 
 def _positions(params: Any, ins: Values, outs: Values, n: int) -> int:
     """Over spatial dimension `n`: how many (output, kernel) index pairs meet an element of the input."""
     numbers = params["dimension_numbers"]
-    size: int = ins[0].shape[numbers.lhs_spec[2 + n]]
-    window: int = ins[1].shape[numbers.rhs_spec[2 + n]]
-    out: int = outs[0].shape[numbers.out_spec[2 + n]]
+    size = size_of(ins[0], numbers.lhs_spec[2 + n])
+    window = size_of(ins[1], numbers.rhs_spec[2 + n])
+    out = size_of(outs[0], numbers.out_spec[2 + n])
     stride: int = params["window_strides"][n]
     low: int = params["padding"][n][0]
     spread: int = params["lhs_dilation"][n]

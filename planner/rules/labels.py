@@ -75,6 +75,11 @@ def own(number: int, value: Value) -> list[Label]:
     return [(number, d) for d in range(len(value.shape))]
 
 
+def size_of(value: Value, dimension: int) -> int:
+    """Size of one dimension."""
+    return value.shape[dimension]
+
+
 def elements(value: Value) -> int:
     """Number of elements."""
     return prod(value.shape)

@@ -8,7 +8,7 @@ from math import prod
 
 from planner.core.graph import Op
 from planner.core.spec import OpRule
-from planner.rules.labels import Label, elements, from_labels, replicated_rule
+from planner.rules.labels import Label, elements, from_labels, replicated_rule, size_of
 from planner.rules.slicing import untouched
 from planner.rules.table import FlopsOf, Values, always, register
 
@@ -72,7 +72,7 @@ def running_length(size: int) -> int:
 
 def running_flops(op: Op, ins: Values, _outs: Values) -> int:
     """Rows times the combinations of one row."""
-    size: int = ins[0].shape[op.params["axis"]]
+    size = size_of(ins[0], op.params["axis"])
     each = _LOGSUMEXP_FLOPS if op.primitive == "cumlogsumexp" else 1
     return each * elements(ins[0]) // max(size, 1) * running_length(size)
 
