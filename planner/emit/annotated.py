@@ -5,7 +5,7 @@ What the emitter rewrites (`recompute.py`, `deferred.py`) and what the runtime c
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from planner.core.graph import Graph, Literal, Op, Output, Phase, Program, Role, Value
@@ -23,12 +23,14 @@ class Annotated:
       stage_of: stage per operator.
       specs: per stage, value -> sharding.
       uses: (operator index, operand position) -> sharding needed just there.
+      sums: (stage, parameter value) -> sharding of its gradient sum, for gradients with leading dimensions (deferred).
     """
 
     graph: Graph
     stage_of: tuple[int, ...]
     specs: tuple[Mapping[int, Spec], ...]
     uses: Mapping[tuple[int, int], Spec]
+    sums: Mapping[tuple[int, int], Spec] = field(default_factory=dict)
 
     def ops_of(self, stage: int, phase: Phase) -> tuple[int, ...]:
         """The operators of one stage and phase, in order."""

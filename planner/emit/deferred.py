@@ -1,24 +1,182 @@
-"""Gradients summed over devices once per batch: partial sums keep a leading dimension until then.
+"""Gradients summed over devices once per batch instead of once per microbatch.
 
-In: `Annotated`. Out: `Annotated` whose deferred gradients have leading dimensions.
+A weight gradient is a sum over examples. Where the examples are sharded over mesh axes, each device has a part of it, and
+GSPMD adds the parts at once. Here the summed dimension is cut into one part per shard first, the operator is run for every
+part (`vmap`), and the parts stay apart in a leading dimension that is sharded as the examples are: a local sum. What follows
+on the way to the gradient (transposes, casts) is run for every part too. The runtime accumulates the parts over microbatches
+and adds them up once. Where the way is not of that form, the gradient is combined in every microbatch, with a warning.
+
+In: `Annotated`. Out: `Annotated` whose deferred gradients have leading dimensions, and warnings.
 """
 
-from planner.core.graph import Graph
-from planner.core.plan import ParamPlan
-from planner.core.spec import Spec
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from planner.core.graph import Graph, Op, Value
+from planner.core.plan import ParamPlan, PlanRecord
+from planner.core.spec import Spec, is_legal, replicated
 from planner.emit.annotated import Annotated
+from planner.emit.inferred import Inferred, infer
 from planner.emit.micro import contributions
+from planner.emit.payloads import Mapped
+
+SPLITTABLE = frozenset({"dot_general", "reduce_sum", "scatter-add", "scatter_add"})
+"""Sums that GSPMD partitions well when mapped over a sharded leading dimension. A mapped convolution becomes a grouped one,
+which it gathers instead."""
+
+LINEAR = frozenset({"transpose", "reshape", "convert_element_type", "squeeze", "reduce_sum", "neg", "copy", "mul", "div"})
+"""Operators that may be done to every part before the parts are added (mul, div: by a literal)."""
 
 
-def lead_count(given: Annotated, param: ParamPlan) -> int:
-    """Leading dimensions of the gradient of a parameter: 0 unless it is deferred."""
-    return len(_grad_shape(given.graph, param)) - len(param.shape)
+@dataclass(frozen=True)
+class _Way:
+    """From the operator that sums over examples to the gradient: operators, and the leading dimensions (axes, parts)."""
+
+    ops: tuple[int, ...]
+    leads: tuple[tuple[tuple[int, ...], int], ...]
+    cuts: tuple[tuple[int | None, ...], ...]
+
+
+def with_deferred_gradients(record: PlanRecord, given: Annotated) -> tuple[Annotated, tuple[str, ...]]:
+    """Defer what the plan defers, where there are several microbatches.
+
+    Returns:
+      The rewritten graph, and a warning that counts the gradients that could not be deferred.
+    """
+    deferred = [p for p in record.params if p.deferred] if record.kind == "train" and record.microbatches > 1 else []
+    if not deferred:
+        return given, ()
+    edit = _Edit(record, given)
+    for param in deferred:
+        for stage in range(len(record.stages)):
+            edit.defer(param, stage)
+    return edit.finish()
+
+
+def lead_count(given: Annotated, param: ParamPlan, value: int) -> int:
+    """Leading dimensions of a contribution to the gradient of a parameter: 0 unless it is deferred."""
+    return len(given.graph.values[value].shape) - len(param.shape)
 
 
 def settled_spec(given: Annotated, param: ParamPlan, stage: int) -> Spec:
-    """The sharding in which a gradient is accumulated on a stage."""
-    return param.update_spec
+    """The sharding in which a gradient is accumulated on a stage, leading dimensions included."""
+    return given.sums[stage, param.value] if (stage, param.value) in given.sums else final_spec(given, param, stage)
 
 
-def _grad_shape(graph: Graph, param: ParamPlan) -> tuple[int, ...]:
-    return graph.values[contributions(graph, param)[0]].shape
+def final_spec(given: Annotated, param: ParamPlan, stage: int) -> Spec:
+    """The sharding of the gradient of the batch on a stage: the update's at home; elsewhere (tied weights) as the parameter
+    lies there."""
+    if stage == param.home:
+        return param.update_spec
+    return given.specs[stage].get(param.value, replicated(len(param.shape)))
+
+
+class _Edit:
+    """The rewrite under way."""
+
+    def __init__(self, record: PlanRecord, given: Annotated) -> None:
+        self._record, self._given = record, given
+        self._producer, self._readers = given.graph.producers(), given.graph.consumers()
+        self._inferred: list[Inferred] = [infer(given, s) for s in range(len(record.stages))]
+        self._ways: list[tuple[int, _Way]] = []
+        self._sums: dict[tuple[int, int], Spec] = {}
+        self._failed: list[str] = []
+
+    def defer(self, param: ParamPlan, stage: int) -> None:
+        """Defer what one stage contributes to one gradient, if every contribution allows it in the same way."""
+        values = [v for v in contributions(self._given.graph, param)
+                  if self._given.stage_of[self._producer[v]] == stage]
+        ways = [self._way(v, stage) for v in values]
+        if not values or all(w == "whole" for w in ways):
+            return
+        found = [w for w in ways if isinstance(w, _Way)]
+        specs = {self._spec(v, w, stage) for v, w in zip(values, ways, strict=True) if isinstance(w, _Way)}
+        if len(found) < len(ways) or len({w.leads for w in found}) > 1 or None in specs:
+            self._failed.append(param.path if param.row is None else f"{param.path}[{param.row}]")
+            return
+        self._ways += [(stage, w) for w in found]
+        self._sums[stage, param.value] = next(s for s in specs if s is not None)
+
+    def finish(self) -> tuple[Annotated, tuple[str, ...]]:
+        """The rewritten graph and the warnings."""
+        graph = self._given.graph
+        values, ops, specs, uses = list(graph.values), list(graph.ops), [dict(s) for s in self._given.specs], dict(self._given.uses)
+        for stage, way in self._ways:
+            for k, n in enumerate(way.ops):
+                op = ops[n]
+                cuts = way.cuts if k == 0 else (tuple(-1 if isinstance(o, int) else None for o in op.operands),) * len(way.leads)
+                ops[n] = replace(op, payload=Mapped(op.payload, cuts, tuple(parts for _, parts in way.leads)))
+                if k:
+                    uses = {key: s for key, s in uses.items() if key[0] != n}
+                v = op.results[0]
+                spec = self._spec(v, way, stage)
+                values[v] = Value((*(parts for _, parts in way.leads), *values[v].shape), values[v].dtype)
+                specs[stage].pop(v, None)
+                if spec is not None:
+                    specs[stage][v] = spec
+        done = replace(graph, values=tuple(values), ops=tuple(ops))
+        annotated = Annotated(done, self._given.stage_of, tuple(MappingProxyType(s) for s in specs),
+                              MappingProxyType(uses), MappingProxyType(self._sums))
+        return annotated, _warnings(self._failed)
+
+    def _way(self, value: int, stage: int) -> "_Way | str":
+        """The way to a contribution, `"whole"` if no sum over sharded examples is on it, or `"other"`."""
+        graph, inferred = self._given.graph, self._inferred[stage]
+        passed: list[int] = []
+        while True:
+            n = self._producer.get(value)
+            if n is None or self._given.stage_of[n] != stage:
+                return "whole"
+            op = graph.ops[n]
+            partial = inferred.reduced.get(n, ())
+            if partial:
+                return self._cut(op, n, partial, passed, stage) if op.primitive in SPLITTABLE and len(op.results) == 1 else "other"
+            sources = op.inputs
+            if op.primitive not in LINEAR or len(sources) != 1:
+                return "whole" if not self._partial_before(n, stage) else "other"
+            if self._readers.get(sources[0], []) != [n]:
+                return "whole" if not self._partial_before(n, stage) else "other"
+            passed.append(n)
+            value = sources[0]
+
+    def _partial_before(self, n: int, stage: int) -> bool:
+        """Whether the operator adds up gradients that are sums over sharded examples."""
+        op = self._given.graph.ops[n]
+        makers = [self._producer.get(v) for v in op.inputs]
+        return any(m is not None and self._inferred[stage].reduced.get(m) for m in makers)
+
+    def _cut(self, op: Op, n: int, partial: Sequence[tuple[int, tuple[int, ...]]], passed: Sequence[int], stage: int
+             ) -> "_Way | str":
+        rule, mesh = self._inferred[stage].rules[n], self._record.stages[stage].mesh_shape
+        leads, cuts = [], []
+        for factor, axes in partial:
+            parts = 1
+            for a in axes:
+                parts *= mesh[a]
+            leads.append((axes, parts))
+            cuts.append(tuple(b.index(factor) if factor in b else None for b in rule.operands))
+        return _Way((n, *reversed(passed)), tuple(leads), tuple(cuts)) if _divides(self._given.graph, op, leads, cuts) \
+            else "other"
+
+    def _spec(self, value: int, way: _Way, stage: int) -> Spec | None:
+        used = {a for axes, _ in way.leads for a in axes}
+        rest = self._inferred[stage].natural[value]
+        spec = (*(axes for axes, _ in way.leads), *(tuple(a for a in axes if a not in used) for axes in rest))
+        shape = (*(parts for _, parts in way.leads), *self._given.graph.values[value].shape)
+        return spec if is_legal(spec, shape, self._record.stages[stage].mesh_shape) else None
+
+
+def _divides(graph: Graph, op: Op, leads: Sequence[tuple[tuple[int, ...], int]], cuts: Sequence[Sequence[int | None]]) -> bool:
+    shapes = [graph.values[o].shape if isinstance(o, int) else o.shape for o in op.operands]
+    return all(any(d is not None for d in cut) and all(d is None or shape[d] % parts == 0 for d, shape in
+                                                       zip(cut, shapes, strict=True))
+               for (_, parts), cut in zip(leads, cuts, strict=True))
+
+
+def _warnings(failed: Sequence[str]) -> tuple[str, ...]:
+    if not failed:
+        return ()
+    shown = ", ".join(failed[:3]) + (f" and {len(failed) - 3} more" if len(failed) > 3 else "")
+    return (f"{len(failed)} gradients are combined in every microbatch, though the plan would combine them once per batch: "
+            f"{shown}",)

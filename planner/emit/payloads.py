@@ -55,8 +55,12 @@ class Mapped:
         for cut in reversed(self.cuts):
             fn = _over_parts(fn, tuple(None if d is None else 0 for d in cut))
         prepared = list(operands)
+        done = [0] * len(prepared)  # every cut puts one dimension in front of the others
         for cut, parts in reversed(tuple(zip(self.cuts, self.parts, strict=True))):
-            prepared = [x if d is None or d < 0 else _cut(x, d, parts) for x, d in zip(prepared, cut, strict=True)]
+            for n, d in enumerate(cut):
+                if d is not None and d >= 0:
+                    prepared[n] = _cut(prepared[n], d + done[n], parts)
+                    done[n] += 1
         return fn(prepared)
 
 

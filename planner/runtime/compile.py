@@ -12,6 +12,7 @@ import jax
 from planner.core.graph import Program
 from planner.core.plan import PlanRecord
 from planner.emit.annotated import Annotated, annotate_program
+from planner.emit.deferred import with_deferred_gradients
 from planner.emit.meshes import stage_mesh
 from planner.emit.pipeline_code import pipeline_code
 from planner.emit.recompute import with_recompute
@@ -52,15 +53,15 @@ def compile_plan(record: PlanRecord, model: Model, devices: Sequence[jax.Device]
     model = replace(model, params=model.params if params is None else params, state=model.state if state is None else state)
     check_concrete(model)
     program = matching_program(record, model)
-    given = rewritten(record, program)
+    given, warnings = rewritten(record, program)
     placed = place(record, model, program, given, [stage_mesh(s, devices) for s in record.stages])
     first = initial_state(record, model, program, placed)
     aux_tree = program_trees(model, record.microbatches).aux
     if len(record.stages) == 1:
-        return SingleStep(SingleStage(record, model, program, given, placed, aux_tree)), first
-    return PipelineStep(record, model, program, pipeline_code(record, given), placed, aux_tree), first
+        return SingleStep(SingleStage(record, model, program, given, placed, aux_tree, warnings)), first
+    return PipelineStep(record, model, program, pipeline_code(record, given), placed, aux_tree, warnings), first
 
 
-def rewritten(record: PlanRecord, program: Program) -> Annotated:
-    """The program's micro graph as the plan runs it."""
-    return with_recompute(record, annotate_program(record, program))
+def rewritten(record: PlanRecord, program: Program) -> tuple[Annotated, tuple[str, ...]]:
+    """The program's micro graph as the plan runs it, and what of the plan it does not do."""
+    return with_deferred_gradients(record, with_recompute(record, annotate_program(record, program)))

@@ -31,10 +31,12 @@ Held = dict[tuple[int, int], dict[int, Any]]
 
 
 class PipelineStep:
-    """The step of a plan of several stages: `(RunState, batch) -> ...`, see `compile_plan`."""
+    """The step of a plan of several stages: `(RunState, batch) -> ...`, see `compile_plan`. `warnings` says what is not run
+    as planned."""
 
     def __init__(self, record: PlanRecord, model: Model, program: Program, code: PipelineCode, placed: Placement,
-                 aux_tree: Any) -> None:
+                 aux_tree: Any, warnings: tuple[str, ...] = ()) -> None:
+        self.warnings = warnings
         self._record, self._model, self._code, self._placed, self._aux_tree = record, model, code, placed, aux_tree
         self._leaves = batch_leaves(model, record.microbatches)
         divisor = record.microbatches if model.loss_reduction == "mean" else 1

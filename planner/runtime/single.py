@@ -4,7 +4,7 @@ In: the annotated program and its placement. Out: steps of the three kinds; see 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from planner.core.spec import Spec, replicated
 from planner.emit.annotated import Annotated
 from planner.emit.deferred import lead_count, settled_spec
 from planner.emit.meshes import sharding
-from planner.emit.micro import MicroResult, contributions, run_micro
+from planner.emit.micro import MicroResult, accumulation_dtype, contributions, run_micro
 from planner.emit.tasks import Constraints, output_array, run_code
 from planner.model import Model
 from planner.runtime.batches import batch_leaves, checked_batch, combined, combined_loss, examples_of, in_microbatches
@@ -34,6 +34,7 @@ class SingleStage:
     given: Annotated
     placed: Placement
     aux_tree: Any
+    warnings: tuple[str, ...] = ()
 
     @property
     def mesh(self) -> Mesh:
@@ -47,10 +48,11 @@ class SingleStage:
 
 
 class SingleStep:
-    """The step of a one-stage plan: `(RunState, batch) -> ...`, see `compile_plan`. `lower` gives it to the compiler alone."""
+    """The step of a one-stage plan: `(RunState, batch) -> ...`, see `compile_plan`. `lower` gives it to the compiler alone;
+    `warnings` says what is not run as planned."""
 
     def __init__(self, code: SingleStage) -> None:
-        self._code = code
+        self._code, self.warnings = code, code.warnings
         self._leaves = batch_leaves(code.model, code.record.microbatches)
         shardings = _batch_shardings(code)
         self._batch_shardings = [_behind(s) if leaf.split else s for leaf, s in zip(self._leaves, shardings, strict=True)]
@@ -137,14 +139,8 @@ def _zero_sums(code: SingleStage) -> tuple[Any, ...]:
     found = []
     for p in code.record.params:
         value = graph.values[contributions(graph, p)[0]]
-        found.append(_held(code, p, jax.numpy.zeros(value.shape, _sum_dtype(p))))
+        found.append(_held(code, p, jax.numpy.zeros(value.shape, accumulation_dtype(p.dtype))))
     return tuple(found)
-
-
-def _sum_dtype(param: ParamPlan) -> Any:
-    from planner.emit.micro import accumulation_dtype
-
-    return accumulation_dtype(param.dtype)
 
 
 def _held(code: SingleStage, param: ParamPlan, total: Any) -> Any:
@@ -164,7 +160,7 @@ def _updated(code: SingleStage, params: Sequence[Any], opt: Sequence[Any], grads
 
 def finished(code: SingleStage, param: ParamPlan, total: Any) -> Any:
     """The gradient that the optimizer sees: summed over devices, averaged over microbatches, in the parameter's dtype."""
-    leads = lead_count(code.given, param)
+    leads = lead_count(code.given, param, contributions(code.given.graph, param)[0])
     total = total.sum(tuple(range(leads))) if leads else total
     total = code.constraints.constrain(total, param.update_spec)
     if code.model.loss_reduction == "mean" and code.record.microbatches > 1:

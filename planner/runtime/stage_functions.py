@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from planner.core.graph import Phase
 from planner.core.plan import ParamPlan
-from planner.emit.deferred import lead_count, settled_spec
+from planner.emit.deferred import final_spec, lead_count, settled_spec
 from planner.emit.meshes import sharding
 from planner.emit.micro import accumulation_dtype
 from planner.emit.pipeline_code import PipelineCode
@@ -48,7 +48,8 @@ class StageFunctions:
         self.backward = jax.jit(self._backward, donate_argnums=(0,),
                                 out_shardings=(self._sums, self._placed(self.backward_code.makes)))
         self.zeros = jax.jit(self._zeros, out_shardings=self._sums)
-        self.finish = jax.jit(self._finish, out_shardings=tuple(sharding(mesh, p.update_spec) for p, _ in self._params))
+        self.finish = jax.jit(self._finish, out_shardings=tuple(
+            sharding(mesh, final_spec(given, p, stage)) for p, _ in self._params))
 
     def _placed(self, values: Sequence[int]) -> tuple[Any, ...]:
         specs = self._code.given.specs[self._stage]
@@ -74,10 +75,10 @@ class StageFunctions:
         return tuple(jnp.zeros(values[v[0]].shape, accumulation_dtype(p.dtype)) for p, v in self._params)
 
     def _finish(self, sums: Sequence[Any]) -> tuple[Any, ...]:
-        return tuple(self._finished(p, total) for (p, _), total in zip(self._params, sums, strict=True))
+        return tuple(self._finished(p, values[0], total) for (p, values), total in zip(self._params, sums, strict=True))
 
-    def _finished(self, param: ParamPlan, total: Any) -> Any:
-        leads = lead_count(self._code.given, param)
+    def _finished(self, param: ParamPlan, value: int, total: Any) -> Any:
+        leads = lead_count(self._code.given, param, value)
         total = total.sum(tuple(range(leads))) if leads else total
         return (total / self._scale.divisor if self._scale.divisor > 1 else total).astype(param.dtype)
 

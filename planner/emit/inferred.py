@@ -1,0 +1,73 @@
+"""Shardings of values that the plan leaves open, as they follow from their producers' operands.
+
+One pass in program order: an operator's factors take the axes of its operands, results take those of their factors, as
+GSPMD would propagate. In: `Annotated` and a stage. Out: what its operators produce, and over which axes they sum.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from planner.core.graph import Op, Operand
+from planner.core.spec import FactorKind, OpRule, Spec, replicated
+from planner.emit.annotated import Annotated
+from planner.rules import rule_of
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """Per stage.
+
+    Attributes:
+      rules: operator -> its rule.
+      reduced: operator -> (factor, axes) of the sharded dimensions that it sums over, if it sums over any.
+      natural: value -> sharding that its producer gives it (before any constraint on it).
+    """
+
+    rules: Mapping[int, OpRule]
+    reduced: Mapping[int, tuple[tuple[int, tuple[int, ...]], ...]]
+    natural: Mapping[int, Spec]
+
+
+def infer(given: Annotated, stage: int) -> Inferred:
+    """Propagate through the operators of one stage."""
+    specs, natural = dict(given.specs[stage]), dict[int, Spec]()
+    rules: dict[int, OpRule] = {}
+    reduced: dict[int, tuple[tuple[int, tuple[int, ...]], ...]] = {}
+    for n, op in enumerate(given.graph.ops):
+        if given.stage_of[n] != stage:
+            continue
+        if op.primitive == "optimization_barrier":
+            natural |= {r: _spec(given, specs, o) for r, o in zip(op.results, op.operands, strict=True)}
+        else:
+            rule = rules[n] = rule_of(given.graph, op)
+            axes = _factor_axes(rule, [given.uses.get((n, k), _spec(given, specs, o)) for k, o in enumerate(op.operands)])
+            natural |= _results(op, rule, axes)
+            sums = tuple((f, a) for f, a in sorted(axes.items()) if rule.factors[f].kind is FactorKind.REDUCE)
+            if sums and rule.combine == "sum":
+                reduced[n] = sums
+        for v in op.results:
+            specs.setdefault(v, natural[v])
+    return Inferred(rules, reduced, natural)
+
+
+def _spec(given: Annotated, specs: Mapping[int, Spec], operand: Operand) -> Spec:
+    if not isinstance(operand, int):
+        return replicated(len(operand.shape))
+    return specs.get(operand, replicated(len(given.graph.values[operand].shape)))
+
+
+def _factor_axes(rule: OpRule, operands: list[Spec]) -> dict[int, tuple[int, ...]]:
+    """Factor -> mesh axes: the first operand that shards it decides; no axis is used twice."""
+    found: dict[int, tuple[int, ...]] = {}
+    used: set[int] = set()
+    for binding, spec in zip(rule.operands, operands, strict=True):
+        for factor, axes in zip(binding, spec, strict=True):
+            if factor is not None and axes and factor not in found and not used.intersection(axes):
+                found[factor] = axes
+                used.update(axes)
+    return found
+
+
+def _results(op: Op, rule: OpRule, axes: Mapping[int, tuple[int, ...]]) -> dict[int, Spec]:
+    return {v: tuple(axes.get(f, ()) if f is not None else () for f in binding)
+            for v, binding in zip(op.results, rule.results, strict=True)}
