@@ -1,5 +1,7 @@
 """Plan and train an Equinox module. It is planned without its parameters, which come in when the plan runs."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -11,15 +13,15 @@ from planner.adapters import equinox_module, from_equinox
 BATCH, SIZE = 64, 256
 
 
-def make():
+def make() -> eqx.nn.MLP:
     return eqx.nn.MLP(SIZE, SIZE, width_size=512, depth=4, key=jax.random.key(0))
 
 
-def loss_fn(module, batch):
+def loss_fn(module: Any, batch: Any) -> jax.Array:
     return jnp.mean((jax.vmap(module)(batch["x"]) - batch["y"]) ** 2)
 
 
-def main():
+def main() -> None:
     jax.config.update("jax_num_cpu_devices", 8)  # eight virtual devices; leave it out on a machine that has its own
     mesh = jax.make_mesh((8,), ("d",))
     x = jax.random.normal(jax.random.key(1), (BATCH, SIZE))

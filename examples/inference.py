@@ -7,7 +7,7 @@ import planner
 from planner import models
 
 
-def main():
+def main() -> None:
     jax.config.update("jax_num_cpu_devices", 8)  # eight virtual devices; leave it out on a machine that has its own
     mesh = jax.make_mesh((8,), ("d",))
 

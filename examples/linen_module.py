@@ -1,4 +1,6 @@
-"""Plan and train a Flax Linen module with dropout; other collections, such as batch statistics, would be carried too."""
+"""Plan and train a Flax Linen module with dropout; batch statistics and the like would be carried too."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +14,10 @@ BATCH, SEQUENCE, HIDDEN, VOCABULARY = 16, 32, 128, 256
 
 
 class Tagger(linen.Module):
+    """A small transformer encoder."""
+
     @linen.compact
-    def __call__(self, tokens):
+    def __call__(self, tokens: jax.Array) -> jax.Array:
         x = linen.Embed(VOCABULARY, HIDDEN)(tokens)
         for _ in range(2):
             x = x + linen.MultiHeadDotProductAttention(num_heads=8)(linen.LayerNorm()(x))
@@ -22,12 +26,12 @@ class Tagger(linen.Module):
         return linen.Dense(VOCABULARY)(x)
 
 
-def loss_fn(apply, batch):
+def loss_fn(apply: Any, batch: Any) -> jax.Array:
     logits = apply(batch["tokens"])
     return optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"]).mean()
 
 
-def main():
+def main() -> None:
     jax.config.update("jax_num_cpu_devices", 8)  # eight virtual devices; leave it out on a machine that has its own
     mesh = jax.make_mesh((8,), ("d",))
     tokens = jax.random.randint(jax.random.key(1), (BATCH, SEQUENCE), 0, VOCABULARY)

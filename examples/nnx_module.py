@@ -1,5 +1,7 @@
 """Plan and train a Flax NNX module. Batch statistics and dropout keys are carried along as the model's state."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -12,24 +14,26 @@ BATCH, PIXELS, CLASSES = 64, 256, 16
 
 
 class Classifier(nnx.Module):
-    def __init__(self, rngs):
+    """Residual layers with batch norm and dropout."""
+
+    def __init__(self, rngs: nnx.Rngs) -> None:
         self.blocks = nnx.List([nnx.Linear(PIXELS, PIXELS, rngs=rngs) for _ in range(4)])
         self.norms = nnx.List([nnx.BatchNorm(PIXELS, rngs=rngs) for _ in range(4)])
         self.dropout = nnx.Dropout(0.1, rngs=rngs)
         self.head = nnx.Linear(PIXELS, CLASSES, rngs=rngs)
 
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         for block, norm in zip(self.blocks, self.norms, strict=True):
             x = x + self.dropout(nnx.relu(norm(block(x))))
         return self.head(x)
 
 
-def loss_fn(module, batch):
+def loss_fn(module: Any, batch: Any) -> jax.Array:
     logits = module(batch["x"])
     return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
 
 
-def main():
+def main() -> None:
     jax.config.update("jax_num_cpu_devices", 8)  # eight virtual devices; leave it out on a machine that has its own
     mesh = jax.make_mesh((8,), ("d",))
     x = jax.random.normal(jax.random.key(1), (BATCH, PIXELS))

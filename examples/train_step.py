@@ -1,5 +1,7 @@
 """Plan and run a train step that is already written, with `jax.grad`, optax and metrics inside."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -9,17 +11,17 @@ import planner
 BATCH, SIZE = 64, 256
 
 
-def loss_fn(params, batch):
+def loss_fn(params: Any, batch: Any) -> jax.Array:
     hidden = jax.nn.relu(batch["x"] @ params["first"])
     return jnp.mean((hidden @ params["second"] - batch["y"]) ** 2)
 
 
-def main():
+def main() -> None:
     jax.config.update("jax_num_cpu_devices", 8)  # eight virtual devices; leave it out on a machine that has its own
     mesh = jax.make_mesh((8,), ("d",))
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(3e-3))
 
-    def train_step(state, batch):
+    def train_step(state: Any, batch: Any) -> tuple[Any, Any]:
         loss, grads = jax.value_and_grad(loss_fn)(state["params"], batch)
         updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
         state = {"params": optax.apply_updates(state["params"], updates), "opt_state": opt_state,

@@ -1,8 +1,10 @@
 """Mixture of experts by einsum: top-2 gating with a capacity per expert, dispatch, expert feed-forward, combine.
 
-Tokens are gated in groups: each expert takes at most `capacity` tokens of a group, and later tokens of a full expert go
-through the residual connection alone. Groups never depend on the rest of the batch, so that microbatches compute what
-the whole batch does. Source: Lepikhin et al. 2020 (GShard), algorithm 1, without its random drop of second experts.
+Tokens are gated in groups: an expert takes at most `capacity` tokens of a group, first choices before second ones, and
+who finds no place goes through the residual connection alone. (Where an expert is full, later tokens push out earlier
+ones; a decoder that must not look ahead needs room to spare.) Groups never depend on the rest of the batch, so that
+microbatches compute what the whole batch does. Source: Lepikhin et al. 2020 (GShard), algorithm 1, without its random
+drop of second experts.
 
 Shapes: g group, s token of the group, e expert, c place in the expert's capacity, d hidden, f feed-forward size.
 """

@@ -43,4 +43,4 @@ def perceptron_layer(params: Any, x: jax.Array) -> jax.Array:
 
 register("mlp-tiny", MlpConfig(64, 6), perceptron)
 register("mlp-100m", MlpConfig(4096, 6), perceptron)
-register("mlp-1b", MlpConfig(8192, 16), perceptron)
+register("mlp-1b", MlpConfig(8192, 15), perceptron)

@@ -137,7 +137,7 @@ def _statistics(size: int) -> dict[str, Any]:
     return {"mean": zeros(size), "variance": ones(size)}
 
 
-register("wresnet-tiny", WideResnetConfig(32, 14, 8, 2, classes=16), wide_resnet)
+register("wresnet-tiny", WideResnetConfig(64, 14, 8, 2, classes=16), wide_resnet)
 register("wresnet-250m", WideResnetConfig(224, 50, 160, 2), wide_resnet)
 register("wresnet-500m", WideResnetConfig(224, 50, 224, 2), wide_resnet)
 register("wresnet-1b", WideResnetConfig(224, 50, 320, 2), wide_resnet)
