@@ -84,7 +84,7 @@ def compare(name: str, rtol: float, atol: float) -> None:
         np.testing.assert_allclose(plain(got), plain(want), rtol=rtol, atol=atol)
 
 
-@pytest.mark.parametrize("name", ["mlp", "scanned_transformer", "batch_statistics", "dropout"])
+@pytest.mark.parametrize("name", ["mlp", "batch_statistics", "dropout"])
 def test_equals_jax_in_float32(name: str) -> None:
     # XLA sums in another order in each program: some units in the last place (6e-8), grown by the sums' condition.
     compare(name, 2e-5, 2e-6)
