@@ -4,7 +4,7 @@ In: `Prepared` program, meshes, pins. Out: `Candidate`s: chosen stages with thei
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +17,13 @@ from planner.costs.topology import stage_link
 from planner.intraop.boundary import boundary
 from planner.intraop.compose import SliceTable, slice_table
 from planner.intraop.frontier import LayerFrontier, Multipliers, layer_frontier
-from planner.intraop.price import Setting, price_layer
+from planner.intraop.price import MAX_CLASSES, Setting, price_layer
 from planner.intraop.structure import LayerModel, ProgramIndex, index_program, layer_model
 from planner.layers import Layers, cluster_layers, crossing_bytes
 from planner.pinning import pinned_specs
 from planner.rules import graph_flops
 from planner.spaces import MeshSpace, SubmeshSpace
+from planner.solvers.eliminate_tables import WidthExceeded
 from planner.stages import construct
 
 Array = NDArray[np.float64]
@@ -90,19 +91,32 @@ def memory_prices(prepared: Prepared, hardware: Cluster, devices: int, pins: Pin
 
 
 def mesh_table(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pins) -> SliceTable:
-    """Costs of all slices of layers on one logical mesh."""
+    """Costs of all slices of layers on one logical mesh.
+
+    A layer too entangled for exact elimination is solved again with fewer dimensions open to sharding; the table then is not
+    `exact` and proves no bound.
+    """
+    for classes in (MAX_CLASSES, 4, 3, 2):
+        try:
+            return _table(prepared, space, hardware, pins, classes)
+        except WidthExceeded as error:
+            too_wide = error
+    raise too_wide
+
+
+def _table(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pins, classes: int) -> SliceTable:
     program, index, layers = prepared.program, prepared.index, prepared.layers
     prices = memory_prices(prepared, hardware, space.mesh.device_count, pins)
     setting = Setting(space.mesh, hardware.device, space.uses, program.microbatches, program.kind == "train",
-                      pinned_specs(index, pins, space.names, space.mesh.shape), program.kind != "inference")
+                      pinned_specs(index, pins, space.names, space.mesh.shape), program.kind != "inference", classes)
     frontiers: list[LayerFrontier] = []
     for c, model in enumerate(prepared.models):
         first, last = layers.ranges[layers.representative(c)]
         before = boundary(index, first, space.mesh.shape, space.uses, setting.pins)
         after = boundary(index, last, space.mesh.shape, space.uses, setting.pins)
         frontiers.append(layer_frontier(program.micro, price_layer(index, model, setting), before, after, prices))
-    return slice_table(program.micro, space.mesh, [frontiers[c] for c in layers.classes], prices,
-                       training=setting.training)
+    table = slice_table(program.micro, space.mesh, [frontiers[c] for c in layers.classes], prices, training=setting.training)
+    return replace(table, exact=classes == MAX_CLASSES)
 
 
 @dataclass(frozen=True)
@@ -198,6 +212,8 @@ def _slice_costs(prepared: Prepared, hardware: Cluster, spaces: Sequence[Submesh
 
 def _floor(table: SliceTable, flight: int, capacity: float, microbatches: int) -> Array:
     """Lagrangian bound per slice: for each way to recompute, the best over prices λ of (priced optimum - λ · capacity)."""
+    if not table.exact:
+        return np.zeros(table.priced.shape[:2])
     prices = table.multipliers
     found = np.full(table.priced.shape[:2], np.inf)
     for again in sorted(set(prices.recompute)):

@@ -84,13 +84,15 @@ class Strategies:
         return tuple(found), index
 
 
-def enumerate_strategies(sizes: Sequence[int], mesh_shape: tuple[int, ...], allowed: Sequence[Sequence[int]]) -> Strategies:
+def enumerate_strategies(sizes: Sequence[int], mesh_shape: tuple[int, ...], allowed: Sequence[Sequence[int]],
+                         forced: Sequence[int] = ()) -> Strategies:
     """Every legal assignment of mesh axes to classes.
 
     Args:
       sizes: per class, the number that its shard count must divide.
       mesh_shape: sizes of the mesh axes.
       allowed: per mesh axis, the classes it may shard. Every axis may also shard nothing.
+      forced: mesh axes that must shard something wherever that is legal.
     """
     options = [[-1, *(c for c in allowed[a] if sizes[c] % n == 0 and sizes[c] >= n)] for a, n in enumerate(mesh_shape)]
     rows = []
@@ -101,7 +103,15 @@ def enumerate_strategies(sizes: Sequence[int], mesh_shape: tuple[int, ...], allo
                 count[c] = count.get(c, 1) * mesh_shape[a]
         if all(sizes[c] % n == 0 for c, n in count.items()):
             rows.append(row)
+    for a in forced:
+        used = [row for row in rows if row[a] >= 0]
+        rows = used or rows
     return Strategies(np.array(rows, dtype=np.int64).reshape(len(rows), len(mesh_shape)), mesh_shape)
+
+
+def forced_axes(uses: Sequence[AxisUse], *, contraction: bool) -> list[int]:
+    """Mesh axes that a recipe says are used wherever possible: data axes by every operator, tensor axes by contractions."""
+    return [a for a, use in enumerate(uses) if use in (AxisUse.BATCH, AxisUse.FSDP) or (use is AxisUse.TENSOR and contraction)]
 
 
 def allowed_classes(classes: Sequence[int], batch: frozenset[int], uses: Sequence[AxisUse]) -> list[list[int]]:

@@ -32,6 +32,7 @@ class SliceTable:
       parts: [L, L, G, len(PARTS)].
       working_bytes: [L, L, G].
       state_out: best state after the slice, [L, L, G].
+      exact: whether every layer was solved over all its strategies (only then are bounds proven).
       came_from: state before layer j on the best way to (i, j, g, state after j), [L, L, G, states].
     """
 
@@ -43,6 +44,7 @@ class SliceTable:
     working_bytes: Array
     state_out: NDArray[np.int64]
     came_from: NDArray[np.int16]
+    exact: bool = True
 
     def path(self, first: int, last: int, g: int) -> tuple[int, ...]:
         """Boundary states along a slice: before layer `first`, between layers, after layer `last`."""

@@ -20,7 +20,7 @@ from planner.intraop.dims import OpClasses
 from planner.intraop.group_costs import LINEAR, op_work
 from planner.intraop.param_costs import ParamChoices, param_choices, param_unary
 from planner.intraop.structure import ANCHORS, Group, LayerModel, Link, Param, ProgramIndex, Tensor
-from planner.strategies import AxisUse, Strategies, allowed_classes, enumerate_strategies
+from planner.strategies import AxisUse, Strategies, allowed_classes, enumerate_strategies, forced_axes
 
 Array = NDArray[np.float64]
 
@@ -29,6 +29,10 @@ KINDS = ("forward_s", "backward_s", "batch_s", "resident_bytes", "saved_bytes")
 flight."""
 
 Costs = dict[str, Array]
+
+MAX_CLASSES = 7
+"""Classes of a group, or dimensions of a tensor, that may be sharded; beyond this the smallest stay unsharded, so that
+strategies stay countable. [chosen: no model of the zoo has more that matter]"""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Setting:
     training: bool
     pins: Mapping[int, Spec] = field(default_factory=dict)  # owner of a tensor or parameter -> its spec
     keeps: bool = True  # whether tensors marked as saved are (all but inference)
+    max_classes: int = MAX_CLASSES
 
 
 @dataclass(frozen=True)
@@ -93,8 +98,7 @@ def _add_edge(edges: dict[tuple[int, int], Costs], key: tuple[int, int], costs: 
     edges[key] = costs
 
 
-MAX_FREE_CLASSES = 7
-"""Classes of a group that may be sharded; beyond this the smallest stay unsharded, so that strategies stay countable."""
+CONTRACTIONS = frozenset({"dot_general", "ragged_dot", "ragged_dot_general", "conv_general_dilated"})
 
 
 def _group_strategies(index: ProgramIndex, group: Group, setting: Setting) -> Strategies:
@@ -103,11 +107,14 @@ def _group_strategies(index: ProgramIndex, group: Group, setting: Setting) -> St
     for (value, d), c in classes.of.items():
         if classes.size[c] > 1:
             weight[c] = weight.get(c, 0) + index.program.micro.values[value].shape[d]
-    largest = sorted(weight, key=lambda c: (-weight[c], c))[:MAX_FREE_CLASSES]
+    largest = sorted(weight, key=lambda c: (-weight[c], c))[: setting.max_classes]
     batch = frozenset(c for key, c in classes.of.items() if key in index.batch_dims)
     free = [c for c in sorted({*largest, *(b for b in batch if classes.size[b] > 1)})]
-    free += [c for o in classes.ops for c in o.reduced if classes.size[c] > 1 and c not in free]
-    return enumerate_strategies(classes.size, setting.mesh.shape, allowed_classes(sorted(set(free)), batch, setting.uses))
+    if setting.max_classes >= MAX_CLASSES:
+        free += [c for o in classes.ops for c in o.reduced if classes.size[c] > 1 and c not in free]
+    contraction = any(index.program.micro.ops[n].primitive in CONTRACTIONS for n in group.ops)
+    return enumerate_strategies(classes.size, setting.mesh.shape, allowed_classes(sorted(set(free)), batch, setting.uses),
+                                forced_axes(setting.uses, contraction=contraction))
 
 
 def _tensor_specs(index: ProgramIndex, tensor: Tensor, setting: Setting) -> tuple[Spec, ...]:
@@ -115,7 +122,8 @@ def _tensor_specs(index: ProgramIndex, tensor: Tensor, setting: Setting) -> tupl
         return (setting.pins[tensor.owner],)
     shape = index.program.micro.values[tensor.owner].shape
     batch = frozenset(d for d in range(len(shape)) if (tensor.owner, d) in index.batch_dims)
-    allowed = allowed_classes(range(len(shape)), batch, setting.uses)
+    largest = sorted(range(len(shape)), key=lambda d: (d not in batch, -shape[d], d))[: setting.max_classes]
+    allowed = allowed_classes(sorted(largest), batch, setting.uses)
     return enumerate_strategies(shape, setting.mesh.shape, allowed).specs(tuple(range(len(shape))))[0]
 
 

@@ -1,0 +1,70 @@
+"""The stage dynamic program against exhaustive search."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planner.stages import construct, pipeline_time_s
+
+
+def exhaustive(times, sizes, devices, microbatches, exact=None):
+    """Every slicing of layers and assignment of submeshes that uses all devices."""
+    stages_max, submeshes, layers, _ = times.shape
+    best = np.inf
+    for count in range(1, min(stages_max, layers) + 1):
+        if exact is not None and count != exact:
+            continue
+        for cuts in product(*[range(1, layers)] * (count - 1)):
+            if list(cuts) != sorted(set(cuts)):
+                continue
+            bounds = [0, *cuts, layers]
+            for meshes in product(range(submeshes), repeat=count):
+                if sum(sizes[m] for m in meshes) != devices:
+                    continue
+                t = [times[count - 1 - s, m, bounds[s], bounds[s + 1] - 1] for s, m in enumerate(meshes)]
+                if np.isfinite(t).all():
+                    best = min(best, pipeline_time_s(t, microbatches))
+    return best
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.sampled_from([2, 4]), st.sampled_from([1, 4, 32]), st.booleans())
+def test_equals_exhaustive_search(seed, layers, devices, microbatches, holes):
+    rng = np.random.default_rng(seed)
+    sizes = np.array([1, 2, 4])[: 2 if devices == 2 else 3]
+    times = rng.uniform(0.1, 2.0, size=(min(layers, devices), len(sizes), layers, layers))
+    times = np.sort(times, axis=3)  # longer slices cost more
+    times[:, :, np.tril_indices(layers, -1)[0], np.tril_indices(layers, -1)[1]] = np.inf
+    if holes:
+        times[rng.random(times.shape) < 0.3] = np.inf
+    found = construct(times, sizes, devices, microbatches, tolerance=0.0)
+    best = exhaustive(times, sizes, devices, microbatches)
+    if found is None:
+        assert best == np.inf
+    else:
+        assert found.total_s == pytest.approx(best)
+        assert found.lower_bound_s <= best * (1 + 1e-12)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.0, 0.5))
+def test_a_tolerance_is_kept_and_bounded(seed, tolerance):
+    rng = np.random.default_rng(seed)
+    times = np.triu(rng.uniform(0.5, 2.0, size=(4, 2, 4, 4)))
+    times[times == 0] = np.inf
+    sizes = np.array([1, 2])
+    best = exhaustive(times, sizes, 4, 8)
+    found = construct(times, sizes, 4, 8, tolerance=tolerance)
+    assert found is not None
+    assert found.lower_bound_s <= best * (1 + 1e-12) <= found.total_s * (1 + 1e-9)
+    assert found.total_s <= best * (1 + tolerance) * (1 + 1e-9)
+
+
+def test_exactly_that_many_stages():
+    times = np.full((3, 1, 3, 3), np.inf)
+    times[:, 0][:, np.triu(np.ones((3, 3), bool))] = 1.0
+    found = construct(times, np.array([1]), 3, 2, exact_stages=3)
+    assert found is not None
+    assert [stage[:2] for stage in found.stages] == [(0, 0), (1, 1), (2, 2)]
+    assert construct(times, np.array([1]), 3, 2, exact_stages=2) is None  # would leave a device idle
