@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
+from types import MappingProxyType
 
 from planner.core.hardware import Link, LogicalMesh
 
@@ -162,5 +163,5 @@ def _interpolate(points: list[tuple[int, float]], n: int) -> float:
     return at_low if low == high else at_low + (at_high - at_low) * (n - low) / (high - low)
 
 
-_FORMULAS: dict[str, Callable[[_Rings], Linear]] = {
-    ALL_REDUCE: _reduce, ALL_GATHER: _gather, REDUCE_SCATTER: _scatter, ALL_TO_ALL: _exchange, PERMUTE: _shift}
+_FORMULAS: MappingProxyType[str, Callable[[_Rings], Linear]] = MappingProxyType({
+    ALL_REDUCE: _reduce, ALL_GATHER: _gather, REDUCE_SCATTER: _scatter, ALL_TO_ALL: _exchange, PERMUTE: _shift})

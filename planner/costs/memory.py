@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from math import prod
+from types import MappingProxyType
 
 import ml_dtypes
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from planner.core.graph import Value
 from planner.core.spec import Spec
 
-_KEY_BYTES = {"fry": 8, "rbg": 16, "urbg": 16}
+_KEY_BYTES = MappingProxyType({"fry": 8, "rbg": 16, "urbg": 16})
 """Bytes of one typed PRNG key: Threefry holds two 32-bit words, RBG and unsafe RBG four (jax.random docs)."""
 
 

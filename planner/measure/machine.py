@@ -27,7 +27,7 @@ from planner.profiles import read_profile, write_profile
 Progress = Callable[[str, float], None]
 """Told what is being measured, and the share that is done."""
 
-_SIZES = {"cpu": (128, 256, 512)}
+_CPU_SIZES = (128, 256, 512)
 _LARGE_SIZES = (1024, 2048, 4096)
 """Sides of the matmuls that are timed; accelerators need large ones to show what they can."""
 
@@ -78,7 +78,7 @@ def measure(devices: Devices | None = None, *, progress: Progress | None = None)
 def _measure_device(devices: Devices, told: Progress) -> tuple[Device, dict[str, str]]:
     platform = devices[0].platform
     told("matmuls", 0.0)
-    sizes = _SIZES.get(platform, _LARGE_SIZES)
+    sizes = _CPU_SIZES if platform == "cpu" else _LARGE_SIZES
     rates = {dtype: matmul_rates(devices, dtype, sizes) for dtype in ("float32", "bfloat16")}
     told("memory", 0.2)
     elements = _CPU_ELEMENTS if platform == "cpu" else _LARGE_ELEMENTS
