@@ -18,6 +18,7 @@ from planner.models.table import MODELS
 STATED = {"t5-small": 60.5e6, "t5-base": 223e6, "t5-large": 738e6, "t5-3b": 2.85e9, "t5-11b": 11.3e9,
           "vit-b16": 86.6e6, "vit-l16": 304e6, "vit-h14": 632e6, "mixtral-8x7b": 46.7e9, "llama-1b": 1.24e9}
 QUICK = {"xla_backend_optimization_level": 0}  # tiny models take longer to compile than to run
+SMOOTH = {"moe-tiny": 2}  # a draw where no token stands on the edge between two experts, where the loss has a jump
 UNSCANNED = ("wresnet-tiny", "unet-tiny")
 BATCH_STATISTICS = ("wresnet-tiny",)
 TINY = tuple(name for name in models.names() if name.endswith("-tiny"))
@@ -83,7 +84,7 @@ def test_large_models_are_abstract_and_their_loss_traces(name):
 def test_every_parameter_learns(name):
     """A step along the gradient lowers the loss, and no parameter is left out."""
     model = tiny(name)
-    params, *rest = arguments(model, seed=2)  # a draw where no token stands between two experts: the loss is smooth
+    params, *rest = arguments(model, seed=SMOOTH.get(name, 0))
     loss, grads = compiled(jax.value_and_grad(loss_of(model)))(params, *rest)
     for path, grad in leaves_with_paths(grads):
         assert np.isfinite(grad).all() and np.any(grad != 0), path

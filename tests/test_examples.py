@@ -1,0 +1,51 @@
+"""Every example runs as a user runs it, and shows a plan and a loss that falls."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py") if path.stem != "demo")
+WITHOUT_LOSS = ("inference",)
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory):
+    """A home of its own, so that the machine is measured once for all examples and nothing is left behind."""
+    return tmp_path_factory.mktemp("home")
+
+
+def run(script, home, *arguments):
+    environment = dict(os.environ) | {"HOME": str(home), "PYTHONPATH": str(ROOT), "MPLBACKEND": "agg",
+                                      "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, ROOT / "examples" / f"{script}.py", *arguments], cwd=home, env=environment,
+                          capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example_shows_its_plan_and_learns(name, home):
+    output = run(name, home)
+    assert "beside standard recipes" in output, "no plan was printed"
+    losses = [float(text) for text in re.findall(r"^step \d+: loss ([\d.]+)", output, re.MULTILINE)]
+    if name in WITHOUT_LOSS:
+        differences = [float(text) for text in re.findall(r"one device (\S+)$", output, re.MULTILINE)]
+        assert len(differences) == 3 and max(differences) < 1e-4
+    else:
+        assert len(losses) == 5 and losses[-1] < losses[0]
+
+
+def test_demo_trains_like_one_device_and_draws(home, tmp_path):
+    output = run("demo", home, "--steps", "6", "--out", str(tmp_path))
+    start, end, worst = (float(text) for text in re.search(
+        r"loss ([\d.]+) → ([\d.]+);.*?is\s+(\S+)", output, re.DOTALL).groups())
+    assert end < start and worst < 1e-3  # float32 sums in another order, amplified by six steps of Adam
+    pictures = {path.stem for path in tmp_path.glob("*.png")}
+    assert pictures == {"all", "devices", "timetable", "memory", "graph", "shardings", "loss"}
+    assert all((tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG") for name in pictures)
+    assert (tmp_path / "gpt.plan.json").exists()
