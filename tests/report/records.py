@@ -77,7 +77,7 @@ def record(on: Cluster, *, stage_count: int, layer_count: int, hidden: int, batc
 
 def _layer(n: int, count: int, hidden: int) -> LayerInfo:
     ops = len(OPS)
-    return LayerInfo((n * ops, (n + 1) * ops), 0 if n < count - 1 else 1, f"block {n}" if n < count - 1 else "head",
+    return LayerInfo((n * ops, (n + 1) * ops), 0 if n < count - 1 else 1, "block" if n < count - 1 else "head",
                      24 * hidden * hidden * 1024, 12 * hidden * hidden * 2, 1024 * hidden * 2)
 
 

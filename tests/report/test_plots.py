@@ -72,7 +72,7 @@ def test_graph_of_few_operators_shows_them_all():
 def test_graph_of_many_operators_shows_runs_of_equal_layers():
     made, nodes = graph._graph(sixty_four_devices())
     assert [n.stage for n in nodes] == [*range(16), 15]
-    assert nodes[0].labels[0] == "block 0 × 3\n4.95 TFLOP\nstage 0"
+    assert nodes[0].labels[0] == "block × 3\n4.95 TFLOP\nstage 0"
     assert set(made.edges) == {(n, n + 1) for n in range(16)}
 
 

@@ -97,12 +97,12 @@ def operators(record: PlanRecord) -> tuple[nx.DiGraph, list[Node]]:
 
 
 def layers(record: PlanRecord) -> tuple[nx.DiGraph, list[Node]]:
-    """Runs of neighbouring layers of one class and stage as nodes."""
+    """Runs of neighbouring layers of one stage, name and size as nodes (a class also depends on what a layer reads)."""
     stage_of = _stage_of_layer(record)
-    keys = [(stage_of.get(n, 0), info.layer_class) for n, info in enumerate(record.layers)]
+    keys = [(stage_of.get(n, 0), info.name, info.flops) for n, info in enumerate(record.layers)]
     nodes: list[Node] = []
     node_of_layer: list[int] = []
-    for (stage, _), run in itertools.groupby(range(len(record.layers)), key=keys.__getitem__):
+    for (stage, *_), run in itertools.groupby(range(len(record.layers)), key=keys.__getitem__):
         which = list(run)
         flops = sum(record.layers[n].flops for n in which)
         name = record.layers[which[0]].name

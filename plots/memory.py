@@ -1,0 +1,18 @@
+"""Memory of a device of each stage by kind, against its capacity."""
+
+from pathlib import Path
+
+from planner.core import plan_io
+from planner.report import plots
+
+HERE = Path(__file__).resolve().parent
+
+
+def main() -> None:
+    for source in sorted((HERE / "data").glob("*.plan.json")):
+        name = source.name.removesuffix(".plan.json")
+        plots.plot(plan_io.load(source), HERE / f"{name}-memory.png", "memory")
+
+
+if __name__ == "__main__":
+    main()
