@@ -1,8 +1,8 @@
 """A plan's timetable by event simulation: when each stage does what, and how many microbatches it holds.
 
-Each stage runs its tasks in the schedule's order; a task starts when the stage is free and what it needs has arrived. In: a
-`PlanRecord`, or bare times per stage. Out: a `Timeline`. It knows nothing of how the search prices a pipeline, so that the
-two can be held against each other.
+Each stage runs its tasks in the schedule's order; a task starts when the stage is free and what it needs has arrived.
+In: a `PlanRecord`, or bare times per stage. Out: a `Timeline`. It knows nothing of how the search prices a pipeline, so
+that the two can be held against each other.
 """
 
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ FORWARD_SHARE = 1 / 3
 
 @dataclass(frozen=True, slots=True)
 class StageTime:
-    """Seconds of one stage: per microbatch forward and backward, per batch at the end, and sending to its neighbour (each
-    way, per microbatch; the links work beside the devices)."""
+    """Seconds of one stage: per microbatch forward and backward, per batch at the end, and sending to its neighbour
+    (each way, per microbatch; the links work beside the devices)."""
 
     forward_s: float
     backward_s: float

@@ -1,8 +1,8 @@
 """A planned run beside the single-device run, tensor by tensor.
 
-Three runs see the same random batches: the plan on its devices, plain JAX on one device, and plain JAX with parameters off by
-a rounding error (how much of a difference means nothing). Gradients of the first step are read from a run of the same plan
-whose optimizer only writes them down. In: plan, model, devices. Out: `CheckReport`; numbers never raise.
+Three runs see the same random batches: the plan on its devices, plain JAX on one device, and plain JAX with parameters
+off by a rounding error (how much of a difference means nothing). Gradients of the first step are read from a run of the
+same plan whose optimizer only writes them down. In: plan, model, devices. Out: `CheckReport`; numbers never raise.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,8 +23,8 @@ from planner.runtime import compile_plan
 from planner.trace import trace_program
 
 TOLERANCE = MappingProxyType({"float64": 1e-9, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1})
-"""Relative, by the least precise floating dtype in the model: about a thousand roundings of float32, a dozen of bfloat16,
-which is what sums over a few thousand terms and five steps collect."""
+"""Relative, by the least precise floating dtype in the model: about a thousand roundings of float32, a dozen of
+bfloat16, which is what sums over a few thousand terms and five steps collect."""
 
 TF32_TOLERANCE = 2e-2
 """float32 on a GPU: its matrix products round to ten bits (TF32) unless asked otherwise."""
@@ -132,7 +132,7 @@ def _perturbed(model: Model, seed: int) -> Model:
     rng = np.random.default_rng(seed)
 
     def shift(x: Any) -> Any:
-        if not jax.dtypes.issubdtype(x.dtype, np.floating):
+        if not jax.numpy.issubdtype(x.dtype, np.floating):
             return x
         return (np.asarray(x) * (1 + rng.choice([-1.0, 1.0], np.shape(x)) * float(jax.numpy.finfo(x.dtype).eps))).astype(x.dtype)
 
@@ -178,6 +178,6 @@ def _error(found: Any, right: Any, start: Any) -> float:
 
 
 def _numbers(x: Any) -> Any:
-    if isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+    if isinstance(x, jax.Array) and jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key):
         x = jax.random.key_data(x)
     return np.asarray(x).astype(np.float64)

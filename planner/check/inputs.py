@@ -1,7 +1,7 @@
 """Random numbers for a check: batches for every step, and parameters and state where the model has only shapes.
 
-Integers of a batch are drawn from the range of the example batch (token ids stay in the vocabulary), or from {0, 1} where
-the example is abstract. In: a model and a seed. Out: pytrees of NumPy arrays.
+Integers of a batch are drawn from the range of the example batch (token ids stay in the vocabulary), or from {0, 1}
+where the example is abstract. In: a model and a seed. Out: pytrees of NumPy arrays.
 """
 
 from dataclasses import replace
@@ -27,12 +27,13 @@ def with_numbers(model: Model, seed: int) -> Model:
 
 
 def _batch_leaf(rng: np.random.Generator, leaf: Any) -> Any:
-    dtype, shape = jax.dtypes.canonicalize_dtype(leaf.dtype, allow_extended_dtype=True), tuple(leaf.shape)
-    if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+    dtype: Any = jax.dtypes.canonicalize_dtype(leaf.dtype, allow_extended_dtype=True)
+    shape = tuple(leaf.shape)
+    if jax.numpy.issubdtype(dtype, jax.dtypes.prng_key):
         return _keys(rng, leaf)
-    if jax.dtypes.issubdtype(dtype, np.bool_):
+    if jax.numpy.issubdtype(dtype, np.bool_):
         return rng.integers(0, 2, shape).astype(bool)
-    if jax.dtypes.issubdtype(dtype, np.integer):
+    if jax.numpy.issubdtype(dtype, np.integer):
         known = np.asarray([0, 1]) if isinstance(leaf, jax.ShapeDtypeStruct) or not leaf.size else np.asarray(leaf)
         return rng.integers(int(known.min()), int(known.max()) + 1, shape).astype(dtype)
     return rng.standard_normal(shape).astype(dtype)
@@ -51,9 +52,9 @@ def _state_leaf(leaf: Any, seed: int) -> Any:
     """Counters start at 0, variances must be positive, keys differ by seed."""
     if not isinstance(leaf, jax.ShapeDtypeStruct):
         return leaf
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return _keys(np.random.default_rng(seed), leaf)
-    return (np.ones if jax.dtypes.issubdtype(leaf.dtype, np.inexact) else np.zeros)(leaf.shape, leaf.dtype)
+    return (np.ones if jax.numpy.issubdtype(leaf.dtype, np.inexact) else np.zeros)(leaf.shape, leaf.dtype)
 
 
 def _keys(rng: np.random.Generator, leaf: Any) -> Any:

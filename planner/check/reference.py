@@ -1,8 +1,8 @@
 """The same training, by plain JAX on one device: `jax.value_and_grad` of the user's function and the user's optimizer.
 
-It shares no code with tracing, planning or running. Microbatches are runs of consecutive examples; their gradients are added
-in the accumulation dtype and averaged (or summed); state goes from one to the next. In: a `Model` with numbers. Out: what each
-step gives.
+It shares no code with tracing, planning or running. Microbatches are runs of consecutive examples; their gradients are
+added in the accumulation dtype and averaged (or summed); state goes from one to the next. In: a `Model` with numbers.
+Out: what each step gives.
 """
 
 from collections.abc import Sequence

@@ -1,9 +1,11 @@
 """What a check found: one entry per tensor, and how it was judged.
 
 The error of a tensor is its largest difference from the single-device run, over the largest magnitude there (for
-parameters and state: over the largest *change* since the start, so that a missing update cannot hide behind large weights).
-It passes below a tolerance of its dtype, or where the same model on one device moves as much when its parameters are
-perturbed by a rounding error: a bias before a batch norm has no gradient but rounding noise, which Adam turns into steps.
+parameters and state: over the largest *change* since the start, so that a missing update cannot hide behind large
+weights). It passes below a tolerance of its dtype, or where the same model on one device moves as much when its
+parameters are
+perturbed by a rounding error: a bias before a batch norm has no gradient but rounding noise, which Adam turns into
+steps.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,5 @@
-"""The annotations alone, for users who keep their own `jit`: their function with sharding constraints, and `in_shardings`.
+"""The annotations alone, for users who keep their own `jit`: their function with sharding constraints, and
+`in_shardings`.
 
 In: a `PlanRecord` of one stage and the model. Out: a JAX function, and pytrees of `NamedSharding`.
 """
@@ -27,8 +28,8 @@ def annotate(record: PlanRecord, model: Model, mesh: Mesh | None = None) -> Call
     Args:
       record: a plan of one stage.
       model: the model it was made for.
-      mesh: the mesh to write into the constraints. Without it, the function must be traced under `jax.set_mesh(mesh)` with
-        the plan's axis names.
+      mesh: the mesh to write into the constraints. Without it, the function must be traced under `jax.set_mesh(mesh)`
+        with the plan's axis names.
 
     Returns:
       A function with the arguments and results of `model.fn`, of one microbatch; it may be differentiated and jitted.
@@ -63,8 +64,8 @@ def in_shardings(record: PlanRecord, model: Model, mesh: Mesh | Sequence[Any]) -
       mesh: devices in the order of the plan; a mesh with the plan's own axes is used as it is.
 
     Returns:
-      One pytree of `NamedSharding` per argument. A leaf stacked over layers is sharded as its rows are, if all are alike,
-      and whole otherwise.
+      One pytree of `NamedSharding` per argument. A leaf stacked over layers is sharded as its rows are, if all are
+      alike, and whole otherwise.
     """
     stage = _only_stage(record, "in_shardings")
     program = matching_program(record, model)

@@ -1,10 +1,11 @@
 """Gradients summed over devices once per batch instead of once per microbatch.
 
-A weight gradient is a sum over examples. Where the examples are sharded over mesh axes, each device has a part of it, and
-GSPMD adds the parts at once. Here the summed dimension is cut into one part per shard first, the operator is run for every
-part (`vmap`), and the parts stay apart in a leading dimension that is sharded as the examples are: a local sum. What follows
-on the way to the gradient (transposes, casts) is run for every part too. The runtime accumulates the parts over microbatches
-and adds them up once. Where the way is not of that form, the gradient is combined in every microbatch, with a warning.
+A weight gradient is a sum over examples. Where the examples are sharded over mesh axes, each device has a part of it,
+and GSPMD adds the parts at once. Here the summed dimension is cut into one part per shard first, the operator is run
+for every part (`vmap`), and the parts stay apart in a leading dimension that is sharded as the examples are: a local
+sum. What follows on the way to the gradient (transposes, casts) is run for every part too. The runtime accumulates the
+parts over microbatches and adds them up once. Where the way is not of that form, the gradient is combined in every
+microbatch, with a warning.
 
 In: `Annotated`. Out: `Annotated` whose deferred gradients have leading dimensions, and warnings.
 """
@@ -22,8 +23,8 @@ from planner.emit.micro import contributions
 from planner.emit.payloads import Mapped
 
 SPLITTABLE = frozenset({"dot_general", "reduce_sum", "scatter-add", "scatter_add"})
-"""Sums that GSPMD partitions well when mapped over a sharded leading dimension. A mapped convolution becomes a grouped one,
-which it gathers instead."""
+"""Sums that GSPMD partitions well when mapped over a sharded leading dimension. A mapped convolution becomes a grouped
+one, which it gathers instead."""
 
 LINEAR = frozenset({"transpose", "reshape", "convert_element_type", "squeeze", "reduce_sum", "neg", "copy", "mul", "div"})
 """Operators that may be done to every part before the parts are added (mul, div: by a literal)."""
@@ -31,7 +32,8 @@ LINEAR = frozenset({"transpose", "reshape", "convert_element_type", "squeeze", "
 
 @dataclass(frozen=True)
 class _Way:
-    """From the operator that sums over examples to the gradient: operators, and the leading dimensions (axes, parts)."""
+    """From the operator that sums over examples to the gradient: operators, and the leading dimensions (axes,
+    parts)."""
 
     ops: tuple[int, ...]
     leads: tuple[tuple[tuple[int, ...], int], ...]
@@ -65,8 +67,8 @@ def settled_spec(given: Annotated, param: ParamPlan, stage: int) -> Spec:
 
 
 def final_spec(given: Annotated, param: ParamPlan, stage: int) -> Spec:
-    """The sharding of the gradient of the batch on a stage: the update's at home; elsewhere (tied weights) as the parameter
-    lies there."""
+    """The sharding of the gradient of the batch on a stage: the update's at home; elsewhere (tied weights) as the
+    parameter lies there."""
     if stage == param.home:
         return param.update_spec
     return given.specs[stage].get(param.value, replicated(len(param.shape)))

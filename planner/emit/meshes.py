@@ -1,7 +1,7 @@
 """From a plan's mesh axes and specs to JAX's meshes and shardings.
 
-In: a `StagePlan` and devices. Out: `Mesh`, `PartitionSpec`, `NamedSharding`. Axes are `Auto`: GSPMD fills in what the plan
-leaves open (arXiv:2105.04663).
+In: a `StagePlan` and devices. Out: `Mesh`, `PartitionSpec`, `NamedSharding`. Axes are `Auto`: GSPMD fills in what the
+plan leaves open (arXiv:2105.04663).
 """
 
 from collections.abc import Sequence

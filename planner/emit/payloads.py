@@ -13,8 +13,8 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Barrier:
-    """Its operands, which the compiler may not see through: what is computed again from them is not merged with the first
-    time."""
+    """Its operands, which the compiler may not see through: what is computed again from them is not merged with the
+    first time."""
 
     def bind(self, operands: Sequence[Any]) -> list[Any]:
         """One result per operand."""
@@ -41,7 +41,8 @@ class Mapped:
     Attributes:
       payload: what the operator executes.
       cuts: for each new leading dimension (outermost first), per operand the dimension to cut into that many parts, or
-        None where the operand is used whole. A cut of dimension -1 means that dimension 0 of the operand already is the parts.
+        None where the operand is used whole. A cut of dimension -1 means that dimension 0 of the operand already is the
+        parts.
       parts: size of each new leading dimension.
     """
 

@@ -1,7 +1,7 @@
 """A micro graph cut into a forward and a backward task per stage, and what travels between them.
 
-Generic by liveness: a value made by one task and read by another is a residual if the stages are equal, an activation or
-cotangent if not; it goes straight from its producer to each stage that reads it, however far. In: `Annotated`. Out:
+Generic by liveness: a value made by one task and read by another is a residual if the stages are equal, an activation
+or cotangent if not; it goes straight from its producer to each stage that reads it, however far. In: `Annotated`. Out:
 `PipelineCode`.
 """
 

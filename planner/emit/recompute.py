@@ -1,9 +1,9 @@
 """Recomputation: layers whose forward is run again in the backward, from the values that enter them.
 
-Before the first backward operator of such a layer, its forward operators are repeated on values behind a barrier, and the
-layer's backward operators read the repeated results. Nothing but what enters the layer is then alive between forward and
-backward (Chen et al., arXiv:1604.06174; `jax.checkpoint` does the same to a function). Cotangents that arrive are put
-behind the same barrier, so that the repetition cannot start before they are there.
+Before the first backward operator of such a layer, its forward operators are repeated on values behind a barrier, and
+the layer's backward operators read the repeated results. Nothing but what enters the layer is then alive between
+forward and backward (Chen et al., arXiv:1604.06174; `jax.checkpoint` does the same to a function). Cotangents that
+arrive are put behind the same barrier, so that the repetition cannot start before they are there.
 
 In: `Annotated`. Out: `Annotated`.
 """
@@ -42,7 +42,7 @@ def with_recompute(record: PlanRecord, given: Annotated) -> Annotated:
     for n, op in enumerate(given.graph.ops):
         if n in before:
             names = edit.repeat(before[n])
-            renames |= {reader: names for reader in before[n].readers}
+            renames |= dict.fromkeys(before[n].readers, names)
         edit.keep(n, op, renames.get(n, {}))
     return edit.finish()
 

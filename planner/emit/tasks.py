@@ -6,7 +6,7 @@ In: a graph, and a task per operator. Out: `TaskCode`s and JAX functions that ru
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from jax.sharding import Mesh
@@ -15,6 +15,8 @@ from planner.core.graph import Graph, Literal, Op, Operand
 from planner.core.spec import Spec
 from planner.emit.meshes import sharding
 from planner.interpret import OperandHook, ResultHook, run_ops
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class TaskCode:
     makes: tuple[int, ...]
 
 
-def cut(graph: Graph, task_of: Sequence[Hashable], stage_of: Mapping[Hashable, int]) -> dict[Hashable, TaskCode]:
+def cut(graph: Graph, task_of: Sequence[Name], stage_of: Mapping[Name, int]) -> dict[Name, TaskCode]:
     """Cut a graph into tasks.
 
     Args:
@@ -42,16 +44,16 @@ def cut(graph: Graph, task_of: Sequence[Hashable], stage_of: Mapping[Hashable, i
       task_of: per operator, the name of its task.
       stage_of: task name -> stage; tasks without operators are included, empty.
     """
-    ops: dict[Hashable, list[int]] = {name: [] for name in stage_of}
-    maker: dict[int, Hashable] = {}
+    ops: dict[Name, list[int]] = {name: [] for name in stage_of}
+    maker: dict[int, Name] = {}
     for n, op in enumerate(graph.ops):
         ops[task_of[n]].append(n)
         maker.update(dict.fromkeys(op.results, task_of[n]))
     wanted = {o.operand for o in graph.outputs if isinstance(o.operand, int)}
-    reads: dict[Hashable, set[int]] = {name: set() for name in stage_of}
+    reads: dict[Name, set[int]] = {name: set() for name in stage_of}
     for n, op in enumerate(graph.ops):
         for v in op.inputs:
-            if maker.get(v, None) != task_of[n]:
+            if maker.get(v) != task_of[n]:
                 reads[task_of[n]].add(v)
                 wanted.add(v)
     return {name: TaskCode(stage_of[name], tuple(ops[name]), tuple(sorted(reads[name])),

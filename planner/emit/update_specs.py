@@ -1,7 +1,8 @@
 """Shardings of the optimizer: each leaf of its state that belongs to a parameter is sharded as the parameter's update.
 
-A leaf belongs to a parameter if its path ends in the parameter's path and it has the same row and shape (Adam's moments).
-Anything else (step counters, factored moments) is held whole. In: the plan and the update graph. Out: home and spec per leaf.
+A leaf belongs to a parameter if its path ends in the parameter's path and it has the same row and shape (Adam's
+moments). Anything else (step counters, factored moments) is held whole. In: the plan and the update graph. Out: home
+and spec per leaf.
 """
 
 from collections.abc import Sequence

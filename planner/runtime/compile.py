@@ -13,11 +13,11 @@ from planner.core.graph import Program
 from planner.core.plan import PlanRecord
 from planner.emit.annotated import Annotated, annotate_program
 from planner.emit.deferred import with_deferred_gradients
+from planner.emit.match import matching_devices, matching_program
 from planner.emit.meshes import stage_mesh
 from planner.emit.pipeline_code import pipeline_code
 from planner.emit.recompute import with_recompute
 from planner.model import Model
-from planner.emit.match import matching_devices, matching_program
 from planner.runtime.pipeline import PipelineStep
 from planner.runtime.placement import check_concrete, initial_state, place
 from planner.runtime.single import SingleStage, SingleStep

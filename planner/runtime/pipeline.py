@@ -1,8 +1,8 @@
 """A plan of several stages: one driver starts every stage's tasks in timetable order and never waits for a result.
 
 Activations and cotangents go to the stages that read them as soon as they are made, by `jax.device_put` to the sharding
-wanted there. Parameters that several stages read are sent once a step; their gradients are added up at home. State made by
-one microbatch is handed to the next.
+wanted there. Parameters that several stages read are sent once a step; their gradients are added up at home. State made
+by one microbatch is handed to the next.
 
 In: a plan, its program, placement. Out: `PipelineStep`, a step as `compile_plan` tells.
 """
@@ -31,8 +31,8 @@ Held = dict[tuple[int, int], dict[int, Any]]
 
 
 class PipelineStep:
-    """The step of a plan of several stages: `(RunState, batch) -> ...`, see `compile_plan`. `warnings` says what is not run
-    as planned."""
+    """The step of a plan of several stages: `(RunState, batch) -> ...`, see `compile_plan`. `warnings` says what is not
+    run as planned."""
 
     def __init__(self, record: PlanRecord, model: Model, program: Program, code: PipelineCode, placed: Placement,
                  aux_tree: Any, warnings: tuple[str, ...] = ()) -> None:

@@ -83,8 +83,8 @@ def check_concrete(model: Model) -> None:
 def put(leaves: Sequence[Any], shardings: Sequence[NamedSharding]) -> list[Any]:
     """Copies of arrays: a step may donate them.
 
-    `jax.device_put(..., may_alias=False)` is not enough: a replicated copy shares the buffer of the device that the array
-    was on already (jax 0.10.2).
+    `jax.device_put(..., may_alias=False)` is not enough: a replicated copy shares the buffer of the device that the
+    array was on already (jax 0.10.2).
     """
     return [jax.device_put(x.copy() if isinstance(x, jax.Array) else np.array(x), where)
             for x, where in zip(leaves, shardings, strict=True)]
@@ -102,7 +102,8 @@ def update_graph(record: PlanRecord, program: Program, placed: Placement) -> Sta
 
 
 def work_specs(record: PlanRecord, graph: Graph, placed: Placement) -> dict[int, Spec]:
-    """Value of the update graph -> the sharding that the update works in: old and new parameters, moments, gradients."""
+    """Value of the update graph -> the sharding that the update works in: old and new parameters, moments,
+    gradients."""
     found: dict[int, Spec] = {}
     planned = {(p.path, p.row): p.update_spec for p in record.params}
     for end in (*graph.inputs, *graph.outputs):

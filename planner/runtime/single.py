@@ -48,8 +48,8 @@ class SingleStage:
 
 
 class SingleStep:
-    """The step of a one-stage plan: `(RunState, batch) -> ...`, see `compile_plan`. `lower` gives it to the compiler alone;
-    `warnings` says what is not run as planned."""
+    """The step of a one-stage plan: `(RunState, batch) -> ...`, see `compile_plan`. `lower` gives it to the compiler
+    alone; `warnings` says what is not run as planned."""
 
     def __init__(self, code: SingleStage) -> None:
         self._code, self.warnings = code, code.warnings
@@ -159,7 +159,8 @@ def _updated(code: SingleStage, params: Sequence[Any], opt: Sequence[Any], grads
 
 
 def finished(code: SingleStage, param: ParamPlan, total: Any) -> Any:
-    """The gradient that the optimizer sees: summed over devices, averaged over microbatches, in the parameter's dtype."""
+    """The gradient that the optimizer sees: summed over devices, averaged over microbatches, in the parameter's
+    dtype."""
     leads = lead_count(code.given, param, contributions(code.given.graph, param)[0])
     total = total.sum(tuple(range(leads))) if leads else total
     total = code.constraints.constrain(total, param.update_spec)

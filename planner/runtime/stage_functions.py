@@ -1,6 +1,7 @@
 """The jitted functions of one pipeline stage: forward, backward with gradient accumulation, and the end of a batch.
 
-In: `PipelineCode` and the stage's mesh. Out: `StageFunctions`. Each is compiled for the stage's own submesh at its first call.
+In: `PipelineCode` and the stage's mesh. Out: `StageFunctions`. Each is compiled for the stage's own submesh at its
+first call.
 """
 
 from collections.abc import Sequence

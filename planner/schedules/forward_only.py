@@ -1,6 +1,7 @@
 """Forward only: a pipeline for inference. Stages work on successive microbatches; nothing is kept.
 
-Step time of S equal stages and B microbatches: (B + S - 1) f (Alpa, arXiv:2201.12023, section 5.1, without the backward).
+Step time of S equal stages and B microbatches: (B + S - 1) f (Alpa, arXiv:2201.12023, section 5.1, without the
+backward).
 """
 
 from planner.schedules.table import SCHEDULES, Kind, Schedule, Task, Timetable

@@ -1,7 +1,7 @@
 """What a schedule is: a list of tasks per stage, and what is known of it in closed form.
 
-A file in this folder registers a `Schedule`; nothing else is needed, and the contract tests run over it. In: the number of
-stages and microbatches. Out: tasks, microbatches in flight, step time.
+A file in this folder registers a `Schedule`; nothing else is needed, and the contract tests run over it. In: the number
+of stages and microbatches. Out: tasks, microbatches in flight, step time.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -39,8 +39,8 @@ class Schedule:
       name: as in `PlanRecord.schedule`.
       trains: whether it has backward tasks.
       tasks: `(stages, microbatches) -> Timetable`.
-      in_flight: `(stage, stages, microbatches)` -> most microbatches that have been forward through the stage and not yet
-        backward; their activations are held.
+      in_flight: `(stage, stages, microbatches)` -> most microbatches that have been forward through the stage and not
+        yet backward; their activations are held.
       step_time: `(stages, microbatches, forward_s, backward_s)` -> seconds for equal stages, communication free.
     """
 

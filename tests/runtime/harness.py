@@ -41,6 +41,11 @@ def assert_close(found, wanted, tolerance: float):
     pairs = list(zip(leaves_with_paths(found), leaves_with_paths(wanted), strict=True))
     for (path, a), (other, b) in pairs:
         assert path == other
-        a, b = (jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x for x in (a, b))
-        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-        np.testing.assert_allclose(a, b, atol=tolerance * max(np.abs(b).max(initial=0), 1e-3), rtol=0, err_msg=path)
+        left, right = numbers(a), numbers(b)
+        np.testing.assert_allclose(left, right, atol=tolerance * max(np.abs(right).max(initial=0), 1e-3), rtol=0,
+                                   err_msg=path)
+
+
+def numbers(x) -> np.ndarray:
+    """An array, or the data of a random key, as float64."""
+    return np.asarray(jax.random.key_data(x) if jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key) else x, np.float64)

@@ -83,7 +83,8 @@ def skipping(optimizer=None) -> Model:
 
 
 def stacked() -> Model:
-    """Layers under `lax.scan` over stacked parameters: each row lives on its layer's stage. bf16 compute, f32 weights."""
+    """Layers under `lax.scan` over stacked parameters: each row lives on its layer's stage. bf16 compute, f32
+    weights."""
     params = {"layers": {"w": jax.random.normal(_keys(1)[0], (4, WIDTH, WIDTH)) * 0.4, "b": jnp.zeros((4, WIDTH))}}
 
     def loss(params, batch):

@@ -5,7 +5,16 @@ from dataclasses import dataclass, field
 
 from planner.core.graph import Phase, Program, Role
 from planner.core.hardware import Cluster, Device, Link
-from planner.core.plan import SCHEMA_VERSION, LayerInfo, MemoryParts, OpInfo, ParamPlan, PlanRecord, StagePlan, TimeParts
+from planner.core.plan import (
+    SCHEMA_VERSION,
+    LayerInfo,
+    MemoryParts,
+    OpInfo,
+    ParamPlan,
+    PlanRecord,
+    StagePlan,
+    TimeParts,
+)
 from planner.core.spec import Spec, is_legal, replicated
 from planner.model import Model
 from planner.trace import trace_program
@@ -54,7 +63,7 @@ def record_of(model: Model, design: Design) -> PlanRecord:
         first, last = bounds[s], bounds[s + 1]
         k = design.layers_per_stage
         cuts = [first + (last - first) * n // k for n in range(k + 1)]
-        layers += [LayerInfo((a, b), len(layers) + n, f"layer {n}", 1, 0, 0) for n, (a, b) in enumerate(zip(cuts, cuts[1:]))]
+        layers += [LayerInfo((a, b), len(layers) + n, f"layer {n}", 1, 0, 0) for n, (a, b) in enumerate(zip(cuts, cuts[1:], strict=False))]
         mine = (s * k, (s + 1) * k)
         stages.append(StagePlan(
             s, mine, (first, last), tuple(range(s * per, (s + 1) * per)), design.mesh_shape, tuple("abc"[:len(design.mesh_shape)]),

@@ -1,4 +1,5 @@
-"""Planned training equals single-device training: every kind of plan, every way that state and gradients cross stages."""
+"""Planned training equals single-device training: every kind of plan, every way that state and gradients cross
+stages."""
 
 import jax
 import optax
