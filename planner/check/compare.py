@@ -73,14 +73,16 @@ def check_plan(record: PlanRecord, model: Model, devices: Sequence[jax.Device], 
     judge = _Judge(allowed)
     for n, (a, b, c) in enumerate(zip(found, right, noisy, strict=True)):
         judge.trees("loss", f"step {n}", a.loss, b.loss, c.loss, None)
-        judge.trees("output", f"step {n}", a.outputs, _outputs(b.outputs, a.outputs), _outputs(c.outputs, a.outputs), None)
+        judge.trees("output", f"step {n}", a.outputs, _outputs(b.outputs, a.outputs), _outputs(c.outputs, a.outputs),
+                    None)
     a, b, c = found[-1], right[-1], noisy[-1]
     judge.trees("parameter", "", a.params, b.params, c.params, model.params)
     judge.trees("state", "", a.state, b.state, c.state, model.state)
     judge.trees("optimizer", "", a.opt_state, b.opt_state, c.opt_state, None)
     if record.kind == "train":
         judge.trees("gradient", "", _gradients(record, model, devices, data[0]), right[0].grads, noisy[0].grads, None)
-    return CheckReport(tuple(judge.entries), steps, tuple((a, float(b.loss)) for a, b in zip(losses, right, strict=False)))
+    return CheckReport(tuple(judge.entries), steps,
+                       tuple((a, float(b.loss)) for a, b in zip(losses, right, strict=False)))
 
 
 def _planned(record: PlanRecord, model: Model, devices: Sequence[Any], data: Sequence[Any]
@@ -134,7 +136,8 @@ def _perturbed(model: Model, seed: int) -> Model:
     def shift(x: Any) -> Any:
         if not jax.numpy.issubdtype(x.dtype, np.floating):
             return x
-        return (np.asarray(x) * (1 + rng.choice([-1.0, 1.0], np.shape(x)) * float(jax.numpy.finfo(x.dtype).eps))).astype(x.dtype)
+        eps = float(jax.numpy.finfo(x.dtype).eps)
+        return (np.asarray(x) * (1 + eps * rng.choice([-1.0, 1.0], np.shape(x)))).astype(x.dtype)
 
     name = "state" if model.is_step else "params"
     return replace(model, **{name: jax.tree_util.tree_map(shift, getattr(model, name))})

@@ -60,4 +60,5 @@ def _state_leaf(leaf: Any, seed: int) -> Any:
 def _keys(rng: np.random.Generator, leaf: Any) -> Any:
     kind = str(jax.random.key_impl(leaf)) if isinstance(leaf, jax.Array) else str(leaf.dtype).split("<")[-1].rstrip(">")
     name = {"fry": "threefry2x32", "urbg": "unsafe_rbg"}.get(kind, kind)
-    return jax.random.split(jax.random.key(int(rng.integers(2**31)), impl=name), tuple(leaf.shape) or 1).reshape(leaf.shape)
+    return jax.random.split(jax.random.key(int(rng.integers(2**31)), impl=name),
+                            tuple(leaf.shape) or 1).reshape(leaf.shape)

@@ -3,9 +3,8 @@
 The error of a tensor is its largest difference from the single-device run, over the largest magnitude there (for
 parameters and state: over the largest *change* since the start, so that a missing update cannot hide behind large
 weights). It passes below a tolerance of its dtype, or where the same model on one device moves as much when its
-parameters are
-perturbed by a rounding error: a bias before a batch norm has no gradient but rounding noise, which Adam turns into
-steps.
+parameters are perturbed by a rounding error: a bias before a batch norm has no gradient but rounding noise, which Adam
+turns into steps.
 """
 
 from dataclasses import dataclass
@@ -71,5 +70,6 @@ class CheckReport:
         counts = ", ".join(f"{sum(t.what == k for t in self.tensors)} of kind {k} (worst error {self.worst(k):.1e})"
                            for k in kinds)
         lines = [f"{'passed' if self.passed else 'FAILED'} after {self.steps} steps: {counts}"]
-        lines += [f"  {t.what} {t.name}: relative error {t.error:.2e}, allowed {t.allowed:.1e}" for t in self.failures[:20]]
+        lines += [f"  {t.what} {t.name}: relative error {t.error:.2e}, allowed {t.allowed:.1e}"
+                  for t in self.failures[:20]]
         return "\n".join(lines)

@@ -127,7 +127,8 @@ def _context_mesh(stage: StagePlan) -> Any:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.axis_names != (stage.mesh_axes or mesh.axis_names):
         raise MeshError(f"the annotated function is traced under the mesh {mesh.axis_names}, the plan's axes are "
-                        f"{stage.mesh_axes}", "trace it under jax.set_mesh(mesh) with these axes, or annotate with mesh=...")
+                        f"{stage.mesh_axes}",
+                        "trace it under jax.set_mesh(mesh) with these axes, or annotate with mesh=...")
     return mesh
 
 

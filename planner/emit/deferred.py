@@ -26,7 +26,8 @@ SPLITTABLE = frozenset({"dot_general", "reduce_sum", "scatter-add", "scatter_add
 """Sums that GSPMD partitions well when mapped over a sharded leading dimension. A mapped convolution becomes a grouped
 one, which it gathers instead."""
 
-LINEAR = frozenset({"transpose", "reshape", "convert_element_type", "squeeze", "reduce_sum", "neg", "copy", "mul", "div"})
+LINEAR = frozenset({"transpose", "reshape", "convert_element_type", "squeeze", "reduce_sum", "neg", "copy", "mul",
+                    "div"})
 """Operators that may be done to every part before the parts are added (mul, div: by a literal)."""
 
 
@@ -103,11 +104,13 @@ class _Edit:
     def finish(self) -> tuple[Annotated, tuple[str, ...]]:
         """The rewritten graph and the warnings."""
         graph = self._given.graph
-        values, ops, specs, uses = list(graph.values), list(graph.ops), [dict(s) for s in self._given.specs], dict(self._given.uses)
+        values, ops = list(graph.values), list(graph.ops)
+        specs, uses = [dict(s) for s in self._given.specs], dict(self._given.uses)
         for stage, way in self._ways:
             for k, n in enumerate(way.ops):
                 op = ops[n]
-                cuts = way.cuts if k == 0 else (tuple(-1 if isinstance(o, int) else None for o in op.operands),) * len(way.leads)
+                along = tuple(-1 if isinstance(o, int) else None for o in op.operands)
+                cuts = way.cuts if k == 0 else (along,) * len(way.leads)
                 ops[n] = replace(op, payload=Mapped(op.payload, cuts, tuple(parts for _, parts in way.leads)))
                 if k:
                     uses = {key: s for key, s in uses.items() if key[0] != n}
@@ -133,7 +136,8 @@ class _Edit:
             op = graph.ops[n]
             partial = inferred.reduced.get(n, ())
             if partial:
-                return self._cut(op, n, partial, passed, stage) if op.primitive in SPLITTABLE and len(op.results) == 1 else "other"
+                splits = op.primitive in SPLITTABLE and len(op.results) == 1
+                return self._cut(op, n, partial, passed, stage) if splits else "other"
             sources = op.inputs
             if op.primitive not in LINEAR or len(sources) != 1:
                 return "whole" if not self._partial_before(n, stage) else "other"
@@ -169,7 +173,8 @@ class _Edit:
         return spec if is_legal(spec, shape, self._record.stages[stage].mesh_shape) else None
 
 
-def _divides(graph: Graph, op: Op, leads: Sequence[tuple[tuple[int, ...], int]], cuts: Sequence[Sequence[int | None]]) -> bool:
+def _divides(graph: Graph, op: Op, leads: Sequence[tuple[tuple[int, ...], int]],
+             cuts: Sequence[Sequence[int | None]]) -> bool:
     shapes = [graph.values[o].shape if isinstance(o, int) else o.shape for o in op.operands]
     return all(any(d is not None for d in cut) and all(d is None or shape[d] % parts == 0 for d, shape in
                                                        zip(cut, shapes, strict=True))
@@ -180,5 +185,5 @@ def _warnings(failed: Sequence[str]) -> tuple[str, ...]:
     if not failed:
         return ()
     shown = ", ".join(failed[:3]) + (f" and {len(failed) - 3} more" if len(failed) > 3 else "")
-    return (f"{len(failed)} gradients are combined in every microbatch, though the plan would combine them once per batch: "
-            f"{shown}",)
+    return (f"{len(failed)} gradients are combined in every microbatch, though the plan would combine them once per "
+            f"batch: {shown}",)

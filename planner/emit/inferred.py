@@ -40,7 +40,8 @@ def infer(given: Annotated, stage: int) -> Inferred:
             natural |= {r: _spec(given, specs, o) for r, o in zip(op.results, op.operands, strict=True)}
         else:
             rule = rules[n] = rule_of(given.graph, op)
-            axes = _factor_axes(rule, [given.uses.get((n, k), _spec(given, specs, o)) for k, o in enumerate(op.operands)])
+            axes = _factor_axes(rule,
+                                [given.uses.get((n, k), _spec(given, specs, o)) for k, o in enumerate(op.operands)])
             natural |= _results(op, rule, axes)
             sums = tuple((f, a) for f, a in sorted(axes.items()) if rule.factors[f].kind is FactorKind.REDUCE)
             if sums and rule.combine == "sum":

@@ -21,8 +21,8 @@ def matching_program(record: PlanRecord, model: Model) -> Program:
       PlanMismatchError: if the model is another, or a spec of the plan does not fit the tensor it is for.
     """
     if model.kind != record.kind:
-        raise PlanMismatchError(f"the plan is for {record.kind} of {record.model_name!r}, the model {model.name!r} is for "
-                                f"{model.kind}", "use the model that was planned, or plan this one")
+        raise PlanMismatchError(f"the plan is for {record.kind} of {record.model_name!r}, "
+                                f"the model {model.name!r} is for {model.kind}", "use the model that was planned, or plan this one")
     program = trace_program(model, record.microbatches)
     if program.fingerprint != record.fingerprint:
         raise PlanMismatchError(

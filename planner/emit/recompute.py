@@ -96,13 +96,15 @@ class _Edit:
         held = (*what.entering, *what.arriving)
         names = {v: self._twin(v, what.stage) for v in held}
         if held:
-            self._add(None, Op("optimization_barrier", held, tuple(names[v] for v in held), MappingProxyType({}), (), "",
+            self._add(None,
+                      Op("optimization_barrier", held, tuple(names[v] for v in held), MappingProxyType({}), (), "",
                                Phase.BACKWARD, self.given.graph.ops[what.ops[0]].origin, Barrier()), what.stage)
         for n in what.ops:
             op = self.given.graph.ops[n]
             names |= {v: self._twin(v, what.stage) for v in op.results}
             operands = tuple(names.get(o, o) if isinstance(o, int) else o for o in op.operands)
-            self._add(n, replace(op, operands=operands, results=tuple(names[v] for v in op.results), phase=Phase.BACKWARD),
+            self._add(n,
+                      replace(op, operands=operands, results=tuple(names[v] for v in op.results), phase=Phase.BACKWARD),
                       what.stage)
         return names
 

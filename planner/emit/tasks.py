@@ -57,7 +57,8 @@ def cut(graph: Graph, task_of: Sequence[Name], stage_of: Mapping[Name, int]) -> 
                 reads[task_of[n]].add(v)
                 wanted.add(v)
     return {name: TaskCode(stage_of[name], tuple(ops[name]), tuple(sorted(reads[name])),
-                           tuple(v for n in ops[name] for v in graph.ops[n].results if v in wanted)) for name in stage_of}
+                           tuple(v for n in ops[name] for v in graph.ops[n].results
+                                 if v in wanted)) for name in stage_of}
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ def run_code(graph: Graph, ops: Sequence[int], env: dict[int, Any], constraints:
     """Run some operators of a graph over `env` under constraints; values in `env` at the start are constrained too."""
     for v in list(env):
         env[v] = constraints.value(v, env[v])
-    run_ops([(n, graph.ops[n]) for n in ops], env, hook=constraints.result_hook(), operand_hook=constraints.operand_hook())
+    run_ops([(n, graph.ops[n]) for n in ops], env, hook=constraints.result_hook(),
+            operand_hook=constraints.operand_hook())
 
 
 def task_function(graph: Graph, code: TaskCode, constraints: Constraints) -> Callable[..., tuple[Any, ...]]:

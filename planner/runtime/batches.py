@@ -41,7 +41,8 @@ def checked_batch(leaves: Sequence[BatchLeaf], batch: Any) -> list[Any]:
     """
     given = leaves_with_paths(batch)
     if [p for p, _ in given] != [leaf.path for leaf in leaves]:
-        raise BatchError(f"the batch has leaves {[p for p, _ in given]}, the plan was made for {[x.path for x in leaves]}",
+        raise BatchError(f"the batch has leaves {[p for p, _ in given]}, "
+                         f"the plan was made for {[x.path for x in leaves]}",
                          "give a batch with the structure of Model.batch")
     for leaf, (path, x) in zip(leaves, given, strict=True):
         if np.shape(x) != leaf.shape:

@@ -27,8 +27,8 @@ from planner.trace import program_trees
 Step = Callable[[RunState, Any], Any]
 
 
-def compile_plan(record: PlanRecord, model: Model, devices: Sequence[jax.Device], *, params: Any = None, state: Any = None
-                 ) -> tuple[Step, RunState]:
+def compile_plan(record: PlanRecord, model: Model, devices: Sequence[jax.Device], *, params: Any = None,
+                 state: Any = None) -> tuple[Step, RunState]:
     """Make a plan run.
 
     Args:
@@ -50,7 +50,8 @@ def compile_plan(record: PlanRecord, model: Model, devices: Sequence[jax.Device]
       ModelError: parameters or state are abstract and none are given.
     """
     devices = matching_devices(record, devices)
-    model = replace(model, params=model.params if params is None else params, state=model.state if state is None else state)
+    model = replace(model, params=model.params if params is None else params,
+                    state=model.state if state is None else state)
     check_concrete(model)
     program = matching_program(record, model)
     given, warnings = rewritten(record, program)

@@ -42,7 +42,8 @@ class PipelineStep:
         divisor = record.microbatches if model.loss_reduction == "mean" else 1
         self._stages = [StageFunctions(code, s.index, placed.meshes[s.index], Scale(divisor)) for s in record.stages]
         self._order = _order(record, code)
-        self._keep = [frozenset(f.backward_code.reads) if record.kind == "train" else frozenset[int]() for f in self._stages]
+        self._keep = [frozenset(f.backward_code.reads) if record.kind == "train" else frozenset[int]()
+                      for f in self._stages]
         self._update = StagedFunction(update_graph(record, program, placed), placed.meshes) if program.update else None
         self._add = jax.jit(lambda parts: sum(parts[1:], parts[0]))
         self._combine = jax.jit(self._combined)
@@ -95,7 +96,8 @@ class PipelineStep:
         for stage, functions in enumerate(self._stages):
             for (p, _), grad in zip(self._code.grads[stage], functions.finish(run.sums[stage]), strict=True):
                 parts.setdefault(p.value, []).append(grad if stage == p.home else jax.device_put(grad, homes[p.value]))
-        grads = [parts[p.value][0] if len(parts[p.value]) == 1 else self._add(parts[p.value]) for p in self._record.params]
+        grads = [parts[p.value][0] if len(parts[p.value]) == 1 else self._add(parts[p.value])
+                 for p in self._record.params]
         ends = self._update((*state.param_leaves, *state.opt_leaves, *grads))
         count = len(state.param_leaves)
         return tuple(ends[:count]), tuple(ends[count:])
@@ -158,7 +160,8 @@ class _Run:
         """The state after a microbatch, at home."""
         graph = self._code.given.graph
         del old
-        arrays = [self._made_state[self._code.state_successor[i.value], microbatch] for i in graph.inputs_of(Role.STATE)]
+        arrays = [self._made_state[self._code.state_successor[i.value], microbatch]
+                  for i in graph.inputs_of(Role.STATE)]
         return tuple(jax.device_put(x, where) for x, where in
                      zip(arrays, self._placed.shardings(self._placed.state), strict=True))
 
@@ -172,7 +175,8 @@ class _Run:
         for stage in {s for v in made for s in self._code.readers.get(v, ())}:
             mine = {v: x for v, x in made.items() if stage in self._code.readers.get(v, ())}
             if stage == task.stage:
-                held = mine if task.phase is Kind.BACKWARD else {v: x for v, x in mine.items() if v in self._keep[stage]}
+                kept = self._keep[stage] if task.phase is Kind.FORWARD else frozenset(mine)
+                held = {v: x for v, x in mine.items() if v in kept}
             else:
                 held = self._sent(stage, mine)
             if held:

@@ -47,7 +47,8 @@ def place(record: PlanRecord, model: Model, program: Program, given: Annotated, 
     state_inputs = tuple(given.graph.inputs_of(Role.STATE))
     state = tuple(_state_place(given, i) for i in state_inputs)
     trees = program_trees(model, record.microbatches)
-    layout = Layout(tuple(program.forward.inputs_of(Role.PARAM)), opt_inputs, state_inputs, trees.params, trees.opt_state,
+    layout = Layout(tuple(program.forward.inputs_of(Role.PARAM)), opt_inputs, state_inputs, trees.params,
+                    trees.opt_state,
                     trees.state)
     return Placement(tuple(meshes), params, opt, state, layout)
 
@@ -77,7 +78,7 @@ def check_concrete(model: Model) -> None:
         for path, leaf in leaves_with_paths(tree):
             if isinstance(leaf, jax.ShapeDtypeStruct):
                 raise ModelError(f"{what} leaf {path!r} of {model.name!r} is abstract: it has a shape but no numbers",
-                                 f"give arrays: dataclasses.replace(model, {what}=init_{what}()), or pass {what}=... here")
+                                 f"give arrays: dataclasses.replace(model, {what}=...), or pass {what}=... here")
 
 
 def put(leaves: Sequence[Any], shardings: Sequence[NamedSharding]) -> list[Any]:

@@ -55,12 +55,14 @@ class SingleStep:
         self._code, self.warnings = code, code.warnings
         self._leaves = batch_leaves(code.model, code.record.microbatches)
         shardings = _batch_shardings(code)
-        self._batch_shardings = [_behind(s) if leaf.split else s for leaf, s in zip(self._leaves, shardings, strict=True)]
+        self._batch_shardings = [_behind(s) if leaf.split else s
+                                 for leaf, s in zip(self._leaves, shardings, strict=True)]
         placed = code.placed
         kept = [placed.shardings(x) for x in (placed.params, placed.opt_state, placed.state)]
         trained = code.record.kind == "train"
         self._jitted = jax.jit(
-            self._run, in_shardings=(*kept, tuple(self._batch_shardings)), donate_argnums=(0, 1, 2) if trained else (2,),
+            self._run, in_shardings=(*kept, tuple(self._batch_shardings)),
+            donate_argnums=(0, 1, 2) if trained else (2,),
             out_shardings=((kept[0], kept[1]) if trained else None, kept[2], None, None))
 
     def __call__(self, state: RunState, batch: Any) -> Any:

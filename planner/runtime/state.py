@@ -27,7 +27,8 @@ class Layout:
     state_tree: Any
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["param_leaves", "opt_leaves", "state_leaves"], meta_fields=["layout"])
+@partial(jax.tree_util.register_dataclass, data_fields=["param_leaves", "opt_leaves", "state_leaves"],
+         meta_fields=["layout"])
 @dataclass(frozen=True)
 class RunState:
     """What a step takes and gives. Its buffers are donated to the step: keep only the newest.
@@ -65,4 +66,5 @@ def _joined(tree: Any, places: Sequence[Input], leaves: Sequence[Any]) -> Any:
         if place.row is not None:
             homes.setdefault(place.path, set()).add(frozenset(leaf.sharding.device_set))
     apart = {path for path, found in homes.items() if len(found) > 1}
-    return join_leaves(tree, places, [np.asarray(x) if p.path in apart else x for p, x in zip(places, leaves, strict=True)])
+    return join_leaves(tree, places,
+                       [np.asarray(x) if p.path in apart else x for p, x in zip(places, leaves, strict=True)])

@@ -28,7 +28,8 @@ def checked(model, design, **options):
 
 def test_abstract_parameters_are_filled_and_a_right_plan_passes():
     model = models.mlp(layers=2)
-    bare = dataclasses.replace(model, params=jax.eval_shape(lambda: model.params), batch=jax.eval_shape(lambda: model.batch))
+    bare = dataclasses.replace(model, params=jax.eval_shape(lambda: model.params),
+                               batch=jax.eval_shape(lambda: model.batch))
     report = checked(bare, PIPELINE)
     assert report.passed, str(report)
     assert {t.what for t in report.tensors} == {"loss", "gradient", "parameter", "optimizer"}

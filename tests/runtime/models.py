@@ -78,7 +78,8 @@ def skipping(optimizer=None) -> Model:
             x = jnp.tanh(x @ w)
         return jnp.sum((x * first) ** 2)
 
-    return Model(loss, params, jax.random.normal(_keys(1)[0], (BATCH, WIDTH)), optimizer or optax.adam(1e-2), name="skipping",
+    return Model(loss, params, jax.random.normal(_keys(1)[0], (BATCH, WIDTH)), optimizer or optax.adam(1e-2),
+                 name="skipping",
                  loss_reduction="sum")
 
 

@@ -22,7 +22,8 @@ from planner.trace import trace_program
 SpecOf = Callable[[str, tuple[int, ...]], Spec]
 """(parameter path, shape) -> spec."""
 
-CLUSTER = Cluster("test", Device("cpu", (("default", 1e9),), 1.0, 10**9, 1e9, 1e-6), 1, 8, Link(1e9, 1e-6), Link(1e9, 1e-6))
+CLUSTER = Cluster("test", Device("cpu", (("default", 1e9),), 1.0, 10**9, 1e9, 1e-6), 1, 8, Link(1e9, 1e-6),
+                  Link(1e9, 1e-6))
 
 
 def whole(_: str, shape: tuple[int, ...]) -> Spec:
@@ -63,15 +64,19 @@ def record_of(model: Model, design: Design) -> PlanRecord:
         first, last = bounds[s], bounds[s + 1]
         k = design.layers_per_stage
         cuts = [first + (last - first) * n // k for n in range(k + 1)]
-        layers += [LayerInfo((a, b), len(layers) + n, f"layer {n}", 1, 0, 0) for n, (a, b) in enumerate(zip(cuts, cuts[1:], strict=False))]
+        layers += [LayerInfo((a, b), s * k + n, f"layer {n}", 1, 0, 0)
+                   for n, (a, b) in enumerate(zip(cuts, cuts[1:], strict=False))]
         mine = (s * k, (s + 1) * k)
         stages.append(StagePlan(
-            s, mine, (first, last), tuple(range(s * per, (s + 1) * per)), design.mesh_shape, tuple("abc"[:len(design.mesh_shape)]),
+            s, mine, (first, last), tuple(range(s * per, (s + 1) * per)), design.mesh_shape,
+            tuple("abc"[:len(design.mesh_shape)]),
             _specs(program, design, params), _uses(program, design, bounds[s:s + 2], params),
-            tuple(range(*mine)) if design.recompute else (), 1, TimeParts(1e-3), MemoryParts(1), (), 0.0, 0.0, "optimal", "test", ""))
+            tuple(range(*mine)) if design.recompute else (), 1, TimeParts(1e-3), MemoryParts(1), (), 0.0, 0.0,
+            "optimal", "test", ""))
     return PlanRecord(SCHEMA_VERSION, "0", model.name, model.kind, program.fingerprint, CLUSTER, per * design.stages,
                       model.batch_size, design.microbatches, design.schedule, tuple(stages), params, tuple(layers),
-                      tuple(OpInfo(op.primitive, 0, 0, (), "") for op in program.forward.ops), 1.0, 1.0, 1, (), (), (), (), ())
+                      tuple(OpInfo(op.primitive, 0, 0, (), "") for op in program.forward.ops), 1.0, 1.0, 1, (), (), (),
+                      (), ())
 
 
 def _homes(program: Program, bounds: tuple[int, ...]) -> dict[int, int]:

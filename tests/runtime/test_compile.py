@@ -14,7 +14,8 @@ from planner.runtime import compile_plan
 from tests.runtime import models
 from tests.runtime.plans import Design, record_of
 
-INFERENCE = [Design(), Design(microbatches=4), Design(stages=2, mesh_shape=(4,), microbatches=4, schedule="forward-only")]
+INFERENCE = [Design(), Design(microbatches=4),
+             Design(stages=2, mesh_shape=(4,), microbatches=4, schedule="forward-only")]
 
 
 def started(model, design):
@@ -72,7 +73,8 @@ def test_another_model_is_refused():
     with pytest.raises(PlanMismatchError, match="fingerprint"):
         compile_plan(record_of(models.mlp(), Design()), models.mlp(layers=2), jax.devices())
     with pytest.raises(PlanMismatchError, match="inference"):
-        compile_plan(record_of(models.mlp(), Design()), dataclasses.replace(models.mlp(), optimizer=None), jax.devices())
+        compile_plan(record_of(models.mlp(), Design()), dataclasses.replace(models.mlp(), optimizer=None),
+                     jax.devices())
 
 
 def test_another_number_of_devices_is_refused():

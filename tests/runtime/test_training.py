@@ -34,7 +34,8 @@ ONE_STAGE = {
 PIPELINES = {
     "2 stages of 4": Design(stages=2, mesh_shape=(4,), microbatches=4),
     "4 stages of 1, gpipe": Design(stages=4, mesh_shape=(), batch_axes=(), microbatches=2, schedule="gpipe"),
-    "4 stages, mixed, recomputed": Design(stages=4, mesh_shape=(2, 1), microbatches=4, recompute=True, stored=over((0,), 2),
+    "4 stages, mixed, recomputed": Design(stages=4, mesh_shape=(2, 1), microbatches=4, recompute=True,
+                                          stored=over((0,), 2),
                                           used=whole),
 }
 
