@@ -18,7 +18,7 @@ from planner.report import units
 from planner.report.figures import style
 
 MOST = 12
-"""Kinds drawn, largest first; the rest is counted."""
+"""Kinds drawn, cut ones before whole ones, largest first; the rest is counted."""
 
 
 CELL = (2.4, 1.7)
@@ -43,7 +43,7 @@ def draw(axes: Axes, record: PlanRecord) -> None:
     shown = found[:MOST]
     width, height = style.inches(axes)
     style.blank(axes, width, height)
-    left_out = f"; {len(found) - MOST} smaller kinds not drawn" if len(found) > MOST else ""
+    left_out = f"; {len(found) - MOST} more kinds not drawn" if len(found) > MOST else ""
     style.titled(axes, "parameters and their shards", f"which devices of the stage hold each shard{left_out}")
     if not shown:
         return
@@ -65,7 +65,7 @@ def _columns(width: float) -> int:
 
 
 def kinds(record: PlanRecord) -> list[Kind]:
-    """The distinct kinds, those with most elements first."""
+    """The distinct kinds: those that are cut before those that are whole, then those with most elements first."""
     groups: dict[tuple[object, ...], list[ParamPlan]] = {}
     for p in record.params:
         stage = record.stages[p.home]
@@ -77,7 +77,7 @@ def kinds(record: PlanRecord) -> list[Kind]:
         name = re.sub(r"\d+", "*", first.path) if len(group) > 1 else first.path
         elements = len(group) * math.prod(first.shape)
         made.append(Kind(name, first, len(group), elements, stage.mesh_shape, stage.mesh_axes))
-    return sorted(made, key=lambda k: (-k.elements, k.name))
+    return sorted(made, key=lambda k: (not any(k.example.spec), -k.elements, k.name))
 
 
 def tiles(spec: Spec, mesh_shape: tuple[int, ...]) -> dict[tuple[int, ...], list[int]]:
