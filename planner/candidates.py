@@ -160,7 +160,7 @@ def best_pipeline(prepared: Prepared, hardware: Cluster, spaces: Sequence[Submes
         time_s = float(costs.times_s[s, m, first, last])
         gap = max(0.0, 1.0 - float(costs.floors_s[s, m, first, last]) / time_s)
         picks.append(StagePick(table, space.names, first, last, g, devices[position], flights[s],
-                               _send_s(prepared, hardware, spaces[m], first), gap))
+                               _hand_over_s(prepared, hardware, spaces[m], first, last), gap))
     return _candidate(prepared, tuple(picks), floor.lower_bound_s if floor else 0.0, choice.tried, choice.pruned)
 
 
@@ -190,7 +190,7 @@ def _slice_costs(prepared: Prepared, hardware: Cluster, spaces: Sequence[Submesh
     times, floors = np.full(shape, np.inf), np.full(shape, np.inf)
     where, variant = np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.int32)
     for m, space in enumerate(spaces):
-        send = np.array([_send_s(prepared, hardware, space, k) for k in range(count)])[:, None]
+        send = np.array([[_hand_over_s(prepared, hardware, space, k, j) for j in range(count)] for k in range(count)])
         for t, mesh in enumerate(space.meshes):
             table = tables[mesh]
             step = table.microbatch_s + table.batch_s / microbatches
@@ -223,15 +223,19 @@ def _floor(table: SliceTable, flight: int, capacity: float, microbatches: int) -
     return found / microbatches
 
 
-def _send_s(prepared: Prepared, hardware: Cluster, space: SubmeshSpace, first: int) -> float:
-    """Receiving the activations that enter before layer `first`, and sending their cotangents back, per microbatch."""
-    if first == 0:
+def _hand_over_s(prepared: Prepared, hardware: Cluster, space: SubmeshSpace, first: int, last: int) -> float:
+    """What a stage of layers [first, last] of a pipeline pays on top, per microbatch: receiving the activations that enter it
+    and sending their cotangents back, and the calls of its forward and backward programs."""
+    if (first, last) == (0, len(prepared.layers) - 1):
         return 0.0
+    ways = 2 if prepared.program.kind == "train" else 1
+    calls = ways * hardware.device.dispatch_s
+    if first == 0:
+        return calls
     size = prepared.crossing_bytes[first]
     whole_nodes = space.submesh.device_count >= hardware.devices_per_node
     link = stage_link(hardware, same_node=not whole_nodes)
-    ways = 2 if prepared.program.kind == "train" else 1
-    return ways * (link.latency_s + size / space.submesh.device_count / link.bandwidth_bytes_per_s)
+    return calls + ways * (link.latency_s + size / space.submesh.device_count / link.bandwidth_bytes_per_s)
 
 
 def _mask(prepared: Prepared, times_s: Array, pins: Pins) -> Array:

@@ -61,7 +61,7 @@ class LayerDecisions:
                                 p.opt_state_bytes) for p in self.params), self.grads_bytes, self.collectives)
 
 
-def decide(index: ProgramIndex, layer: PricedLayer, choice: NDArray[np.int64]) -> LayerDecisions:
+def decide(index: ProgramIndex, layer: PricedLayer, choice: NDArray[np.int16]) -> LayerDecisions:
     """Spell out a choice."""
     graph = index.program.micro
     tensors, wanted, grads = [], [], []

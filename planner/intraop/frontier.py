@@ -8,7 +8,6 @@ In: `PricedLayer`, its two boundaries, `Multipliers`. Out: `LayerFrontier`.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +18,7 @@ from planner.costs.memory import value_bytes
 from planner.intraop.boundary import Boundary
 from planner.intraop.price import PricedLayer
 from planner.solvers.decode import decode_many
-from planner.solvers.eliminate_tables import Elimination, eliminate
+from planner.solvers.eliminate_tables import eliminate
 
 Array = NDArray[np.float64]
 
@@ -46,7 +45,8 @@ class Multipliers:
 
 @dataclass(frozen=True)
 class LayerFrontier:
-    """`priced[g, i, o]` and the parts that make it up, `parts[g, i, o, len(PARTS)]`; `working_bytes[g, i, o]`.
+    """`priced[g, i, o]` and the parts that make it up, `parts[g, i, o, len(PARTS)]`; `working_bytes[g, i, o]`;
+    the choice per variable, `choices[g, i, o, variable]`.
 
     In a recomputed variant, `saved_bytes` is zero (what enters the layer is counted where it is made) and what is saved
     inside moves to `working_bytes`.
@@ -55,19 +55,14 @@ class LayerFrontier:
     priced: Array
     parts: Array
     working_bytes: Array
+    choices: NDArray[np.int16]
     layer: PricedLayer
     before: Boundary
     after: Boundary
-    elimination: Elimination
 
-    def choice(self, g: int, state_in: int, state_out: int) -> NDArray[np.int64]:
+    def choice(self, g: int, state_in: int, state_out: int) -> NDArray[np.int16]:
         """The choice per variable of the layer (groups, tensors, parameters)."""
-        return self.elimination.decode(g, (state_in, state_out))[: len(self.layer.unary)]
-
-    @cached_property
-    def feasible(self) -> bool:
-        """Whether any pair of states is allowed."""
-        return bool(np.isfinite(self.priced).any())
+        return self.choices[g, state_in, state_out]
 
 
 def layer_frontier(graph: Graph, layer: PricedLayer, before: Boundary, after: Boundary, multipliers: Multipliers,
@@ -88,9 +83,12 @@ def layer_frontier(graph: Graph, layer: PricedLayer, before: Boundary, after: Bo
         for item, tensor in enumerate(layer.model.tensors):
             if tensor.place in places and tensor.owner in bound.owners:
                 edges[(layer.tensor_variable(item), side)] = _agree(layer.tensors[item], bound, tensor.owner)
-    solved = eliminate(unary, edges, (n, n + 1), max_table)
+    open_choices, fewer_edges, keep = _without_forced(unary, edges, (n, n + 1))
+    solved = eliminate([unary[v] for v in open_choices], fewer_edges, keep, max_table)
     g, i, o = (a.ravel() for a in np.indices(solved.table.shape))
-    choices = decode_many(solved, g, np.stack([i, o], axis=1))
+    choices = np.zeros((len(g), n + 2), dtype=np.int64)
+    choices[:, open_choices] = decode_many(solved, g, np.stack([i, o], axis=1))
+    choices = choices[:, :n]
     parts = _parts(layer, choices)
     working = _working(layer, choices)
     again = np.array(multipliers.recompute)[g]
@@ -99,7 +97,33 @@ def layer_frontier(graph: Graph, layer: PricedLayer, before: Boundary, after: Bo
         parts[:, 1] += np.where(again, parts[:, 0], 0.0)
         parts[:, 4] = np.where(again, _handed_out(graph, layer, choices), parts[:, 4])
     shape = solved.table.shape
-    return LayerFrontier(solved.table, parts.reshape(*shape, len(PARTS)), working.reshape(shape), layer, before, after, solved)
+    return LayerFrontier(solved.table, parts.reshape(*shape, len(PARTS)), working.reshape(shape),
+                         choices.astype(np.int16).reshape(*shape, n), layer, before, after)
+
+
+def _without_forced(unary: list[Array], edges: dict[tuple[int, int], Array], keep: tuple[int, int]
+                    ) -> tuple[list[int], dict[tuple[int, int], Array], tuple[int, int]]:
+    """Leave out variables with one choice, moving what their edges cost to their neighbours (in place, in `unary`).
+
+    Returns:
+      The variables left, the edges between them, and the kept variables, renumbered.
+    """
+    left = [v for v, costs in enumerate(unary) if costs.shape[-1] > 1 or v in keep]
+    number = {v: at for at, v in enumerate(left)}
+    between: dict[tuple[int, int], Array] = {}
+    for (a, b), costs in edges.items():
+        if a in number and b in number:
+            between[number[a], number[b]] = costs
+        elif a in number:
+            unary[a] = unary[a] + costs[:, :, 0]
+        elif b in number:
+            unary[b] = unary[b] + costs[:, 0, :]
+        else:
+            unary[keep[0]] = unary[keep[0]] + costs[:, 0, :]
+    for v, costs in enumerate(unary):
+        if v not in number:
+            unary[keep[0]] = unary[keep[0]] + costs
+    return left, between, (number[keep[0]], number[keep[1]])
 
 
 def len_of(layer: PricedLayer, variable: int) -> int:

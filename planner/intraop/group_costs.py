@@ -12,6 +12,10 @@ LINEAR = frozenset({"reshape", "transpose", "squeeze", "expand_dims", "convert_e
 LAYOUT = LINEAR | {"broadcast_in_dim", "iota", "slice", "stop_gradient", "optimization_barrier", "name"}
 
 
+TRANSCENDENTAL = frozenset({"exp", "exp2", "expm1", "log", "log1p", "tanh", "logistic", "erf", "erfc", "erf_inv", "sin", "cos",
+                            "tan", "pow", "atan2", "cbrt", "digamma", "lgamma"})
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
     """What an operator costs on one device holding all of it."""
@@ -19,6 +23,7 @@ class Work:
     flops: int
     dtype: str
     launches: int
+    transcendentals: int = 0  # elements that go through exp, log, tanh, ...
 
 
 def op_work(graph: Graph, n: int) -> Work:
@@ -36,4 +41,5 @@ def op_work(graph: Graph, n: int) -> Work:
     flops = flops_of(graph, op)
     if not flops and not is_elementwise(op.primitive):
         flops = sum(prod(graph.values[r].shape) for r in op.results)
-    return Work(flops, dtype, max(launches, 1))
+    through = sum(prod(graph.values[r].shape) for r in op.results) if op.primitive in TRANSCENDENTAL else 0
+    return Work(flops, dtype, max(launches, 1), through)

@@ -194,15 +194,17 @@ class GroupPrice:
         outer = [v for v in sorted(used_inside - made)] + [v for v in sorted(made) if v not in used_inside or v in used_outside]
         reduces = sum(bool(by_op[n].reduced) for n in ops)
         moved = sum((value_bytes(self.graph.values[v]) / self.shards_of(v) for v in outer), np.zeros(len(self.strategies)))
-        works = [op_work(self.graph, n) for n in ops]
-        flops = sum((w.flops / self.strategies.shards(by_op[n].factors) for w, n in zip(works, ops, strict=True)),
-                    np.zeros(len(self.strategies)))
         device = self.setting.device
-        rate = device.flops_per_s("default")
-        layout_only = all(w.flops == 0 for w in works)
-        launches = 0 if layout_only and not reduces else 1 + reduces
-        self.costs[kind] += np.maximum(flops / rate, 0.0 if layout_only else moved / device.memory_bandwidth_bytes_per_s) \
-            + device.launch_s * launches
+        arithmetic, quiet = np.zeros(len(self.strategies)), not reduces
+        for n in ops:
+            work, parts = op_work(self.graph, n), self.strategies.shards(by_op[n].factors)
+            arithmetic = arithmetic + work.flops / parts / device.flops_per_s("default")
+            if device.transcendentals_per_s is not None:
+                arithmetic = arithmetic + work.transcendentals / parts / device.transcendentals_per_s
+            quiet = quiet and work.flops == 0
+        if not quiet:
+            self.costs[kind] += np.maximum(arithmetic, moved / device.memory_bandwidth_bytes_per_s) \
+                + device.launch_s * (1 + reduces)
         self.working = np.maximum(self.working, moved)
 
     def _reductions(self, index: ProgramIndex) -> None:

@@ -18,6 +18,7 @@ from planner.trace.fingerprint import fingerprint
 from planner.trace.jaxpr import abstract_leaf, abstract_tree, name_of, trace_graph
 from planner.trace.params import join_leaves, split_leaves
 from planner.trace.rows import split_rows
+from planner.trace.sink import sink
 from planner.trace.update import optimizer_init_graph as init_graph
 from planner.trace.update import update_graph
 
@@ -48,7 +49,7 @@ def trace_program(model: Model, microbatches: int = 1) -> Program:
       TraceError: if the function cannot be traced or differentiated, or returns what `Model` does not allow.
       ModelError: if the model's parts do not fit together.
     """
-    forward = split_rows(_forward(model, microbatches))
+    forward = sink(split_rows(_forward(model, microbatches)))
     if model.kind != "train":
         forward = _with_own_origins(forward)
         return Program(model.kind, forward, forward, None, microbatches,
