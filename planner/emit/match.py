@@ -22,7 +22,8 @@ def matching_program(record: PlanRecord, model: Model) -> Program:
     """
     if model.kind != record.kind:
         raise PlanMismatchError(f"the plan is for {record.kind} of {record.model_name!r}, "
-                                f"the model {model.name!r} is for {model.kind}", "use the model that was planned, or plan this one")
+                                f"the model {model.name!r} is for {model.kind}",
+                                "use the model that was planned, or plan this one")
     program = trace_program(model, record.microbatches)
     if program.fingerprint != record.fingerprint:
         raise PlanMismatchError(
