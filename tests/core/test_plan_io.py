@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from planner.core import plan_io
@@ -91,8 +91,10 @@ def test_every_changed_digit_is_noticed(data):
     text = plan_io.to_json(two_devices())
     at = data.draw(st.sampled_from([m.start() for m in re.finditer(r"\d", text)]))
     digit = data.draw(st.sampled_from([d for d in "123456789" if d != text[at]]))
+    changed = text[:at] + digit + text[at + 1:]
+    assume(json.loads(changed) != json.loads(text))  # the 17th digit of a number may not matter
     with pytest.raises(PlanFileError):
-        plan_io.from_json(text[:at] + digit + text[at + 1:])
+        plan_io.from_json(changed)
 
 
 def test_reformatting_the_file_is_no_corruption():
