@@ -33,7 +33,8 @@ def plan(model: Model, mesh: jax.sharding.Mesh | Cluster | Sequence[jax.Device],
 
     Args:
       model: what to run; its arrays may be abstract (`jax.ShapeDtypeStruct`), nothing is allocated.
-      mesh: a `jax.sharding.Mesh` or devices (plan and run there), or a `Cluster` from `planner.cluster(...)` (plan only).
+      mesh: a `jax.sharding.Mesh` or devices (plan and run there), or a `Cluster` from `planner.cluster(...)` (plan
+        only).
       pins: what is fixed; fields of `Pins` may also be given as keywords: `plan(model, mesh, stages=2)`.
       hardware: the profile of the devices of `mesh`; default: measured at first use, then cached in `cache_dir`.
       budget_s: stop searching after about this many seconds and return the best plan so far.

@@ -32,7 +32,8 @@ MEMORY_MARGIN = 0.08
 """Share of device memory left free for fragmentation and the compiler's scratch. [chosen]"""
 
 PRICE_SCALES = (0.01, 0.05, 0.2, 0.6, 2.0, 8.0, 100.0)
-"""Prices of a byte, relative to the step's compute time per byte of capacity. [chosen: from negligible to prohibitive]"""
+"""Prices of a byte, relative to the step's compute time per byte of capacity. [chosen: from negligible to
+prohibitive]"""
 
 MAX_STAGES = 64
 """Stages of a pipeline at most. [chosen: deeper pipelines spend their time in the bubble]"""
@@ -76,8 +77,8 @@ def prepare(program: Program) -> Prepared:
 
 
 def memory_prices(prepared: Prepared, hardware: Cluster, devices: int, pins: Pins) -> Multipliers:
-    """The memory prices that layers on a mesh of `devices` are solved at, around the step's compute time per byte of capacity;
-    saved bytes also as if as many microbatches were in flight as the first of equal stages holds."""
+    """The memory prices that layers on a mesh of `devices` are solved at, around the step's compute time per byte of
+    capacity; saved bytes also as if as many microbatches were in flight as the first of equal stages holds."""
     program = prepared.program
     device = hardware.device
     step_s = program.microbatches * prepared.micro_flops / hardware.device_count / device.flops_per_s("bfloat16")
@@ -93,8 +94,8 @@ def memory_prices(prepared: Prepared, hardware: Cluster, devices: int, pins: Pin
 def mesh_table(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pins) -> SliceTable:
     """Costs of all slices of layers on one logical mesh.
 
-    A layer too entangled for exact elimination is solved again with fewer dimensions open to sharding; the table then is not
-    `exact` and proves no bound.
+    A layer too entangled for exact elimination is solved again with fewer dimensions open to sharding; the table then
+    is not `exact` and proves no bound.
     """
     for classes in (MAX_CLASSES, 4, 3, 2):
         try:
@@ -121,7 +122,8 @@ def _table(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pins, 
 
 @dataclass(frozen=True)
 class _Costs:
-    """Arrays over [in-flight index, submesh, first layer, last layer]: time, its lower bound, and where it came from."""
+    """Arrays over [in-flight index, submesh, first layer, last layer]: time, its lower bound, and where it came
+    from."""
 
     times_s: Array
     floors_s: Array
@@ -211,7 +213,8 @@ def _slice_costs(prepared: Prepared, hardware: Cluster, spaces: Sequence[Submesh
 
 
 def _floor(table: SliceTable, flight: int, capacity: float, microbatches: int) -> Array:
-    """Lagrangian bound per slice: for each way to recompute, the best over prices λ of (priced optimum - λ · capacity)."""
+    """Lagrangian bound per slice: for each way to recompute, the best over prices λ of (priced optimum - λ ·
+    capacity)."""
     if not table.exact:
         return np.zeros(table.priced.shape[:2])
     prices = table.multipliers
@@ -224,8 +227,8 @@ def _floor(table: SliceTable, flight: int, capacity: float, microbatches: int) -
 
 
 def _hand_over_s(prepared: Prepared, hardware: Cluster, space: SubmeshSpace, first: int, last: int) -> float:
-    """What a stage of layers [first, last] of a pipeline pays on top, per microbatch: receiving the activations that enter it
-    and sending their cotangents back, and the calls of its forward and backward programs."""
+    """What a stage of layers [first, last] of a pipeline pays on top, per microbatch: receiving the activations that
+    enter it and sending their cotangents back, and the calls of its forward and backward programs."""
     if (first, last) == (0, len(prepared.layers) - 1):
         return 0.0
     ways = 2 if prepared.program.kind == "train" else 1
@@ -256,7 +259,8 @@ def _mask(prepared: Prepared, times_s: Array, pins: Pins) -> Array:
 
 
 def forbidden_cuts(prepared: Prepared) -> frozenset[int]:
-    """Layer boundaries that would put a reader of carried state in an earlier stage than the maker of its next value."""
+    """Layer boundaries that would put a reader of carried state in an earlier stage than the maker of its next
+    value."""
     index, cuts = prepared.index, prepared.layers.cuts
     micro = index.program.micro
     inputs = {(i.path, i.row): i.value for i in micro.inputs_of(Role.STATE)}
@@ -271,8 +275,8 @@ def forbidden_cuts(prepared: Prepared) -> frozenset[int]:
 
 
 def _place(sizes: Sequence[int]) -> list[tuple[int, ...]]:
-    """Devices per stage. Sizes are powers of two of one node or whole nodes; in pipeline order when that keeps every stage
-    aligned to its size, else the largest first (which always does; Alpa, appendix A)."""
+    """Devices per stage. Sizes are powers of two of one node or whole nodes; in pipeline order when that keeps every
+    stage aligned to its size, else the largest first (which always does; Alpa, appendix A)."""
     def lay(order: Sequence[int]) -> list[tuple[int, ...]] | None:
         placed: dict[int, tuple[int, ...]] = {}
         at = 0

@@ -1,11 +1,11 @@
 """Cut the forward graph into contiguous layers, and recognise the ones that repeat.
 
-Alpa (OSDI'22, §5.2, eq. 6) clusters operators by a dynamic program that minimises the bytes a layer receives under a bound
-on its FLOPs. We first look for the repeats that deep models have anyway (tandem repeats of the operator sequence), make one
-layer per repeat, cut where fewest bytes cross, and run the dynamic program on what lies between.
+Alpa (OSDI'22, §5.2, eq. 6) clusters operators by a dynamic program that minimises the bytes a layer receives under a
+bound on its FLOPs. We first look for the repeats that deep models have anyway (tandem repeats of the operator
+sequence), make one layer per repeat, cut where fewest bytes cross, and run the dynamic program on what lies between.
 
-In: a `Program`, and which values cross where. Out: `Layers`: cut positions, and a class per layer; layers of a class have
-equal operators (forward and backward), operand structure and shapes, so that solving one solves all.
+In: a `Program`, and which values cross where. Out: `Layers`: cut positions, and a class per layer; layers of a class
+have equal operators (forward and backward), operand structure and shapes, so that solving one solves all.
 """
 
 import hashlib
@@ -53,8 +53,8 @@ def cluster_layers(index: ProgramIndex, target: int | None = None) -> Layers:
 
     Args:
       index: the program.
-      target: how many layers operators that do not repeat are cut into, at most (default: as many as keeps them as heavy as the
-        repeated layers, up to `MAX_REST_LAYERS`).
+      target: how many layers operators that do not repeat are cut into, at most (default: as many as keeps them as
+        heavy as the repeated layers, up to `MAX_REST_LAYERS`).
     """
     forward = index.program.forward
     count = len(forward.ops)
@@ -144,7 +144,8 @@ def _candidate_periods(seq: NDArray[np.int64], flops: NDArray[np.float64]) -> li
 
 
 def _align(repeat: _Repeat, cut_bytes: NDArray[np.float64]) -> list[int]:
-    """Cut positions of a repeat at the phase where fewest bytes cross; the earliest such phase with most whole periods."""
+    """Cut positions of a repeat at the phase where fewest bytes cross; the earliest such phase with most whole
+    periods."""
     most = repeat.length // repeat.period
     phases = [p for p in range(repeat.period) if (repeat.length - p) // repeat.period >= max(most - 1, 2)]
 
@@ -175,8 +176,9 @@ def _cut_rest(graph: Graph, flops: NDArray[np.float64], first: int, last: int, t
 
 
 def balance(graph: Graph, flops: NDArray[np.float64], first: int, last: int, parts: int) -> list[int]:
-    """Alpa's equation 6: cut operators [first, last) into `parts` layers, minimising the largest bytes received by a layer,
-    each layer at most (1 + δ) of the mean FLOPs; ties go to even FLOPs. Returns the cut positions, ends included."""
+    """Alpa's equation 6: cut operators [first, last) into `parts` layers, minimising the largest bytes received by a
+    layer, each layer at most (1 + δ) of the mean FLOPs; ties go to even FLOPs. Returns the cut positions, ends
+    included."""
     n = last - first
     work = np.concatenate([[0.0], np.cumsum(flops[first:last])])
     limit = (1 + IMBALANCE) * work[-1] / parts
@@ -227,8 +229,8 @@ def classify(index: ProgramIndex, cuts: Sequence[int]) -> tuple[int, ...]:
 
 
 def layer_ops(index: ProgramIndex, first: int, last: int) -> tuple[int, ...]:
-    """All operators of a layer, forward and backward, in the order of the graph; sums of cotangents are left out, for how
-    many there are depends on the layers that read its results."""
+    """All operators of a layer, forward and backward, in the order of the graph; sums of cotangents are left out, for
+    how many there are depends on the layers that read its results."""
     return tuple(sorted(n for o in range(first, last) for n in index.by_origin.get(o, ()) if n not in index.sums))
 
 

@@ -33,8 +33,8 @@ class Model:
     | state | `fn(params, state, batch) -> (outputs, new_state)` (inference with state) |
     | is_step=True | `fn(state, batch) -> (state, aux)`; `params` is None, `state` is the training state |
 
-    The loss is a scalar and a mean over the batch, so that the mean of the microbatches' losses is the loss of the batch;
-    pass `loss_reduction="sum"` if it is a sum.
+    The loss is a scalar and a mean over the batch, so that the mean of the microbatches' losses is the loss of the
+    batch; pass `loss_reduction="sum"` if it is a sum.
 
     Attributes:
       fn: see above.

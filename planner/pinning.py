@@ -1,6 +1,7 @@
 """Pins on named tensors, resolved against a program and a mesh: parameter paths and activation names to specs.
 
-In: `Pins`, the program's index, axis names and sizes. Out: owner value -> `Spec`. Contradictions are errors that say why.
+In: `Pins`, the program's index, axis names and sizes. Out: owner value -> `Spec`. Contradictions are errors that say
+why.
 """
 
 from collections.abc import Sequence

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from planner.assemble import param_plans, stage_decisions, stage_plan
-from planner.candidates import Candidate, Prepared, best_pipeline, mesh_table, prepare
+from planner.candidates import MEMORY_MARGIN, Candidate, Prepared, best_pipeline, mesh_table, prepare
 from planner.core.graph import Graph, Program, Role
 from planner.core.hardware import Cluster, Submesh
 from planner.core.pins import Pins
@@ -163,7 +163,8 @@ def _keep(request: Request, run: _Run, candidate: Candidate) -> None:
 
 
 def _free(pins: Pins) -> bool:
-    """Whether the recipes are in the space searched (they are the user's own business once the mesh or tensors are pinned)."""
+    """Whether the recipes are in the space searched (they are the user's own business once the mesh or tensors are
+    pinned)."""
     return pins.recipe is None and pins.mesh_axes is None and not pins.params and not pins.activations \
         and pins.stages is None and pins.boundaries is None
 
@@ -215,15 +216,16 @@ def _least_peak(table: SliceTable, request: Request) -> float:
 
 def _too_large(request: Request, run: _Run) -> PlannerError:
     capacity = request.cluster.device.memory_bytes
-    missing = run.least_peak - capacity
+    usable = capacity * (1 - MEMORY_MARGIN)
+    missing = run.least_peak - usable
     where = f"{request.cluster.device_count} × {request.cluster.device.name} of {capacity / 1e9:.4g} GB"
     if run.least_peak == float("inf") or missing <= 0:
         return MemoryLimitError(f"no plan for {request.model_name!r} fits {where} under the pins given",
                                 "drop a pin, use more devices, or allow recomputation")
-    factor = run.least_peak / capacity
+    factor = run.least_peak / usable
     return MemoryLimitError(
         f"{request.model_name!r} needs at least {run.least_peak / 1e9:.4g} GB per device on {where}: "
-        f"{missing / 1e9:.4g} GB per device are missing ({int(missing)} bytes)",
+        f"{missing / 1e9:.4g} GB per device are missing ({int(missing)} bytes; {MEMORY_MARGIN:.0%} are kept free)",
         f"use about {int(request.cluster.device_count * factor * 1.1) + 1} such devices, or devices of at least "
         f"{run.least_peak * 1.1 / 1e9:.4g} GB")
 

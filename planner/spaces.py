@@ -1,7 +1,7 @@
 """The meshes a search looks at: per submesh, its logical meshes with axis names and what each axis may shard.
 
-In: a cluster and pins. Out: `MeshSpace`s. Recipes (data parallel, FSDP, tensor parallel, Megatron's mixture) are nothing but
-restrictions of what an axis may shard, so the same search prices them.
+In: a cluster and pins. Out: `MeshSpace`s. Recipes (data parallel, FSDP, tensor parallel, Megatron's mixture) are
+nothing but restrictions of what an axis may shard, so the same search prices them.
 """
 
 from dataclasses import dataclass

@@ -1,14 +1,16 @@
 """Stage construction: slice layers into pipeline stages and give each a submesh (Alpa, OSDI'22, §5.2).
 
-Minimises  Σ_s t_s + (B - 1) · max_s t_s  over slices of the layers and submeshes that together use every device. For each
-bound t_max on the slowest stage, tried in increasing order, a dynamic program finds the least Σ t_s:
+Minimises  Σ_s t_s + (B - 1) · max_s t_s  over slices of the layers and submeshes that together use every device. For
+each bound t_max on the slowest stage, tried in increasing order, a dynamic program finds the least Σ t_s:
 
     F(s, k, d) = min over j, m of  t(s, k, j, m) + F(s-1, j+1, d - n_m)   where t <= t_max
 
-s counts stages from the end, so that under 1F1B the stage that starts at layer k holds min(s, B) microbatches: memory limits
-are inside t (infinite where it does not fit). Bounds end the search: B · t_max is a lower bound of everything not yet tried.
+s counts stages from the end, so that under 1F1B the stage that starts at layer k holds min(s, B) microbatches: memory
+limits are inside t (infinite where it does not fit). Bounds end the search: B · t_max is a lower bound of everything
+not yet tried.
 
-In: a cost array t[s, m, k, j], submesh sizes, B. Out: `StageChoice` with a proven gap. It calls no solver and knows no model.
+In: a cost array t[s, m, k, j], submesh sizes, B. Out: `StageChoice` with a proven gap. It calls no solver and knows no
+model.
 """
 
 from dataclasses import dataclass
@@ -48,13 +50,13 @@ def construct(times_s: Array, sizes: NDArray[np.int64], devices: int, microbatch
     """Find the best slicing.
 
     Args:
-      times_s: [S, M, L, L]: time of layers k..j on submesh m as the s-th stage from the end (s index 0 is the last stage);
-        infinite where impossible. S bounds the number of stages.
+      times_s: [S, M, L, L]: time of layers k..j on submesh m as the s-th stage from the end (s index 0 is the last
+        stage); infinite where impossible. S bounds the number of stages.
       sizes: [M] devices per submesh.
       devices: total devices, all of which are used.
       microbatches: B.
-      tolerance: bounds t_max closer than this ratio are tried as one; the answer's total is within it of the optimum, and
-        `lower_bound_s` says so. 0 tries all.
+      tolerance: bounds t_max closer than this ratio are tried as one; the answer's total is within it of the optimum,
+        and `lower_bound_s` says so. 0 tries all.
       exact_stages: if given, use exactly that many stages.
 
     Returns:

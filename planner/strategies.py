@@ -1,7 +1,7 @@
 """Sharding strategies: every way to lay mesh axes on dimension classes, as one integer array.
 
-In: how far each class can be sharded, the mesh shape, what each axis may be used for. Out: `Strategies`, a table with one
-row per strategy and one column per mesh axis that holds the class the axis shards (-1: none).
+In: how far each class can be sharded, the mesh shape, what each axis may be used for. Out: `Strategies`, a table with
+one row per strategy and one column per mesh axis that holds the class the axis shards (-1: none).
 """
 
 from collections.abc import Iterable, Sequence
@@ -110,7 +110,8 @@ def enumerate_strategies(sizes: Sequence[int], mesh_shape: tuple[int, ...], allo
 
 
 def forced_axes(uses: Sequence[AxisUse], *, contraction: bool) -> list[int]:
-    """Mesh axes that a recipe says are used wherever possible: data axes by every operator, tensor axes by contractions."""
+    """Mesh axes that a recipe says are used wherever possible: data axes by every operator, tensor axes by
+    contractions."""
     return [a for a, use in enumerate(uses) if use in (AxisUse.BATCH, AxisUse.FSDP) or (use is AxisUse.TENSOR and contraction)]
 
 

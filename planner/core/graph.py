@@ -62,7 +62,8 @@ class Op:
       operands: value indices and literals, in order.
       results: value indices, in order; each value has exactly one producer.
       params: the equation's static parameters, by name (read by the rules; values are opaque).
-      bodies: nested graphs: scan `(body,)`, while `(cond, body)`, cond `(branch, ...)`, custom_jvp/vjp and remat `(body,)`.
+      bodies: nested graphs: scan `(body,)`, while `(cond, body)`, cond `(branch, ...)`, custom_jvp/vjp and remat
+        `(body,)`.
       source: the user's `file.py:line (function)`, or "".
       phase: forward, backward or update.
       origin: index of the forward operator this one belongs to, counted over the operators of the *forward* graph
@@ -123,7 +124,8 @@ class Graph:
     """Pairs (forward value, its total cotangent value), for a differentiated graph."""
 
     def check(self) -> None:
-        """Raise `ValueError` unless the graph is well formed: single assignment, defined before use, indices in range."""
+        """Raise `ValueError` unless the graph is well formed: single assignment, defined before use, indices in
+        range."""
         defined = {i.value for i in self.inputs} | {v for v, _ in self.constants}
         for n, op in enumerate(self.ops):
             for v in op.inputs:
@@ -171,7 +173,8 @@ class Program:
         the user wrote, planned as one SPMD stage with one microbatch).
       forward: the forward graph of one microbatch; `Op.origin` indexes its `ops`.
       micro: forward and backward of one microbatch (equal to `forward` unless kind is `"train"`). Outputs: LOSS, new
-        STATE, AUX, and GRAD contributions: one output per (parameter, contributing operator); their sum is the gradient.
+        STATE, AUX, and GRAD contributions: one output per (parameter, contributing operator); their sum is the
+        gradient.
       update: inputs PARAM, OPT_STATE, GRAD (one per parameter, averaged over microbatches); outputs PARAM, OPT_STATE.
         None unless kind is `"train"`.
       microbatches: number of microbatches the batch was split into; shapes in `micro` are of one microbatch.

@@ -13,7 +13,8 @@ class Pins:
       mesh_axes: names and sizes of the logical mesh of every stage, e.g. `(("data", 4), ("model", 2))`.
       microbatches: number of microbatches.
       schedule: name of a schedule (`"1f1b"`, `"gpipe"`).
-      params: (path or glob of parameter paths, PartitionSpec as a tuple per dimension of axis name, tuple of names, or None).
+      params: (path or glob of parameter paths, PartitionSpec as a tuple per dimension of axis name, tuple of names, or
+        None).
       activations: (name given by `jax.ad_checkpoint.checkpoint_name`, PartitionSpec as above).
       recompute: True / False: recompute every layer / none; None: choose.
       recipe: restrict the search to a standard recipe: `"data"`, `"fsdp"`, `"tensor"`, `"none"` (replicate everything),

@@ -56,8 +56,8 @@ class ParamPlan:
     Attributes:
       path, row: as in `core.graph.Input`.
       value: its value index in `Program.micro`.
-      spec: sharding between steps and at rest during the step. Where an operator needs another one (FSDP), the gather is
-        in `StagePlan.uses`.
+      spec: sharding between steps and at rest during the step. Where an operator needs another one (FSDP), the gather
+        is in `StagePlan.uses`.
       update_spec: sharding of the gradient sum, the optimizer state and the update (ZeRO: finer than `spec`).
       deferred: True: partial gradients are accumulated locally over microbatches and combined once per batch;
         False: combined in every microbatch.

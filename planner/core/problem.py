@@ -32,7 +32,8 @@ class Edge:
 
 @dataclass(frozen=True)
 class Problem:
-    """Nodes, edges and the memory limit (None: no limit). Costs and usages are integers in units of the maker's choice."""
+    """Nodes, edges and the memory limit (None: no limit). Costs and usages are integers in units of the maker's
+    choice."""
 
     name: str
     nodes: tuple[Node, ...]

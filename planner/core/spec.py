@@ -1,7 +1,8 @@
 """How a tensor lies on a logical mesh, and how an operator may be sharded: `Spec` and `OpRule`.
 
 An operator is described by its *factors*, as an einsum is (GSPMD, arXiv:2105.04663; Shardy's `OpShardingRule`): every
-dimension of every operand and result is bound to at most one factor, and a sharding strategy assigns mesh axes to factors.
+dimension of every operand and result is bound to at most one factor, and a sharding strategy assigns mesh axes to
+factors.
 """
 
 from dataclasses import dataclass
@@ -80,11 +81,12 @@ class OpRule:
       operands: per operand, per dimension, the index of its factor, or None where it must not be sharded.
         Operands that are literals have an entry too.
       results: the same for the results.
-      combine: how partial results are combined: `"sum"`, `"max"`, `"min"`, `"prod"`, `"or"`, `"and"`; with any REDUCE factor.
+      combine: how partial results are combined: `"sum"`, `"max"`, `"min"`, `"prod"`, `"or"`, `"and"`; with any REDUCE
+        factor.
 
     A dimension merged or split by reshape is bound by its major-most part only: `[B, S, H*D] -> [B, S, H, D]` binds
-    operand dimension 2 and result dimension 2 to one factor, and result dimension 3 to none. The legal shard counts then
-    divide both H*D and H.
+    operand dimension 2 and result dimension 2 to one factor, and result dimension 3 to none. The legal shard counts
+    then divide both H*D and H.
     """
 
     factors: tuple[Factor, ...]

@@ -1,7 +1,8 @@
 """A priced layer as a `core.problem.Problem`, so that any solver can solve it: the independent check of `frontier.py`.
 
-Costs are whole nanoseconds of step time; usages whole bytes held at the peak, in one interval. Memory on a link (a local
-gradient, a second copy) moves to a node where it depends on one side alone, else to a node for the pair of choices.
+Costs are whole nanoseconds of step time; usages whole bytes held at the peak, in one interval. Memory on a link (a
+local gradient, a second copy) moves to a node where it depends on one side alone, else to a node for the pair of
+choices.
 """
 
 import numpy as np

@@ -1,8 +1,8 @@
 """Boundary states: in which shardings activations may cross from one layer to the next.
 
 Usually one activation crosses, and a state is its spec. Where several do (skip connections, encoder outputs), a state
-places each mesh axis on one kind of dimension (position, size) and every crossing tensor follows, which keeps the number of
-states small. Values that carry no batch and need no gradient (masks, position tables) cross unsharded.
+places each mesh axis on one kind of dimension (position, size) and every crossing tensor follows, which keeps the
+number of states small. Values that carry no batch and need no gradient (masks, position tables) cross unsharded.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,9 +1,11 @@
 """Costs of every slice of layers on one logical mesh, by min-plus products of the layers' frontiers.
 
-Solving a slice [i..j] at one memory price decomposes over its layers given the boundary states between them, so all slices
-follow from the frontiers of the distinct layers with one vectorised pass over j, for all starts i and all prices at once.
+Solving a slice [i..j] at one memory price decomposes over its layers given the boundary states between them, so all
+slices follow from the frontiers of the distinct layers with one vectorised pass over j, for all starts i and all prices
+at once.
 
-In: a `LayerFrontier` per layer (shared by layers of a class). Out: `SliceTable`, whose arrays are [start, end, variant].
+In: a `LayerFrontier` per layer (shared by layers of a class). Out: `SliceTable`, whose arrays are [start, end,
+variant].
 """
 
 from collections.abc import Sequence
@@ -112,7 +114,8 @@ def slice_table(graph: Graph, mesh: LogicalMesh, layers: Sequence[LayerFrontier]
 
 
 def _entering_bytes(graph: Graph, before: Boundary, mesh: LogicalMesh) -> Array:
-    """Bytes per device of the activations that enter a slice, per state: its first layer keeps them for the backward pass."""
+    """Bytes per device of the activations that enter a slice, per state: its first layer keeps them for the backward
+    pass."""
     return np.array([sum(value_bytes(graph.values[v]) / shard_count(spec, mesh.shape)
                          for v, spec in zip(before.owners, state, strict=True)) for state in before.states])
 

@@ -1,7 +1,7 @@
 """A layer's chosen indices in words the emitter knows: specs, uses, parameters, communications, bytes.
 
-In: a `PricedLayer` of the layer's class and the choice per variable. Out: `LayerDecisions` in the values and operators of the
-representative layer; `rename` moves them to another layer of the class.
+In: a `PricedLayer` of the layer's class and the choice per variable. Out: `LayerDecisions` in the values and operators
+of the representative layer; `rename` moves them to another layer of the class.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,8 +37,9 @@ class ParamDecision:
 
 @dataclass(frozen=True)
 class LayerDecisions:
-    """`tensors`: owner -> settled spec; `wanted`: (value, op, position) -> spec an operator works with; `exported`: spec of
-    values of parameter chains; `grads`: (gradient value, spec) synchronised every microbatch; `grads_bytes` per device."""
+    """`tensors`: owner -> settled spec; `wanted`: (value, op, position) -> spec an operator works with; `exported`:
+    spec of values of parameter chains; `grads`: (gradient value, spec) synchronised every microbatch; `grads_bytes` per
+    device."""
 
     tensors: tuple[tuple[int, Spec], ...]
     wanted: tuple[tuple[int, int, int, Spec], ...]

@@ -1,8 +1,9 @@
-"""Which dimensions of which tensors must be sharded alike inside one group of operators: union-find over operator factors.
+"""Which dimensions of which tensors must be sharded alike inside one group of operators: union-find over operator
+factors.
 
-Each operator's rule binds tensor dimensions to factors. Dimensions bound to one factor are one *class*; a sharding of the
-group assigns mesh axes to classes. Cotangents count as the forward value they belong to (`owner`), so that a backward
-operator is sharded as its forward operator is.
+Each operator's rule binds tensor dimensions to factors. Dimensions bound to one factor are one *class*; a sharding of
+the group assigns mesh axes to classes. Cotangents count as the forward value they belong to (`owner`), so that a
+backward operator is sharded as its forward operator is.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -66,9 +67,11 @@ class RuleTable:
 
 
 def owners(graph: Graph) -> dict[int, int]:
-    """Cotangent value -> the forward value it belongs to: total cotangents, and the contributions that are summed to them.
+    """Cotangent value -> the forward value it belongs to: total cotangents, and the contributions that are summed to
+    them.
 
-    A cotangent that passes through an addition unchanged is the total of several values; it belongs to the latest of them.
+    A cotangent that passes through an addition unchanged is the total of several values; it belongs to the latest of
+    them.
     """
     producer = graph.producers()
     found: dict[int, int] = {}

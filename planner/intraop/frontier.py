@@ -1,8 +1,9 @@
 """Time-memory frontiers of one layer: for each price of memory, the best sharding per pair of boundary states, exactly.
 
-A layer's choices form a pairwise problem of low treewidth, so min-sum elimination (`solvers/eliminate_tables.py`) gives the
-optimum for *every* pair of boundary states at once. A memory limit enters as a price per byte (a Lagrange multiplier):
-layers priced at the same multiplier compose by min-plus products, and each multiplier gives a proven lower bound.
+A layer's choices form a pairwise problem of low treewidth, so min-sum elimination (`solvers/eliminate_tables.py`) gives
+the optimum for *every* pair of boundary states at once. A memory limit enters as a price per byte (a Lagrange
+multiplier): layers priced at the same multiplier compose by min-plus products, and each multiplier gives a proven lower
+bound.
 
 In: `PricedLayer`, its two boundaries, `Multipliers`. Out: `LayerFrontier`.
 """
@@ -182,7 +183,8 @@ def _working(layer: PricedLayer, choices: NDArray[np.int64]) -> Array:
 
 
 def _handed_out(graph: Graph, layer: PricedLayer, choices: NDArray[np.int64]) -> Array:
-    """Bytes of what the layer hands to later layers: kept even when the layer is recomputed, for they recompute from it."""
+    """Bytes of what the layer hands to later layers: kept even when the layer is recomputed, for they recompute from
+    it."""
     total = np.zeros(len(choices))
     for item, tensor in enumerate(layer.model.tensors):
         if tensor.place == "out" and tensor.made_here:

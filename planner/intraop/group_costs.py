@@ -1,4 +1,5 @@
-"""Work of one operator, whole: FLOPs, the dtype that sets its rate, kernel launches. Divided by shards in `price.py`."""
+"""Work of one operator, whole: FLOPs, the dtype that sets its rate, kernel launches. Divided by shards in
+`price.py`."""
 
 from dataclasses import dataclass
 from math import prod

@@ -1,8 +1,8 @@
 """Choices of a parameter: how it is stored, how its gradient and optimizer state are sharded, when they are combined.
 
-Storage and update shardings are independent up to one rule: an axis that shards the stored parameter shards the update on
-the same dimension. Pure data parallelism (nothing sharded), ZeRO-1/2 (update sharded), FSDP / ZeRO-3 (both sharded) and
-tensor parallelism (both sharded on the dimension the operator splits) are rows of this one table.
+Storage and update shardings are independent up to one rule: an axis that shards the stored parameter shards the update
+on the same dimension. Pure data parallelism (nothing sharded), ZeRO-1/2 (update sharded), FSDP / ZeRO-3 (both sharded)
+and tensor parallelism (both sharded on the dimension the operator splits) are rows of this one table.
 """
 
 from dataclasses import dataclass

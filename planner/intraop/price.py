@@ -1,7 +1,8 @@
 """Prices of a layer's choices on one logical mesh: arrays of seconds and bytes per choice and per pair of choices.
 
-In: a `LayerModel`, a `LogicalMesh` and what each mesh axis may be used for. Out: a `PricedLayer` with, for every variable
-(groups, then tensors, then parameters), its strategies and an array per kind of cost (`KINDS`), and the same for links.
+In: a `LayerModel`, a `LogicalMesh` and what each mesh axis may be used for. Out: a `PricedLayer` with, for every
+variable (groups, then tensors, then parameters), its strategies and an array per kind of cost (`KINDS`), and the same
+for links.
 """
 
 from collections.abc import Mapping, Sequence
@@ -139,8 +140,9 @@ def _tensor_costs(graph: Graph, tensor: Tensor, specs: tuple[Spec, ...], setting
 class GroupPrice:
     """Prices of one group per strategy, and what its links need: specs required and reductions pending.
 
-    Reductions that the group itself must finish (a softmax over a sharded dimension) are priced inside; those pending on
-    values it hands out are left to the link, where the receiver's sharding decides between all-reduce and reduce-scatter.
+    Reductions that the group itself must finish (a softmax over a sharded dimension) are priced inside; those pending
+    on values it hands out are left to the link, where the receiver's sharding decides between all-reduce and
+    reduce-scatter.
     """
 
     def __init__(self, index: ProgramIndex, group: Group, strategies: Strategies, setting: Setting) -> None:
@@ -334,7 +336,8 @@ def _param_link_costs(index: ProgramIndex, link: Link, param: Param, choices: Pa
         deferred = choices.deferred[None, :]
         costs["batch_s"] += np.where(deferred, sync, 0.0)
         costs["backward_s"] += np.where(deferred, 0.0, sync)
-        local = value_bytes(typed) / np.array([shard_count(s, mesh.shape) for s in made])[row]
-        settled = value_bytes(typed) / np.array([shard_count(s, mesh.shape) for s in target])[at]
+        held = value_bytes(graph.values[param.value])  # accumulated in the parameter's own dtype
+        local = held / np.array([shard_count(s, mesh.shape) for s in made])[row]
+        settled = held / np.array([shard_count(s, mesh.shape) for s in target])[at]
         costs["resident_bytes"] += np.where(deferred, local[:, None], settled[None, :])
     return costs

@@ -3,10 +3,12 @@
 In: a program's micro graph and a range of forward operators. Out: a `LayerModel`:
 
 * a *group* is a set of operators sharded together: a forward operator with its backward operators, and the elementwise,
-  layout and reduction operators around it that agree on their dimensions (`dims.unify`). Its choice: mesh axes -> classes.
+  layout and reduction operators around it that agree on their dimensions (`dims.unify`). Its choice: mesh axes ->
+  classes.
 * a *tensor* is a value that passes between groups or layers, with its cotangents. Its choice: a `Spec` it settles in.
-* a *parameter* has three choices: how it is stored, how its gradient and optimizer state are sharded (ZeRO), and whether
-  its gradient is synchronised every microbatch or once per batch. Casts and reshapes of a parameter belong to it.
+* a *parameter* has three choices: how it is stored, how its gradient and optimizer state are sharded (ZeRO), and
+  whether its gradient is synchronised every microbatch or once per batch. Casts and reshapes of a parameter belong to
+  it.
 * a *link* says where a group reads and makes a tensor or parameter; resharding is priced on links.
 """
 
@@ -63,8 +65,9 @@ class Group:
 @dataclass(frozen=True, slots=True)
 class Tensor:
     """A forward value with its cotangents. `saved`: a backward operator reads it, so that it is kept from forward to
-    backward (in a user's train step: it is alive when most bytes are). `place`: "inner", "in" (made by an earlier layer), "out" (read by a later layer), "through" (both), "input"
-    (batch, state or constant)."""
+    backward (in a user's train step: it is alive when most bytes are). `place`: "inner", "in" (made by an earlier
+    layer), "out" (read by a later layer), "through" (both), "input" (batch, state or constant).
+    """
 
     owner: int
     place: str
@@ -207,7 +210,8 @@ def _alive_at_peak(graph: Graph) -> frozenset[int]:
 
 
 def batch_dimensions(graph: Graph, rules: RuleTable) -> frozenset[tuple[int, int]]:
-    """(value, dimension) pairs that carry the batch: dimension 0 of the batch inputs, followed through operators' factors."""
+    """(value, dimension) pairs that carry the batch: dimension 0 of the batch inputs, followed through operators'
+    factors."""
     found = {(i.value, 0) for i in graph.inputs_of(Role.BATCH) if graph.values[i.value].shape}
     for n, op in enumerate(graph.ops):
         rule = rules[n]
@@ -254,8 +258,8 @@ def _param_chains(index: ProgramIndex, units: Mapping[int, tuple[int, ...]], fir
 def _merge(index: ProgramIndex, units: Mapping[int, tuple[int, ...]]) -> list[tuple[tuple[int, ...], bool]]:
     """Join units that follow one another along forward values where their dimensions agree.
 
-    In a train step written by the user, backward operators are units of their own: there, contractions that share an operand
-    (a matmul and the two that differentiate it) join as well.
+    In a train step written by the user, backward operators are units of their own: there, contractions that share an
+    operand (a matmul and the two that differentiate it) join as well.
     """
     micro = index.program.micro
     groups: list[list[int]] = []

@@ -1,7 +1,8 @@
 """Move operators on parameters alone down to where their results are first read.
 
-Users often cast all parameters in one line at the top of the loss. Left there, every cast would belong to the first layer
-and every cast parameter would cross every layer; sunk, each belongs to the layer that uses it. Order is all that changes.
+Users often cast all parameters in one line at the top of the loss. Left there, every cast would belong to the first
+layer and every cast parameter would cross every layer; sunk, each belongs to the layer that uses it. Order is all that
+changes.
 
 In: a forward `Graph`. Out: the same graph with its operators in another valid order.
 """
