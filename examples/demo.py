@@ -43,14 +43,15 @@ class Corpus:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=60, help="training steps")
+    parser.add_argument("--steps", type=int, default=80, help="training steps")
     parser.add_argument("--out", type=Path, default=Path("demo-out"), help="folder for the pictures")
     options = parser.parse_args()
     jax.config.update("jax_num_cpu_devices", 8)
     console = Console()
 
     corpus = Corpus(TEXT.read_text(encoding="utf-8"))
-    model = models.build("gpt-tiny", batch_size=BATCH, dtype="float32", optimizer=optax.adamw(3e-3), sequence=SEQUENCE,
+    rate = optax.linear_schedule(0.0, 3e-3, transition_steps=20)  # starts gently
+    model = models.build("gpt-tiny", batch_size=BATCH, dtype="float32", optimizer=optax.adamw(rate), sequence=SEQUENCE,
                          hidden=128, layers=4, heads=8, vocabulary=corpus.vocabulary)
     mesh = jax.make_mesh((8,), ("d",))
     console.rule("[bold]The model and the text")
