@@ -32,7 +32,7 @@ def from_linen(module: linen.Module, variables: Mapping[str, Any], loss_fn: Call
     Raises:
       ModelError: there are no parameters, or a collection is named `rngs`.
     """
-    plain = meta.unbox(unfreeze(variables))
+    plain = meta.unbox(unfreeze(dict(variables)))
     params = plain.pop("params", None)
     if not jax.tree_util.tree_leaves(params):
         raise ModelError(f"the variables of {type(module).__name__} have no `params`", "give what module.init returns")

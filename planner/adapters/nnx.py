@@ -39,7 +39,8 @@ def from_nnx(module: nnx.Module, loss_fn: Callable[[Any, Any], Any], batch: Any,
     def run(values: Any, state: Any, batch: Any) -> tuple[Any, Any]:
         live = nnx.merge(graph, _filled(params, values), _filled(rest, state))
         result = loss_fn(live, batch)
-        return result, nnx.to_pure_dict(nnx.split(live, trainable, ...)[2])
+        _, _, changed = nnx.split(live, trainable, ...)
+        return result, nnx.to_pure_dict(changed)
 
     def stateless(values: Any, batch: Any) -> Any:
         return run(values, nnx.to_pure_dict(rest), batch)[0]
