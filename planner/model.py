@@ -15,8 +15,11 @@ from planner.errors import ModelError
 class Optimizer(Protocol):
     """optax's `GradientTransformation`: any object with these two functions."""
 
-    init: Callable[..., Any]
-    update: Callable[..., Any]
+    @property
+    def init(self) -> Callable[..., Any]: ...
+
+    @property
+    def update(self) -> Callable[..., Any]: ...
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,8 @@ class Model:
         sizes = {path: leaf.shape[0] for path, leaf in leaves_with_paths(self.batch)
                  if path not in self.unbatched and leaf.shape}
         if not sizes:
-            raise ModelError("the batch has no leaf with a batch dimension", "give arrays whose dimension 0 is the batch")
+            raise ModelError("the batch has no leaf with a batch dimension",
+                             "give arrays whose dimension 0 is the batch")
         if len(set(sizes.values())) > 1:
             raise ModelError(f"batch leaves disagree on dimension 0: {sizes}",
                              "make dimension 0 the batch everywhere, or name the others in Model(unbatched=(...))")
