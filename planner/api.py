@@ -8,18 +8,19 @@ from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import jax
 
-from planner.core.graph import Program
 from planner.core.hardware import Cluster
 from planner.core.pins import Pins
 from planner.core.plan import PlanRecord
-from planner.errors import MeshError, ModelError
+from planner.errors import MeshError, ModelError, PlannerError
 from planner.measure import local_cluster
 from planner.model import Model
 from planner.planned import Plan
-from planner.search import Request, search
+from planner.request import Request
+from planner.search import search
 from planner.trace import trace_program
 
 RECIPES: tuple[tuple[str, str], ...] = (
@@ -28,7 +29,7 @@ RECIPES: tuple[tuple[str, str], ...] = (
 
 def plan(model: Model, mesh: jax.sharding.Mesh | Cluster | Sequence[jax.Device], *, pins: Pins | None = None,
          hardware: Cluster | None = None, budget_s: float | None = None, progress: Callable[[str], None] | None = None,
-         cache_dir: Path | None = None, **pinned: object) -> Plan:
+         cache_dir: Path | None = None, **pinned: Any) -> Plan:
     """The fastest way found to run a model on a mesh.
 
     Args:
@@ -48,20 +49,21 @@ def plan(model: Model, mesh: jax.sharding.Mesh | Cluster | Sequence[jax.Device],
       MemoryLimitError: the model doesn't fit; says what is missing.
       PinError, BatchError, MeshError, ModelError, TraceError: see their messages.
     """
-    fixed = replace(pins or Pins(), **pinned)  # type: ignore[arg-type]
+    if not isinstance(model, Model):
+        raise ModelError(f"{type(model).__name__} is not a planner.Model",
+                         "wrap it: planner.Model(loss_fn, params, batch, optimizer=...)")
+    fixed = replace(pins or Pins(), **pinned)
     cluster = cluster_of(mesh, hardware, cache_dir)
-    request = Request(partial(_trace, model), model.name, model.kind, model.batch_size, cluster, fixed, package_version(),
-                      budget_s, progress or _quiet)
+    request = Request(partial(trace_program, model), model.name, model.kind, model.batch_size, cluster, fixed,
+                      package_version(), budget_s, progress or _quiet)
     return Plan(search(request))
 
 
 def compare(model: Model, mesh: jax.sharding.Mesh | Cluster | Sequence[jax.Device], *, hardware: Cluster | None = None,
-            progress: Callable[[str], None] | None = None, **pinned: object) -> dict[str, Plan | str]:
+            progress: Callable[[str], None] | None = None, **pinned: Any) -> dict[str, Plan | str]:
     """The found plan and each standard recipe as a plan of its own; a recipe that can't be planned gives the reason."""
-    from planner.errors import PlannerError
-
     found: dict[str, Plan | str] = {"planner": plan(model, mesh, hardware=hardware, progress=progress, **pinned)}
-    recipes: list[tuple[str, dict[str, object]]] = [(name, {"recipe": recipe, "stages": 1}) for name, recipe in RECIPES]
+    recipes: list[tuple[str, dict[str, Any]]] = [(name, {"recipe": recipe, "stages": 1}) for name, recipe in RECIPES]
     recipes.append(("even pipeline, 2 stages × data", {"recipe": "data", "stages": 2}))
     for name, pins in recipes:
         try:
@@ -107,13 +109,6 @@ def package_version() -> str:
         return version("jax-planner")
     except PackageNotFoundError:
         return "0+unknown"
-
-
-def _trace(model: Model, microbatches: int) -> Program:
-    if not isinstance(model, Model):
-        raise ModelError(f"{type(model).__name__} is not a planner.Model",
-                         "wrap it: planner.Model(loss_fn, params, batch, optimizer=...)")
-    return trace_program(model, microbatches)
 
 
 def _quiet(_: str) -> None: ...

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 from planner.core.graph import Graph, Phase, Role
 from planner.core.plan import Collective, MemoryParts, ParamPlan, StagePlan, TimeParts
-from planner.core.spec import Spec, shard_count
-from planner.costs.memory import value_bytes
+from planner.core.spec import Spec
 from planner.intraop.compose import SliceTable
 from planner.intraop.decisions import LayerDecisions, decide
-from planner.intraop.structure import ProgramIndex
 from planner.layers import Layers, layer_ops
+from planner.program_index import ProgramIndex
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ def stage_decisions(index: ProgramIndex, layers: Layers, pick: StagePick) -> tup
     """The decisions of every layer of a stage, in the values of that layer."""
     states = pick.table.path(pick.first, pick.last, pick.variant)
     names = {i.value: (i.path, i.row) for i in index.program.micro.inputs_of(Role.PARAM)}
-    found = []
+    found: list[LayerDecisions] = []
     known: dict[tuple[int, int, int], LayerDecisions] = {}
     for n, layer in enumerate(range(pick.first, pick.last + 1)):
         key = (layers.classes[layer], states[n], states[n + 1])
@@ -53,8 +52,8 @@ def _same(index: ProgramIndex, layers: Layers, layer: int) -> tuple[dict[int, in
     copy = layer_ops(index, *layers.ranges[layer])
     values: dict[int, int] = {}
     for a, b in zip(original, copy, strict=True):
-        for x, y in zip((*graph.ops[a].operands, *graph.ops[a].results), (*graph.ops[b].operands, *graph.ops[b].results),
-                        strict=True):
+        before, after = graph.ops[a], graph.ops[b]
+        for x, y in zip((*before.operands, *before.results), (*after.operands, *after.results), strict=True):
             if isinstance(x, int) and isinstance(y, int):
                 values[x] = y
     return values, dict(zip(original, copy, strict=True))
@@ -76,18 +75,20 @@ def stage_plan(index: ProgramIndex, layers: Layers, pick: StagePick, number: int
     for cotangent, owner in index.owner.items():
         if owner in specs and cotangent not in specs and index.role.get(owner) is not Role.PARAM:
             specs[cotangent] = specs[owner]
-    uses = {(op, position, spec) for d in decisions for value, op, position, spec in d.wanted if specs.get(value) != spec}
+    uses = {(op, position, spec) for d in decisions for value, op, position, spec in d.wanted
+            if specs.get(value) != spec}
     parts = pick.table.parts[pick.first, pick.last, g]
     moves = merge([m for d in decisions for m in d.collectives])
-    resharding = sum(m.time_s for m in moves if m.per == "microbatch" and m.kind not in ("all-reduce", "reduce-scatter"))
-    reducing = sum(m.time_s for m in moves if m.per == "microbatch" and m.kind in ("all-reduce", "reduce-scatter"))
+    often = [m for m in moves if m.per == "microbatch"]
+    resharding = sum(m.time_s for m in often if m.kind not in ("all-reduce", "reduce-scatter"))
+    reducing = sum(m.time_s for m in often if m.kind in ("all-reduce", "reduce-scatter"))
     sync = sum(m.time_s for m in moves if m.per == "batch")
     total, batch = float(parts[0] + parts[1]), float(parts[2])
     time = TimeParts(max(total - resharding - reducing, 0.0), reducing, resharding, sync, max(batch - sync, 0.0))
     recompute = tuple(range(pick.first, pick.last + 1)) if recompute_all else ()
     return StagePlan(
-        number, (pick.first, pick.last + 1), (layers.cuts[pick.first], layers.cuts[pick.last + 1]), pick.devices, mesh.shape,
-        pick.axis_names, tuple(sorted(specs.items())), tuple(sorted(uses)), recompute, pick.in_flight, time,
+        number, (pick.first, pick.last + 1), (layers.cuts[pick.first], layers.cuts[pick.last + 1]), pick.devices,
+        mesh.shape, pick.axis_names, tuple(sorted(specs.items())), tuple(sorted(uses)), recompute, pick.in_flight, time,
         _memory(decisions, pick), moves, pick.send_s, pick.gap, "optimal" if pick.gap <= 1e-9 else "feasible",
         "elimination", _summary(index, graph, decisions, pick))
 
@@ -108,8 +109,9 @@ def merge(moves: Sequence[Collective]) -> tuple[Collective, ...]:
         key = (m.kind, m.axes, m.per, m.phase, m.where)
         size, time_s = found.get(key, (0, 0.0))
         found[key] = (size + m.bytes, time_s + m.time_s)
+    slowest_first = sorted(found.items(), key=lambda kv: (-kv[1][1], kv[0]))
     return tuple(Collective(kind, axes, size, time_s, per, phase, where)
-                 for (kind, axes, per, phase, where), (size, time_s) in sorted(found.items(), key=lambda kv: (-kv[1][1], kv[0])))
+                 for (kind, axes, per, phase, where), (size, time_s) in slowest_first)
 
 
 def param_plans(graph: Graph, decisions: Sequence[tuple[int, LayerDecisions]]) -> tuple[ParamPlan, ...]:
@@ -119,8 +121,8 @@ def param_plans(graph: Graph, decisions: Sequence[tuple[int, LayerDecisions]]) -
         for p in d.params:
             if p.home:
                 value = graph.values[p.value]
-                found[p.value] = ParamPlan(p.path, p.row, p.value, value.shape, value.dtype, p.spec, p.update_spec, p.deferred,
-                                           stage)
+                found[p.value] = ParamPlan(p.path, p.row, p.value, value.shape, value.dtype, p.spec, p.update_spec,
+                                           p.deferred, stage)
     for inp in graph.inputs_of(Role.PARAM):
         if inp.value not in found:  # never read: kept whole on the first stage
             value = graph.values[inp.value]
@@ -135,10 +137,11 @@ def _summary(index: ProgramIndex, graph: Graph, decisions: Sequence[LayerDecisio
     shape = pick.table.mesh.shape
     if not shape:
         return "one device"
-    words = []
+    words: list[str] = []
     for axis, size in enumerate(shape):
-        roles = []
-        activations = [(o, d) for dec in decisions for o, spec in dec.tensors for d, axes in enumerate(spec) if axis in axes]
+        roles: list[str] = []
+        activations = [(o, d) for dec in decisions for o, spec in dec.tensors for d, axes in enumerate(spec)
+                       if axis in axes]
         if any(key in index.batch_dims for key in activations):
             roles.append("batch")
         others = sorted({d for o, d in activations if (o, d) not in index.batch_dims and o not in index.role})
@@ -151,7 +154,8 @@ def _summary(index: ProgramIndex, graph: Graph, decisions: Sequence[LayerDecisio
             roles.append(f"activation dimension {', '.join(map(str, others))}")
         if stored and not used:
             roles.append("stored parameters (FSDP)")
-        elif any(any(axis in axes for axes in p.update_spec) and not any(axis in axes for axes in p.spec) for p in params):
+        elif any(any(axis in axes for axes in p.update_spec) and not any(axis in axes for axes in p.spec)
+                 for p in params):
             roles.append("optimizer state (ZeRO)")
         words.append(f"{pick.axis_names[axis]} ({size}): {' + '.join(roles) if roles else 'replicated'}")
     return "; ".join(words)
@@ -162,11 +166,7 @@ def _used_sharded(graph: Graph, decisions: Sequence[LayerDecisions], axis: int) 
     for dec in decisions:
         weights = {p.value for p in dec.params} | {v for v, _ in dec.exported}
         for value, op, _, spec in dec.wanted:
-            if value in weights and graph.ops[op].phase is Phase.FORWARD and len(spec) > 1 and any(axis in a for a in spec):
+            if value in weights and graph.ops[op].phase is Phase.FORWARD and len(spec) > 1 \
+                    and any(axis in a for a in spec):
                 return True
     return False
-
-
-def total_bytes(graph: Graph, values: Sequence[tuple[int, Spec]], mesh_shape: tuple[int, ...]) -> float:
-    """Bytes per device of values under specs."""
-    return sum(value_bytes(graph.values[v]) / shard_count(s, mesh_shape) for v, s in values)

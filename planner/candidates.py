@@ -17,14 +17,16 @@ from planner.costs.topology import stage_link
 from planner.intraop.boundary import boundary
 from planner.intraop.compose import SliceTable, slice_table
 from planner.intraop.frontier import LayerFrontier, Multipliers, layer_frontier
-from planner.intraop.price import MAX_CLASSES, Setting, price_layer
-from planner.intraop.structure import LayerModel, ProgramIndex, index_program, layer_model
+from planner.intraop.price import price_layer
+from planner.intraop.setting import MAX_CLASSES, Setting
+from planner.intraop.structure import LayerModel, layer_model
 from planner.layers import Layers, cluster_layers, crossing_bytes
 from planner.pinning import pinned_specs
+from planner.program_index import ProgramIndex, index_program
 from planner.rules import graph_flops
-from planner.spaces import MeshSpace, SubmeshSpace
 from planner.solvers.eliminate_tables import WidthExceeded
-from planner.stages import construct
+from planner.spaces import MeshSpace, SubmeshSpace
+from planner.stages import construct, place
 
 Array = NDArray[np.float64]
 
@@ -116,7 +118,8 @@ def _table(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pins, 
         before = boundary(index, first, space.mesh.shape, space.uses, setting.pins)
         after = boundary(index, last, space.mesh.shape, space.uses, setting.pins)
         frontiers.append(layer_frontier(program.micro, price_layer(index, model, setting), before, after, prices))
-    table = slice_table(program.micro, space.mesh, [frontiers[c] for c in layers.classes], prices, training=setting.training)
+    table = slice_table(program.micro, space.mesh, [frontiers[c] for c in layers.classes], prices,
+                        training=setting.training)
     return replace(table, exact=classes == MAX_CLASSES)
 
 
@@ -150,10 +153,11 @@ def best_pipeline(prepared: Prepared, hardware: Cluster, spaces: Sequence[Submes
     choice = construct(masked, sizes, hardware.device_count, microbatches, exact_stages=exact)
     if choice is None:
         return None
-    floor = construct(_mask(prepared, costs.floors_s, pins), sizes, hardware.device_count, microbatches, exact_stages=exact)
+    floor = construct(_mask(prepared, costs.floors_s, pins), sizes, hardware.device_count, microbatches,
+                      exact_stages=exact)
     count = len(choice.stages)
-    devices = _place([int(sizes[m]) for _, _, m in choice.stages])
-    picks = []
+    devices = place([int(sizes[m]) for _, _, m in choice.stages])
+    picks: list[StagePick] = []
     for position, (first, last, m) in enumerate(choice.stages):
         s = count - 1 - position
         space = spaces[m].meshes[int(costs.table[s, m, first, last])]
@@ -183,8 +187,8 @@ def _stage_limit(prepared: Prepared, hardware: Cluster, pins: Pins) -> int:
     return min(len(prepared.layers), hardware.device_count, MAX_STAGES)
 
 
-def _slice_costs(prepared: Prepared, hardware: Cluster, spaces: Sequence[SubmeshSpace], tables: dict[MeshSpace, SliceTable],
-                 flights: Sequence[int]) -> _Costs:
+def _slice_costs(prepared: Prepared, hardware: Cluster, spaces: Sequence[SubmeshSpace],
+                 tables: dict[MeshSpace, SliceTable], flights: Sequence[int]) -> _Costs:
     """Per in-flight count and submesh, the fastest fitting variant of every slice, and a bound below all of them."""
     count, microbatches = len(prepared.layers), prepared.program.microbatches
     capacity = hardware.device.memory_bytes * (1 - MEMORY_MARGIN)
@@ -264,7 +268,7 @@ def forbidden_cuts(prepared: Prepared) -> frozenset[int]:
     index, cuts = prepared.index, prepared.layers.cuts
     micro = index.program.micro
     inputs = {(i.path, i.row): i.value for i in micro.inputs_of(Role.STATE)}
-    found = set()
+    found: set[int] = set()
     for out in micro.outputs_of(Role.STATE):
         value = inputs.get((out.path, out.row))
         if value is None or not isinstance(out.operand, int) or out.operand not in index.maker:
@@ -272,29 +276,3 @@ def forbidden_cuts(prepared: Prepared) -> frozenset[int]:
         made, read = index.maker[out.operand], index.first_reader.get(value, len(micro.ops))
         found |= {n for n, cut in enumerate(cuts) if read < cut <= made}
     return frozenset(found)
-
-
-def _place(sizes: Sequence[int]) -> list[tuple[int, ...]]:
-    """Devices per stage. Sizes are powers of two of one node or whole nodes; in pipeline order when that keeps every
-    stage aligned to its size, else the largest first (which always does; Alpa, appendix A)."""
-    def lay(order: Sequence[int]) -> list[tuple[int, ...]] | None:
-        placed: dict[int, tuple[int, ...]] = {}
-        at = 0
-        for s in order:
-            if at % sizes[s] and len(set(sizes)) > 1:
-                return None
-            placed[s] = tuple(range(at, at + sizes[s]))
-            at += sizes[s]
-        return [placed[s] for s in range(len(sizes))]
-
-    straight = lay(range(len(sizes)))
-    if straight is not None:
-        return straight
-    found = lay(sorted(range(len(sizes)), key=lambda s: -sizes[s]))
-    if found is not None:
-        return found
-    order, at, placed = sorted(range(len(sizes)), key=lambda s: -sizes[s]), 0, {}
-    for s in order:
-        placed[s] = tuple(range(at, at + sizes[s]))
-        at += sizes[s]
-    return [placed[s] for s in range(len(sizes))]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from planner.core.graph import Graph, Literal, Op, Role
 from planner.costs.memory import value_bytes
-from planner.intraop.structure import ProgramIndex, crossing
+from planner.program_index import ProgramIndex, crossing
 from planner.rules import flops_of
 
 IMBALANCE = 0.6
@@ -65,7 +65,7 @@ def cluster_layers(index: ProgramIndex, target: int | None = None) -> Layers:
     flops = np.array([float(flops_of(forward, op)) + 1.0 for op in forward.ops])
     cuts = {0, count}
     pending = [(0, count)]
-    rest = []
+    rest: list[tuple[int, int]] = []
     tokens = [_token(forward, op) for op in forward.ops]
     cut_bytes = crossing_bytes(index)
     while pending:
@@ -161,12 +161,13 @@ def _align(repeat: _Repeat, cut_bytes: NDArray[np.float64]) -> list[int]:
 
 def _typical(flops: NDArray[np.float64], cuts: set[int], rest: Sequence[tuple[int, int]]) -> float:
     """FLOPs that a layer should have: the median of the repeats, else the total over `MAX_REST_LAYERS`."""
-    outside = {r for r in rest}
+    outside = set(rest)
     sizes = [float(flops[a:b].sum()) for a, b in pairwise(sorted(cuts)) if (a, b) not in outside]
     return float(np.median(sizes)) if sizes else float(flops.sum()) / MAX_REST_LAYERS
 
 
-def _cut_rest(graph: Graph, flops: NDArray[np.float64], first: int, last: int, typical: float, target: int | None) -> list[int]:
+def _cut_rest(graph: Graph, flops: NDArray[np.float64], first: int, last: int, typical: float, target: int | None
+              ) -> list[int]:
     total = float(flops[first:last].sum())
     parts = round(total / max(typical, 1.0)) if target is None else target
     parts = int(np.clip(parts, 1, min(MAX_REST_LAYERS, last - first)))
@@ -190,7 +191,7 @@ def balance(graph: Graph, flops: NDArray[np.float64], first: int, last: int, par
     best[0, 0] = spread[0, 0] = 0.0
     for r in range(1, parts + 1):
         for k in range(1, n + 1):
-            low = int(np.searchsorted(work, work[k] - limit - 1e-6))
+            low = int(np.searchsorted(work, float(work[k] - limit - 1e-6)))
             starts = np.arange(min(low, k - 1), k)
             cost = np.maximum(best[r - 1, starts], received[starts, k - 1])
             even = spread[r - 1, starts] + (work[k] - work[starts]) ** 2
@@ -252,9 +253,11 @@ def _digest(index: ProgramIndex, home: Mapping[int, object], first: int, last: i
 
     for n in layer_ops(index, first, last):
         op = micro.ops[n]
-        operands = [repr((o.shape, o.dtype, _scalar(o.value))) if isinstance(o, Literal) else name(o) for o in op.operands]
+        operands = [repr((o.shape, o.dtype, _scalar(o.value))) if isinstance(o, Literal) else name(o)
+                    for o in op.operands]
         results = [name(r) for r in op.results]
-        text.update(repr((op.primitive, op.origin - first, op.phase.value, operands, results, _params_text(op))).encode())
+        said = (op.primitive, op.origin - first, op.phase.value, operands, results, _params_text(op))
+        text.update(repr(said).encode())
     for position in (first, last):
         text.update(repr([name(v) for v in crossing(index, position)]).encode())
     return text.hexdigest()

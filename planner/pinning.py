@@ -11,7 +11,7 @@ from planner.core.graph import Role
 from planner.core.pins import Pins
 from planner.core.spec import Spec, is_legal
 from planner.errors import PinError
-from planner.intraop.structure import ProgramIndex
+from planner.program_index import ProgramIndex
 
 UserSpec = tuple[str | tuple[str, ...] | None, ...]
 
@@ -46,10 +46,12 @@ def pinned_specs(index: ProgramIndex, pins: Pins, names: Sequence[str], mesh_sha
 
 def _matches(path: str, pattern: str) -> bool:
     bare = path.removeprefix("params/")
-    return fnmatchcase(path, pattern) or fnmatchcase(bare, pattern) or fnmatchcase(bare, pattern.removeprefix("params/"))
+    return (fnmatchcase(path, pattern) or fnmatchcase(bare, pattern)
+            or fnmatchcase(bare, pattern.removeprefix("params/")))
 
 
-def resolve(spec: UserSpec, shape: tuple[int, ...], names: Sequence[str], mesh_shape: tuple[int, ...], what: str) -> Spec:
+def resolve(spec: UserSpec, shape: tuple[int, ...], names: Sequence[str], mesh_shape: tuple[int, ...], what: str
+            ) -> Spec:
     """A user's PartitionSpec on named axes, as a `Spec` of this rank.
 
     Raises:
@@ -57,7 +59,7 @@ def resolve(spec: UserSpec, shape: tuple[int, ...], names: Sequence[str], mesh_s
     """
     if len(spec) > len(shape):
         raise PinError(f"pin on {what}: {len(spec)} entries for shape {shape}", "give at most one entry per dimension")
-    out = []
+    out: list[tuple[int, ...]] = []
     for entry in (*spec, *(None,) * (len(shape) - len(spec))):
         wanted = () if entry is None else (entry,) if isinstance(entry, str) else tuple(entry)
         for axis in wanted:
@@ -67,6 +69,7 @@ def resolve(spec: UserSpec, shape: tuple[int, ...], names: Sequence[str], mesh_s
         out.append(tuple(names.index(axis) for axis in wanted))
     found = tuple(out)
     if not is_legal(found, shape, mesh_shape):
-        raise PinError(f"pin on {what}: {spec} doesn't divide shape {shape} on mesh {dict(zip(names, mesh_shape, strict=True))}",
+        mesh = dict(zip(names, mesh_shape, strict=True))
+        raise PinError(f"pin on {what}: {spec} doesn't divide shape {shape} on mesh {mesh}",
                        "each dimension must divide by its axes' sizes, and an axis may appear once")
     return found

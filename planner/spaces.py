@@ -42,7 +42,8 @@ def recipe_uses(recipe: str | None, names: tuple[str, ...]) -> tuple[AxisUse, ..
     Raises:
       PinError: for an unknown recipe.
     """
-    simple = {None: AxisUse.ANY, "data": AxisUse.BATCH, "fsdp": AxisUse.FSDP, "tensor": AxisUse.TENSOR, "none": AxisUse.NONE}
+    simple = {None: AxisUse.ANY, "data": AxisUse.BATCH, "fsdp": AxisUse.FSDP, "tensor": AxisUse.TENSOR,
+              "none": AxisUse.NONE}
     if recipe == "megatron":
         return tuple(AxisUse.BATCH if n in DATA_NAMES else AxisUse.FSDP if n in FSDP_NAMES else AxisUse.TENSOR if
                      n in TENSOR_NAMES else AxisUse.ANY for n in names)
@@ -60,7 +61,7 @@ def mesh_spaces(cluster: Cluster, pins: Pins, *, max_dims: int = 2, single: bool
     whole = cluster.device_count
     if pins.mesh_axes is not None:
         return _pinned(cluster, pins)
-    found = []
+    found: list[SubmeshSpace] = []
     for submesh in submeshes(cluster):
         if (single or pins.stages == 1) and submesh.device_count != whole:
             continue

@@ -13,6 +13,7 @@ In: a cost array t[s, m, k, j], submesh sizes, B. Out: `StageChoice` with a prov
 model.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,7 +76,7 @@ def construct(times_s: Array, sizes: NDArray[np.int64], devices: int, microbatch
     while at < len(candidates):
         if best is not None and microbatches * candidates[at] >= best.total_s:
             break
-        upto = int(np.searchsorted(candidates, candidates[at] * (1 + tolerance), side="right")) - 1
+        upto = int(np.searchsorted(candidates, float(candidates[at]) * (1 + tolerance), side="right")) - 1
         t_max = candidates[upto]
         found = _least_sum(times_s, sizes, devices, t_max, exact_stages)
         tried += 1
@@ -127,16 +128,43 @@ def _least_sum(times_s: Array, sizes: NDArray[np.int64], devices: int, t_max: fl
             total = allowed[rows][:, :, None] + before[None][:, :, columns]
             j = np.argmin(total, axis=1)
             value = np.take_along_axis(total, j[:, None, :], axis=1)[:, 0, :]
-            at = np.ix_([s], rows, columns + n)
+            at = np.ix_(np.array([s]), rows, columns + n)
             better = value < best[at][0]
             best[at] = np.where(better, value, best[at][0])[None]
             back[at] = np.where(better[..., None], np.stack([j, np.full_like(j, m)], axis=-1), back[at][0])[None]
     s = int(np.argmin(best[:, 0, devices])) if exact is None else exact
     if not np.isfinite(best[s, 0, devices]):
         return None
-    total_s, chosen, k, d = float(best[s, 0, devices]), [], 0, devices
+    total_s, k, d = float(best[s, 0, devices]), 0, devices
+    chosen: list[tuple[int, int, int]] = []
     while s:
         j, m = (int(x) for x in back[s, k, d])
         chosen.append((k, j, m))
         k, d, s = j + 1, d - int(sizes[m]), s - 1
     return total_s, tuple(chosen)
+
+
+def place(sizes: Sequence[int]) -> list[tuple[int, ...]]:
+    """Devices per stage. Sizes are powers of two of one node or whole nodes; in pipeline order when that keeps every
+    stage aligned to its size, else the largest first (which always does; Alpa, appendix A)."""
+    def lay(order: Sequence[int]) -> list[tuple[int, ...]] | None:
+        placed: dict[int, tuple[int, ...]] = {}
+        at = 0
+        for s in order:
+            if at % sizes[s] and len(set(sizes)) > 1:
+                return None
+            placed[s] = tuple(range(at, at + sizes[s]))
+            at += sizes[s]
+        return [placed[s] for s in range(len(sizes))]
+
+    straight = lay(range(len(sizes)))
+    if straight is not None:
+        return straight
+    found = lay(sorted(range(len(sizes)), key=lambda s: -sizes[s]))
+    if found is not None:
+        return found
+    order, at, placed = sorted(range(len(sizes)), key=lambda s: -sizes[s]), 0, {}
+    for s in order:
+        placed[s] = tuple(range(at, at + sizes[s]))
+        at += sizes[s]
+    return [placed[s] for s in range(len(sizes))]

@@ -95,7 +95,7 @@ def enumerate_strategies(sizes: Sequence[int], mesh_shape: tuple[int, ...], allo
       forced: mesh axes that must shard something wherever that is legal.
     """
     options = [[-1, *(c for c in allowed[a] if sizes[c] % n == 0 and sizes[c] >= n)] for a, n in enumerate(mesh_shape)]
-    rows = []
+    rows: list[tuple[int, ...]] = []
     for row in product(*options):
         count: dict[int, int] = {}
         for a, c in enumerate(row):
@@ -112,12 +112,13 @@ def enumerate_strategies(sizes: Sequence[int], mesh_shape: tuple[int, ...], allo
 def forced_axes(uses: Sequence[AxisUse], *, contraction: bool) -> list[int]:
     """Mesh axes that a recipe says are used wherever possible: data axes by every operator, tensor axes by
     contractions."""
-    return [a for a, use in enumerate(uses) if use in (AxisUse.BATCH, AxisUse.FSDP) or (use is AxisUse.TENSOR and contraction)]
+    return [a for a, use in enumerate(uses)
+            if use in (AxisUse.BATCH, AxisUse.FSDP) or (use is AxisUse.TENSOR and contraction)]
 
 
 def allowed_classes(classes: Sequence[int], batch: frozenset[int], uses: Sequence[AxisUse]) -> list[list[int]]:
     """Per mesh axis, the classes of activations it may shard, given which of them carry the batch."""
-    found = []
+    found: list[list[int]] = []
     for use in uses:
         if use is AxisUse.NONE:
             found.append([])

@@ -24,7 +24,7 @@ class Role(StrEnum):
 
     PARAM = "param"
     OPT_STATE = "opt_state"
-    STATE = "state"  # carried beside the parameters: batch statistics, dropout keys, counters; all of a train step's state
+    STATE = "state"  # carried beside the parameters: batch statistics, dropout keys; all of a train step's state
     BATCH = "batch"
     CONST = "const"  # array closed over by the user's function
     GRAD = "grad"

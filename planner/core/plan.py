@@ -46,7 +46,8 @@ class MemoryParts:
 
     @property
     def total_bytes(self) -> int:
-        return self.params_bytes + self.opt_state_bytes + self.grads_bytes + self.activations_bytes + self.transient_bytes
+        return (self.params_bytes + self.opt_state_bytes + self.grads_bytes + self.activations_bytes
+                + self.transient_bytes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,12 +21,13 @@ def as_problem(layer: PricedLayer, limit_bytes: int | None, in_flight: int = 1) 
     weights = {"forward_s": b, "backward_s": b, "batch_s": 1}
     count = len(layer.unary)
     costs = [_sum(layer.unary[v], weights, (len_of(layer, v),)) for v in range(count)]
-    usages = [_sum(layer.unary[v], {"resident_bytes": 1, "saved_bytes": in_flight}, (len_of(layer, v),)) for v in range(count)]
+    held_at = {"resident_bytes": 1, "saved_bytes": in_flight}
+    usages = [_sum(layer.unary[v], held_at, (len_of(layer, v),)) for v in range(count)]
     edges: list[tuple[int, int, NDArray[np.float64]]] = []
     for (x, y), priced in layer.edges.items():
         shape = (len_of(layer, x), len_of(layer, y))
         edges.append((x, y, _sum(priced, weights, shape)))
-        held = _sum(priced, {"resident_bytes": 1, "saved_bytes": in_flight}, shape)
+        held = _sum(priced, held_at, shape)
         if (held == held[:1]).all():
             usages[y] = usages[y] + held[0]
         elif (held == held[:, :1]).all():
@@ -41,7 +42,8 @@ def as_problem(layer: PricedLayer, limit_bytes: int | None, in_flight: int = 1) 
     return Problem("layer", nodes, tuple(Edge(x, y, _whole(c.ravel() * NS)) for x, y, c in edges), limit_bytes)
 
 
-def _sum(priced: dict[str, NDArray[np.float64]], weights: dict[str, int], shape: tuple[int, ...]) -> NDArray[np.float64]:
+def _sum(priced: dict[str, NDArray[np.float64]], weights: dict[str, int], shape: tuple[int, ...]
+         ) -> NDArray[np.float64]:
     total = np.zeros(shape)
     for kind, weight in weights.items():
         if kind in priced:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from planner.core.spec import Spec, replicated
-from planner.intraop.structure import ProgramIndex, crossing
+from planner.program_index import ProgramIndex, crossing
 from planner.strategies import AxisUse
 
 MAX_SLOTS = 5
@@ -31,19 +31,21 @@ def boundary(index: ProgramIndex, position: int, mesh_shape: tuple[int, ...], us
     owners = crossing(index, position)
     shapes = [index.program.micro.values[v].shape for v in owners]
     slots = _slots(index, owners)
-    options = []
+    options: list[list[tuple[int, int] | None]] = []
     for a, use in enumerate(uses):
-        allowed = [s for s in slots if s[1] % mesh_shape[a] == 0 and _may(use, s[2])]
+        allowed = [s for s in slots if s[1] % mesh_shape[a] == 0 and _may(use, batch=s[2])]
         options.append([None, *(s[:2] for s in allowed)])
     found: dict[tuple[Spec, ...], None] = {}
     for row in product(*options):
-        specs = tuple(pins.get(v) or _spec(index, v, shape, row, mesh_shape) for v, shape in zip(owners, shapes, strict=True))
+        specs = tuple(pins.get(v) or _spec(index, v, shape, row, mesh_shape)
+                      for v, shape in zip(owners, shapes, strict=True))
         found.setdefault(specs)
     return Boundary(owners, tuple(found))
 
 
-def _may(use: AxisUse, batch: bool) -> bool:
-    return use is AxisUse.ANY or (use in (AxisUse.BATCH, AxisUse.FSDP) and batch) or (use is AxisUse.TENSOR and not batch)
+def _may(use: AxisUse, *, batch: bool) -> bool:
+    return use is AxisUse.ANY or (use in (AxisUse.BATCH, AxisUse.FSDP) and batch) \
+        or (use is AxisUse.TENSOR and not batch)
 
 
 def _moves(index: ProgramIndex, owner: int) -> bool:
@@ -74,7 +76,7 @@ def _spec(index: ProgramIndex, owner: int, shape: tuple[int, ...], row: Sequence
           mesh_shape: tuple[int, ...]) -> Spec:
     if not _moves(index, owner):
         return replicated(len(shape))
-    spec = []
+    spec: list[tuple[int, ...]] = []
     for d, size in enumerate(shape):
         axes: list[int] = []
         n = 1

@@ -10,7 +10,6 @@ variant].
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +84,7 @@ def slice_table(graph: Graph, mesh: LogicalMesh, layers: Sequence[LayerFrontier]
     sums = np.zeros((*value.shape, len(PARTS)))
     work = np.zeros(value.shape)
     for j, layer in enumerate(layers):
-        n_in, n_out = layer.priced.shape[1:]
+        n_in, n_out = (int(n) for n in layer.priced.shape[1:])
         held = _entering_bytes(graph, layer.before, mesh) if training else np.zeros(n_in)
         value[j] = price[:, None] * held[None, :]
         sums[j] = 0.0
@@ -118,8 +117,3 @@ def _entering_bytes(graph: Graph, before: Boundary, mesh: LogicalMesh) -> Array:
     pass."""
     return np.array([sum(value_bytes(graph.values[v]) / shard_count(spec, mesh.shape)
                          for v, spec in zip(before.owners, state, strict=True)) for state in before.states])
-
-
-def device_count(mesh: LogicalMesh) -> int:
-    """Devices of a logical mesh."""
-    return prod(mesh.shape)

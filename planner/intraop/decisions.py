@@ -16,8 +16,10 @@ from planner.core.spec import Spec, shard_count
 from planner.costs.collectives import ALL_REDUCE, collective
 from planner.costs.memory import itemsize, value_bytes
 from planner.costs.resharding import reshard_steps
-from planner.intraop.price import GroupPrice, PricedLayer
-from planner.intraop.structure import Link, ProgramIndex
+from planner.intraop.group_price import GroupPrice
+from planner.intraop.price import PricedLayer
+from planner.intraop.structure import Link
+from planner.program_index import ProgramIndex
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +60,20 @@ class LayerDecisions:
         return LayerDecisions(
             tuple((v(o), s) for o, s in self.tensors), tuple((v(x), op[n], i, s) for x, n, i, s in self.wanted),
             tuple((v(x), s) for x, s in self.exported), tuple((v(x), s) for x, s in self.grads),
-            tuple(ParamDecision(v(p.value), *names[v(p.value)], p.spec, p.update_spec, p.deferred, p.home, p.params_bytes,
-                                p.opt_state_bytes) for p in self.params), self.grads_bytes, self.collectives)
+            tuple(ParamDecision(v(p.value), *names[v(p.value)], p.spec, p.update_spec, p.deferred, p.home,
+                                p.params_bytes, p.opt_state_bytes) for p in self.params),
+            self.grads_bytes, self.collectives)
 
 
 def decide(index: ProgramIndex, layer: PricedLayer, choice: NDArray[np.int16]) -> LayerDecisions:
     """Spell out a choice."""
     graph = index.program.micro
-    tensors, wanted, grads = [], [], []
+    tensors: list[tuple[int, Spec]] = []
+    wanted: list[tuple[int, int, int, Spec]] = []
+    grads: list[tuple[int, Spec]] = []
     moves: list[Collective] = []
     for item, tensor in enumerate(layer.model.tensors):
-        tensors.append((tensor.owner, layer.tensors[item][choice[layer.tensor_variable(item)]]))
+        tensors.append((tensor.owner, layer.tensors[item][int(choice[layer.tensor_variable(item)])]))
     for g, price in enumerate(layer.prices):
         moves += _inside(graph, price, int(choice[g]), layer)
     for link in layer.model.links:
@@ -86,7 +91,7 @@ def decide(index: ProgramIndex, layer: PricedLayer, choice: NDArray[np.int16]) -
         grads_bytes += float(layer.edges[link.group, layer.param_variable(link.item)]["resident_bytes"][row, pick])
         moves += _param_moves(index, link, layer, price, row, pick)
         grads += _grad_specs(index, link, layer, pick)
-    params = []
+    params: list[ParamDecision] = []
     for item, param in enumerate(layer.model.params):
         pick = int(choice[layer.param_variable(item)])
         params.append(_param(graph, layer, item, pick))
@@ -111,13 +116,14 @@ def _param(graph: Graph, layer: PricedLayer, item: int, pick: int) -> ParamDecis
 
 
 def _inside(graph: Graph, price: GroupPrice, row: int, layer: PricedLayer) -> list[Collective]:
-    found = []
+    found: list[Collective] = []
     for value, mask, phase in price.settled:
         axes = tuple(a for a in range(len(layer.setting.mesh.shape)) if int(mask[row]) >> a & 1)
         if axes:
             size = int(value_bytes(graph.values[value]) / price.shards_of(value)[row])
             time_s = collective(ALL_REDUCE, axes, layer.setting.mesh).at(size)
-            found.append(Collective(ALL_REDUCE, axes, size, time_s, "microbatch", phase.value, _where(graph, price.group.ops)))
+            found.append(Collective(ALL_REDUCE, axes, size, time_s, "microbatch", phase.value,
+                                    _where(graph, price.group.ops)))
     return found
 
 
@@ -144,8 +150,9 @@ def _tensor_moves(index: ProgramIndex, link: Link, owner: int, price: GroupPrice
     for value, op in link.makes:
         phase = graph.ops[op].phase
         if (phase is Phase.BACKWARD) == (value != owner):
-            steps = reshard_steps(shape, itemsize(graph.values[value].dtype), price.strategies.spec(row, price.dims(value)),
-                                  settled, mesh, partial=_pending(price, value, row))
+            steps = reshard_steps(shape, itemsize(graph.values[value].dtype),
+                                  price.strategies.spec(row, price.dims(value)), settled, mesh,
+                                  partial=_pending(price, value, row))
             found += [Collective(s.kind, s.axes, s.bytes, s.time_s, "microbatch", phase.value,
                                  _where(graph, price.group.ops)) for s in steps]
     return found
@@ -173,16 +180,18 @@ def _param_moves(index: ProgramIndex, link: Link, layer: PricedLayer, price: Gro
         stored = choices.stored.spec(pick, [param.classes.of.get((read.value, d)) for d in range(len(value.shape))])
         steps = reshard_steps(value.shape, itemsize(value.dtype), stored,
                               price.strategies.spec(row, price.dims(read.value)), mesh)
-        found += [Collective(s.kind, s.axes, s.bytes, s.time_s, "microbatch", phase.value, f"parameter {name}") for s in steps]
+        found += [Collective(s.kind, s.axes, s.bytes, s.time_s, "microbatch", phase.value, f"parameter {name}")
+                  for s in steps]
     for value, op in link.makes:
         if graph.ops[op].phase is not Phase.BACKWARD:
             continue
         typed, own = graph.values[value], index.owner.get(value, value)
         target = choices.update.spec(pick, [param.classes.of.get((own, d)) for d in range(len(typed.shape))])
-        steps = reshard_steps(typed.shape, itemsize(typed.dtype), price.strategies.spec(row, price.dims(value)), target, mesh,
-                              partial=_pending(price, value, row))
+        steps = reshard_steps(typed.shape, itemsize(typed.dtype), price.strategies.spec(row, price.dims(value)),
+                              target, mesh, partial=_pending(price, value, row))
         per = "batch" if choices.deferred[pick] else "microbatch"
-        found += [Collective(s.kind, s.axes, s.bytes, s.time_s, per, Phase.BACKWARD.value, f"gradient of {name}") for s in steps]
+        found += [Collective(s.kind, s.axes, s.bytes, s.time_s, per, Phase.BACKWARD.value, f"gradient of {name}")
+                  for s in steps]
     return found
 
 
@@ -191,7 +200,7 @@ def _grad_specs(index: ProgramIndex, link: Link, layer: PricedLayer, pick: int) 
     param, choices = layer.model.params[link.item], layer.params[link.item]
     if choices.deferred[pick]:
         return []
-    found = []
+    found: list[tuple[int, Spec]] = []
     for value, op in link.makes:
         if graph.ops[op].phase is Phase.BACKWARD:
             own = index.owner.get(value, value)

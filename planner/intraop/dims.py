@@ -12,10 +12,13 @@ from math import gcd
 
 from planner.core.graph import Graph, Operand
 from planner.core.spec import FactorKind, OpRule
-from planner.rules import rule_of
+from planner.program_index import RuleTable
 
 Key = tuple[int, int]
 """(owner value, dimension)."""
+
+Node = Key | tuple[str, int, int]
+"""What union-find joins: a dimension, or ("factor", operator, factor)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,49 +55,11 @@ class Classes:
     conflict: bool
 
 
-class RuleTable:
-    """The rules of a graph's operators, computed once."""
-
-    def __init__(self, graph: Graph) -> None:
-        self._graph = graph
-        self._rules: dict[int, OpRule] = {}
-
-    def __getitem__(self, op: int) -> OpRule:
-        rule = self._rules.get(op)
-        if rule is None:
-            rule = self._rules[op] = rule_of(self._graph, self._graph.ops[op])
-        return rule
-
-
-def owners(graph: Graph) -> dict[int, int]:
-    """Cotangent value -> the forward value it belongs to: total cotangents, and the contributions that are summed to
-    them.
-
-    A cotangent that passes through an addition unchanged is the total of several values; it belongs to the latest of
-    them.
-    """
-    producer = graph.producers()
-    found: dict[int, int] = {}
-    for value, total in sorted(graph.cotangent_of, key=lambda pair: producer.get(pair[0], -1)):
-        found[total] = value
-    totals = dict(found)
-    for total, value in totals.items():
-        stack = [total]
-        while stack:
-            n = producer.get(stack.pop())
-            if n is not None and graph.ops[n].primitive == "add_any":
-                for v in graph.ops[n].inputs:
-                    if v not in found:
-                        found[v] = value
-                        stack.append(v)
-    return found
-
-
 class _UnionFind:
     def __init__(self) -> None:
-        self.parent: dict[object, object] = {}
+        self.parent: dict[Node, Node] = {}
 
-    def find(self, key: object) -> object:
+    def find(self, key: Node) -> Node:
         parent = self.parent.setdefault(key, key)
         while parent != key:
             grand = self.parent[parent]
@@ -102,7 +67,7 @@ class _UnionFind:
             key, parent = parent, grand
         return key
 
-    def union(self, a: object, b: object) -> None:
+    def union(self, a: Node, b: Node) -> None:
         self.parent[self.find(a)] = self.find(b)
 
 
@@ -110,7 +75,7 @@ def unify(graph: Graph, ops: Sequence[int], rules: RuleTable, owner: Mapping[int
     """Classes of the dimensions touched by `ops` (indices into `graph.ops`)."""
     uf = _UnionFind()
     frozen_keys: list[Key] = []
-    sizes: list[tuple[object, int]] = []
+    sizes: list[tuple[Node, int]] = []
     for n in ops:
         op, rule = graph.ops[n], rules[n]
         for operand, binding in _bindings(op.operands, op.results, rule):
@@ -137,8 +102,8 @@ def _bindings(operands: Sequence[Operand], results: Sequence[int], rule: OpRule
 
 
 def _number(ops: Sequence[int], rules: RuleTable, uf: _UnionFind, frozen_keys: Sequence[Key],
-            sizes: Sequence[tuple[object, int]]) -> Classes:
-    number: dict[object, int] = {}
+            sizes: Sequence[tuple[Node, int]]) -> Classes:
+    number: dict[Node, int] = {}
     for n in ops:
         for f in range(len(rules[n].factors)):
             number.setdefault(uf.find(("factor", n, f)), len(number))
@@ -153,7 +118,7 @@ def _number(ops: Sequence[int], rules: RuleTable, uf: _UnionFind, frozen_keys: S
         if c is not None:
             frozen[c] = True
     conflict = False
-    described = []
+    described: list[OpClasses] = []
     for n in ops:
         rule = rules[n]
         classes = [number[uf.find(("factor", n, f))] for f in range(len(rule.factors))]
@@ -164,8 +129,6 @@ def _number(ops: Sequence[int], rules: RuleTable, uf: _UnionFind, frozen_keys: S
                     frozen[c] = True
         reduced = tuple(c for c, f in zip(classes, rule.factors, strict=True) if f.kind is FactorKind.REDUCE)
         described.append(OpClasses(n, tuple(classes), reduced))
-    of = {key: number[root] for key in uf.parent if isinstance(key, tuple) and len(key) == 2
-          and (root := uf.find(key)) in number}
-    return Classes({k: c for k, c in of.items() if isinstance(k[0], int)},  # type: ignore[misc]
-                   tuple(1 if fz else max(s, 1) for s, fz in zip(size, frozen, strict=True)), tuple(frozen),
+    of = {key: number[root] for key in uf.parent if len(key) == 2 and (root := uf.find(key)) in number}
+    return Classes(of, tuple(1 if fz else max(s, 1) for s, fz in zip(size, frozen, strict=True)), tuple(frozen),
                    tuple(described), conflict)

@@ -20,6 +20,9 @@ from planner.intraop.dims import Classes
 from planner.intraop.structure import Param
 from planner.strategies import AxisUse, Strategies
 
+Row = tuple[tuple[int, int], ...]
+"""Per mesh axis, the class it shards of the stored parameter and of its update (-1: none)."""
+
 
 @dataclass(frozen=True)
 class ParamChoices:
@@ -49,7 +52,7 @@ def param_choices(param: Param, uses: tuple[AxisUse, ...], mesh_shape: tuple[int
     options = [_axis_options(use, [c for c in sorted(owned) if size[c] % n == 0]) for use, n in
                zip(uses, mesh_shape, strict=True)]
     rank = len([1 for v, _ in param.classes.of if v == param.value])
-    rows = []
+    rows: list[Row] = []
     for row in product(*options):
         if _legal([s for s, _ in row], size, mesh_shape) and _legal([u for _, u in row], size, mesh_shape):
             rows.append(row)
@@ -58,7 +61,7 @@ def param_choices(param: Param, uses: tuple[AxisUse, ...], mesh_shape: tuple[int
     dims = tuple(param.classes.of.get((param.value, d)) for d in range(rank))
     if pinned is not None:
         rows = [r for r in rows if _row_spec(r, dims) == tuple(tuple(sorted(a)) for a in pinned)] or \
-            [tuple((_pin_class(pinned, dims, a),) * 2 for a in range(len(mesh_shape)))]
+            [tuple((c, c) for c in (_pin_class(pinned, dims, a) for a in range(len(mesh_shape))))]
     flags = (False, True) if deferrable else (False,)
     table = np.array([[[s, u] for s, u in row] for row in rows for _ in flags], dtype=np.int64)
     table = table.reshape(len(rows) * len(flags), len(mesh_shape), 2)
@@ -78,9 +81,9 @@ def _axis_options(use: AxisUse, classes: list[int]) -> list[tuple[int, int]]:
     return [(-1, -1), *((-1, c) for c in classes), *both]
 
 
-def _most_sharded(rows: list[tuple[tuple[int, int], ...]], uses: tuple[AxisUse, ...]) -> list[tuple[tuple[int, int], ...]]:
+def _most_sharded(rows: list[Row], uses: tuple[AxisUse, ...]) -> list[Row]:
     """FSDP shards a parameter as far as it divides."""
-    def sharded(row: tuple[tuple[int, int], ...]) -> int:
+    def sharded(row: Row) -> int:
         return sum(s >= 0 for (s, _), use in zip(row, uses, strict=True) if use is AxisUse.FSDP)
 
     most = max((sharded(r) for r in rows), default=0)
@@ -95,7 +98,7 @@ def _legal(assigned: list[int], size: tuple[int, ...], mesh_shape: tuple[int, ..
     return all(size[c] % n == 0 for c, n in count.items())
 
 
-def _row_spec(row: tuple[tuple[int, int], ...], dims: tuple[int | None, ...]) -> Spec:
+def _row_spec(row: Row, dims: tuple[int | None, ...]) -> Spec:
     return tuple(tuple(a for a, (s, _) in enumerate(row) if c is not None and s == c) for c in dims)
 
 

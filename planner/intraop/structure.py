@@ -12,13 +12,13 @@ In: a program's micro graph and a range of forward operators. Out: a `LayerModel
 * a *link* says where a group reads and makes a tensor or parameter; resharding is priced on links.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from math import prod
 
-from planner.core.graph import Graph, Phase, Program, Role
-from planner.costs.memory import value_bytes
-from planner.intraop.dims import Classes, RuleTable, owners, unify
+from planner.core.graph import Graph, Phase, Role
+from planner.intraop.dims import Classes, unify
+from planner.program_index import ProgramIndex, crossing
 from planner.rules import has_rule
 
 ANCHORS = frozenset({
@@ -28,7 +28,6 @@ ANCHORS = frozenset({
     "select_and_gather_add", "cumsum", "cumlogsumexp", "cummax", "cumprod", "random_bits", "threefry2x32", "fft",
 })
 """Operators that keep a group of their own: their choice of sharding is worth making separately."""
-
 
 MAX_GROUP = 160
 """Operators in a group at most, so that a long residual stream is not forced into one sharding. [chosen]"""
@@ -112,117 +111,6 @@ class LayerModel:
     param_links: tuple[Link, ...]
 
 
-@dataclass(frozen=True)
-class ProgramIndex:
-    """What every layer needs to know of the whole program, computed once."""
-
-    program: Program
-    rules: RuleTable
-    owner: Mapping[int, int]
-    role: Mapping[int, Role]
-    by_origin: Mapping[int, tuple[int, ...]]
-    readers: Mapping[int, tuple[int, ...]]  # owner -> origins of the forward operators whose units touch it
-    maker: Mapping[int, int]  # owner -> origin of the forward operator that makes it
-    opt_state_bytes: Mapping[tuple[str, int | None], int]
-    first_reader: Mapping[int, int]  # owner -> first origin that reads it
-    batch_dims: frozenset[tuple[int, int]]
-    differentiable: frozenset[int]  # forward values that have a cotangent
-    alive_at_peak: frozenset[int]  # values of a user's train step that are alive when most bytes are
-    sums: frozenset[int]  # operators that add up the cotangents of a value
-
-
-def index_program(program: Program) -> ProgramIndex:
-    """Index a program for `layer_model`."""
-    micro = program.micro
-    owner = dict(owners(micro))
-    param_value = {(i.path, i.row): i.value for i in micro.inputs_of(Role.PARAM)}
-    for out in micro.outputs_of(Role.GRAD):
-        if isinstance(out.operand, int) and out.operand not in owner:
-            owner[out.operand] = param_value[out.path, out.row]
-    if program.kind == "step":
-        owner.update(_carried(micro))
-    by_origin: dict[int, list[int]] = {}
-    for n, op in enumerate(micro.ops):
-        by_origin.setdefault(op.origin, []).append(n)
-    readers: dict[int, set[int]] = {}
-    maker: dict[int, int] = {}
-    for op in micro.ops:
-        for v in op.inputs:
-            readers.setdefault(owner.get(v, v), set()).add(op.origin)
-        if op.phase is Phase.FORWARD:
-            for v in op.results:
-                maker[v] = op.origin
-    for op in micro.ops:
-        for v in op.results:
-            maker.setdefault(owner.get(v, v), op.origin)
-    rules = RuleTable(micro)
-    return ProgramIndex(
-        program, rules, owner, {i.value: i.role for i in micro.inputs}, {o: tuple(v) for o, v in by_origin.items()},
-        {v: tuple(sorted(o)) for v, o in readers.items()}, maker, opt_state_bytes(program),
-        {v: min(o) for v, o in readers.items()}, batch_dimensions(micro, rules),
-        frozenset(v for v, _ in micro.cotangent_of), _alive_at_peak(micro) if program.kind == "step" else frozenset(),
-        frozenset(n for n, op in enumerate(micro.ops) if op.primitive == "add_any" and all(r in owner for r in op.results)))
-
-
-def _carried(graph: Graph) -> dict[int, int]:
-    """New value of a carried state leaf -> the input that held the old one: they are stored alike."""
-    old = {i.path: i.value for i in graph.inputs_of(Role.STATE)}
-    return {o.operand: old[o.path] for o in graph.outputs_of(Role.STATE)
-            if isinstance(o.operand, int) and o.path in old and o.operand not in old.values()
-            and graph.values[o.operand] == graph.values[old[o.path]]}
-
-
-def opt_state_bytes(program: Program) -> dict[tuple[str, int | None], int]:
-    """Bytes of optimizer state per parameter: leaves whose path ends in the parameter's path."""
-    if program.update is None:
-        return {}
-    update = program.update
-    params = {(i.path.split("/", 1)[-1] if i.path.startswith("params/") else i.path, i.row): (i.path, i.row)
-              for i in update.inputs_of(Role.PARAM)}
-    found: dict[tuple[str, int | None], int] = {}
-    for leaf in update.inputs_of(Role.OPT_STATE):
-        parts = leaf.path.split("/")
-        for k in range(len(parts)):
-            key = ("/".join(parts[k:]), leaf.row)
-            if key in params:
-                found[params[key]] = found.get(params[key], 0) + value_bytes(update.values[leaf.value])
-                break
-    return found
-
-
-def _alive_at_peak(graph: Graph) -> frozenset[int]:
-    """Values made by operators that are alive at the operator where most bytes are, in the graph's order."""
-    last = {v: n for n, op in enumerate(graph.ops) for v in op.inputs}
-    live: set[int] = set()
-    size, most, best = 0, 0, frozenset[int]()
-    for n, op in enumerate(graph.ops):
-        for r in op.results:
-            if r in last:
-                live.add(r)
-                size += value_bytes(graph.values[r])
-        if size > most:
-            most, best = size, frozenset(live)
-        for v in set(op.inputs) & live:
-            if last[v] == n:
-                live.discard(v)
-                size -= value_bytes(graph.values[v])
-    return best
-
-
-def batch_dimensions(graph: Graph, rules: RuleTable) -> frozenset[tuple[int, int]]:
-    """(value, dimension) pairs that carry the batch: dimension 0 of the batch inputs, followed through operators'
-    factors."""
-    found = {(i.value, 0) for i in graph.inputs_of(Role.BATCH) if graph.values[i.value].shape}
-    for n, op in enumerate(graph.ops):
-        rule = rules[n]
-        marked = {f for o, binding in zip(op.operands, rule.operands, strict=True) if isinstance(o, int)
-                  for d, f in enumerate(binding) if f is not None and (o, d) in found}
-        if marked:
-            found |= {(r, d) for r, binding in zip(op.results, rule.results, strict=True)
-                      for d, f in enumerate(binding) if f in marked}
-    return frozenset(found)
-
-
 def layer_model(index: ProgramIndex, first: int, last: int) -> LayerModel:
     """The choices of the layer made of forward operators [first, last)."""
     micro = index.program.micro
@@ -292,7 +180,7 @@ def _merge(index: ProgramIndex, units: Mapping[int, tuple[int, ...]]) -> list[tu
             mine = other
         home.update({r: mine for n in unit for r in micro.ops[n].results})
         if anchor:
-            readers.update({v: mine for v in reads})
+            readers.update(dict.fromkeys(reads, mine))
     return [(tuple(sorted(g)), a) for g, a in zip(groups, anchors, strict=True) if g]
 
 
@@ -309,7 +197,7 @@ def _freezes(before: Classes, after: Classes) -> bool:
 def _params(index: ProgramIndex, units: Mapping[int, tuple[int, ...]], chains: Mapping[int, tuple[int, ...]],
             first: int, last: int) -> tuple[Param, ...]:
     micro = index.program.micro
-    found = []
+    found: list[Param] = []
     for inp in micro.inputs_of(Role.PARAM):
         readers = [o for o in index.readers.get(inp.value, ()) if first <= o < last]
         if not readers:
@@ -337,10 +225,18 @@ def _plain_classes(value: int, shape: Sequence[int]) -> Classes:
     return Classes({(value, d): d for d in range(n)}, tuple(shape), (False,) * n, (), False)
 
 
-def _links(index: ProgramIndex, groups: Sequence[Group], params: Sequence[Param], first: int, last: int
-           ) -> tuple[tuple[Tensor, ...], tuple[Link, ...], tuple[Link, ...]]:
+@dataclass(frozen=True)
+class _Touches:
+    """What the groups of a layer do with values, by owner."""
+
+    reads: Mapping[tuple[int, int], Sequence[Read]]  # (owner, group)
+    makes: Mapping[tuple[int, int], Sequence[tuple[int, int]]]  # (owner, group) -> (value, op)
+    groups: Mapping[int, Set[int]]
+    saved: Set[int]  # owners that a backward operator reads
+
+
+def _touches(index: ProgramIndex, groups: Sequence[Group]) -> _Touches:
     micro = index.program.micro
-    param_of = {v: p for p, param in enumerate(params) for v in (param.value, *param.exported)}
     reads: dict[tuple[int, int], list[Read]] = {}
     makes: dict[tuple[int, int], list[tuple[int, int]]] = {}
     saved: set[int] = set()
@@ -362,11 +258,19 @@ def _links(index: ProgramIndex, groups: Sequence[Group], params: Sequence[Param]
                 own = index.owner.get(r, r)
                 touched.setdefault(own, set()).add(g)
                 makes.setdefault((own, g), []).append((r, n))
+    return _Touches(reads, makes, touched, saved)
+
+
+def _links(index: ProgramIndex, groups: Sequence[Group], params: Sequence[Param], first: int, last: int
+           ) -> tuple[tuple[Tensor, ...], tuple[Link, ...], tuple[Link, ...]]:
+    param_of = {v: p for p, param in enumerate(params) for v in (param.value, *param.exported)}
+    touches = _touches(index, groups)
     tensors: list[Tensor] = []
     links: list[Link] = []
     param_links: list[Link] = []
-    for own in sorted(touched):
-        pairs = [(g, tuple(reads.get((own, g), ())), tuple(makes.get((own, g), ()))) for g in sorted(touched[own])]
+    for own in sorted(touches.groups):
+        pairs = [(g, tuple(touches.reads.get((own, g), ())), tuple(touches.makes.get((own, g), ())))
+                 for g in sorted(touches.groups[own])]
         if own in param_of:
             param_links += [Link(param_of[own], g, r, m) for g, r, m in pairs]
             continue
@@ -375,11 +279,11 @@ def _links(index: ProgramIndex, groups: Sequence[Group], params: Sequence[Param]
             continue  # never leaves its group
         item = len(tensors)
         made_here = first <= index.maker.get(own, -1) < last
-        tensors.append(Tensor(own, place, own in saved or own in index.alive_at_peak, made_here,
+        tensors.append(Tensor(own, place, own in touches.saved or own in index.alive_at_peak, made_here,
                               index.program.kind == "step" and index.role.get(own) is Role.STATE))
         links += [Link(item, g, r, m) for g, r, m in pairs]
     for own in _passing(index, first, last):
-        if own not in touched:
+        if own not in touches.groups:
             tensors.append(Tensor(own, "through", False, False))
     return tuple(tensors), tuple(links), tuple(param_links)
 
@@ -394,9 +298,3 @@ def _place(index: ProgramIndex, own: int, first: int, last: int) -> str:
 
 def _passing(index: ProgramIndex, first: int, last: int) -> list[int]:
     return [v for v in crossing(index, first) if v in set(crossing(index, last))]
-
-
-def crossing(index: ProgramIndex, boundary: int) -> tuple[int, ...]:
-    """Owners made before forward operator `boundary` and read at or after it (inputs and constants left out)."""
-    return tuple(sorted(v for v, o in index.maker.items()
-                        if o < boundary and v not in index.role and index.readers.get(v) and index.readers[v][-1] >= boundary))

@@ -5,7 +5,7 @@ In: a decoded JSON value and where it is from. Out: values, or a `ProfileError` 
 
 import sys
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard, cast
 
 from planner.errors import ProfileError
 
@@ -28,13 +28,13 @@ class Fields:
     data: dict[str, Any]
     file: str
     prefix: str = ""
-    taken: set[str] = field(default_factory=set)
-    numbers: list[str] = field(default_factory=list)
+    taken: set[str] = field(default_factory=set[str])
+    numbers: list[str] = field(default_factory=list[str])
 
     @classmethod
     def of(cls, data: object, file: str) -> "Fields":
         """The top level of a file."""
-        if not isinstance(data, dict):
+        if not _is_object(data):
             raise ProfileError(f"profile {file} holds a {type(data).__name__}, not an object", "start it with {")
         return cls(data, file)
 
@@ -103,14 +103,14 @@ class Fields:
     def inner(self, name: str) -> "Fields":
         """An object within this one."""
         value = self._get(name)
-        if not isinstance(value, dict):
+        if not _is_object(value):
             raise self._wrong(name, value, "give an object { ... }")
         return Fields(value, self.file, f"{self.prefix}{name}.", numbers=self.numbers)
 
     def items(self, name: str) -> list["Fields"]:
         """A list of objects; empty if the field is absent. They need one source together."""
         value = self._get(name, [])
-        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        if not _is_objects(value):
             raise self._wrong(name, value, "give a list of objects")
         if value:
             self.numbers.append(f"{self.prefix}{name}")
@@ -154,3 +154,11 @@ class Fields:
 
     def _wrong(self, name: str, value: object, mend: str) -> ProfileError:
         return ProfileError(f"profile {self.file}: {self.prefix}{name} is {value!r}", mend)
+
+
+def _is_object(value: object) -> TypeGuard[dict[str, Any]]:
+    return isinstance(value, dict)
+
+
+def _is_objects(value: object) -> TypeGuard[list[dict[str, Any]]]:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in cast("list[object]", value))

@@ -5,6 +5,8 @@ broadcast. FLOPs were read off XLA's cost analysis (jax 0.10.2, CPU): arithmetic
 per result element, transcendental functions 0 (XLA counts them apart), and a few are expanded before they are counted.
 """
 
+from types import MappingProxyType
+
 from planner.core.graph import Op
 from planner.core.spec import OpRule
 from planner.rules.labels import aligned, elements, from_labels, own
@@ -21,10 +23,10 @@ TRANSCENDENTAL = (
     "log1p", "pow", "rsqrt", "sin", "sinh", "sqrt", "tan", "tanh",
 )
 MOVES = ("complex", "conj", "copy", "imag", "name", "real", "sharding_constraint", "stop_gradient")
-EXPANDED = {
+EXPANDED = MappingProxyType({
     "logistic": 3, "erf_inv": 37, "erfc": 60, "lgamma": 52, "nextafter": 24, "digamma": 52, "bessel_i0e": 60,
     "bessel_i1e": 60, "threefry2x32": 45,
-}
+})
 """FLOPs per result element where the compiler expands the function; digamma and Bessel are orders of magnitude."""
 
 

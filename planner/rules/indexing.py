@@ -6,14 +6,15 @@ drops what is not its own. Source: GSPMD's partitioning of gather and scatter wi
 """
 
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from planner.core.graph import Op
 from planner.core.spec import OpRule
 from planner.rules.labels import Label, elements, from_labels
 from planner.rules.table import Values, register
 
-SCATTER_COMBINE = {"scatter-add": "sum", "scatter-min": "min", "scatter-max": "max",
-                   "scatter-mul": "prod"}
+SCATTER_COMBINE = MappingProxyType({"scatter-add": "sum", "scatter-min": "min", "scatter-max": "max",
+                                    "scatter-mul": "prod"})
 
 
 @dataclass(frozen=True, slots=True)

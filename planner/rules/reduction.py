@@ -5,6 +5,7 @@ need their dimension whole.
 """
 
 from math import prod
+from types import MappingProxyType
 
 from planner.core.graph import Op
 from planner.core.spec import OpRule
@@ -12,10 +13,10 @@ from planner.rules.labels import Label, elements, from_labels, replicated_rule, 
 from planner.rules.slicing import untouched
 from planner.rules.table import FlopsOf, Values, always, register
 
-COMBINE = {
+COMBINE = MappingProxyType({
     "reduce_sum": "sum", "reduce_max": "max", "reduce_min": "min", "reduce_prod": "prod", "reduce_or": "or",
     "reduce_and": "and",
-}
+})
 _WINDOW = 16  # block length of XLA's running reductions on CPU, read off the cost analysis (jax 0.10.2)
 _ARG_FLOPS = 9  # comparisons and selects of XLA's argmax reducer, read off the cost analysis (jax 0.10.2)
 _LOGSUMEXP_FLOPS = 8  # the same for log-add-exp

@@ -7,9 +7,11 @@ from planner.core.problem import Status, evaluate
 from planner.intraop.as_problem import as_problem
 from planner.intraop.boundary import boundary
 from planner.intraop.frontier import Multipliers, layer_frontier
-from planner.intraop.price import PricedLayer, Setting, price_layer
-from planner.intraop.structure import index_program, layer_model
+from planner.intraop.price import PricedLayer, price_layer
+from planner.intraop.setting import Setting
+from planner.intraop.structure import layer_model
 from planner.layers import cluster_layers
+from planner.program_index import index_program
 from planner.solvers import solve
 from planner.strategies import AxisUse
 from tests.intraop.programs import DGX, mesh, mlp, program, transformer
@@ -33,7 +35,8 @@ def solved(index, first, last, layer: PricedLayer, prices=FREE):
 
 
 @pytest.mark.parametrize(("model", "shape", "layer"), [
-    (mlp(), (2,), 0), (mlp(), (2, 2), 0), (transformer(), (2,), 1), (transformer(), (8,), 1), (transformer(), (2, 2), 1),
+    (mlp(), (2,), 0), (mlp(), (2, 2), 0), (transformer(), (2,), 1), (transformer(), (8,), 1),
+    (transformer(), (2, 2), 1),
 ])
 def test_elimination_finds_what_cp_sat_proves(model, shape, layer):
     index, first, last, costs = priced(model, shape, layer)

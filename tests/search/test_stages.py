@@ -30,7 +30,8 @@ def exhaustive(times, sizes, devices, microbatches, exact=None):
     return best
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.sampled_from([2, 4]), st.sampled_from([1, 4, 32]), st.booleans())
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.sampled_from([2, 4]), st.sampled_from([1, 4, 32]),
+       st.booleans())
 def test_equals_exhaustive_search(seed, layers, devices, microbatches, holes):
     rng = np.random.default_rng(seed)
     sizes = np.array([1, 2, 4])[: 2 if devices == 2 else 3]

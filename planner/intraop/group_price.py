@@ -1,0 +1,156 @@
+"""Prices of one group of operators per strategy: kernels, reductions inside it, bytes kept for the backward part.
+
+In: a `Group`, its `Strategies`, a `Setting`. Out: a `GroupPrice`, which also says what the group's links need to know.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.core.graph import Graph, Phase
+from planner.core.spec import Spec
+from planner.costs.collectives import ALL_REDUCE, collective
+from planner.costs.memory import value_bytes
+from planner.intraop.dims import OpClasses
+from planner.intraop.group_costs import LINEAR, op_work
+from planner.intraop.setting import Array, Costs, Setting
+from planner.intraop.structure import ANCHORS, Group
+from planner.program_index import ProgramIndex
+from planner.strategies import Strategies
+
+
+class GroupPrice:
+    """Prices of one group per strategy, and what its links need: specs required and reductions pending.
+
+    Reductions that the group itself must finish (a softmax over a sharded dimension) are priced inside; those pending
+    on values it hands out are left to the link, where the receiver's sharding decides between all-reduce and
+    reduce-scatter.
+    """
+
+    def __init__(self, index: ProgramIndex, group: Group, strategies: Strategies, setting: Setting) -> None:
+        self.graph = index.program.micro
+        self.owner = index.owner
+        self.group = group
+        self.strategies = strategies
+        self.setting = setting
+        self.costs: Costs = {k: np.zeros(len(strategies)) for k in ("forward_s", "backward_s", "saved_bytes")}
+        self.working = np.zeros(len(strategies))
+        self.pending: dict[int, NDArray[np.int64]] = {}
+        self.settled: list[tuple[int, NDArray[np.int64], Phase]] = []  # (value, axes combined per strategy, phase)
+        self._compute(index)
+        self._reductions(index)
+        self._saved()
+
+    def dims(self, value: int) -> tuple[int | None, ...]:
+        """The class of each dimension of a value."""
+        own = self.owner.get(value, value)
+        return tuple(self.group.classes.of.get((own, d)) for d in range(len(self.graph.values[value].shape)))
+
+    def shards_of(self, value: int) -> Array:
+        return self.strategies.shards([c for c in self.dims(value) if c is not None])
+
+    def _compute(self, index: ProgramIndex) -> None:
+        by_op = {o.op: o for o in self.group.classes.ops}
+        for phase, kind in ((Phase.FORWARD, "forward_s"), (Phase.BACKWARD, "backward_s")):
+            ops = [n for n in self.group.ops
+                   if (self.graph.ops[n].phase is Phase.BACKWARD) == (phase is Phase.BACKWARD)]
+            heavy = [n for n in ops if self.graph.ops[n].primitive in ANCHORS]
+            for n in heavy:
+                self._heavy(n, by_op[n], kind)
+            self._fused([n for n in ops if n not in set(heavy)], by_op, kind)
+
+    def _heavy(self, n: int, classes: OpClasses, kind: str) -> None:
+        work = op_work(self.graph, n)
+        parts = self.strategies.shards(classes.factors)
+        moved = sum(value_bytes(self.graph.values[v]) / self.shards_of(v) for v in _touched(self.graph, n))
+        device = self.setting.device
+        self.costs[kind] += np.maximum(work.flops / parts / device.flops_per_s(work.dtype),
+                                       moved / device.memory_bandwidth_bytes_per_s) + device.launch_s * work.launches
+        self.working = np.maximum(self.working, moved)
+
+    def _fused(self, ops: Sequence[int], by_op: Mapping[int, OpClasses], kind: str) -> None:
+        """Elementwise, layout and reduction operators run as fused kernels: bytes of what goes in and comes out."""
+        if not ops:
+            return
+        mine = set(ops)
+        made = {r for n in ops for r in self.graph.ops[n].results}
+        used_inside = {v for n in ops for v in self.graph.ops[n].inputs}
+        used_outside = {v for n in self.group.ops if n not in mine for v in self.graph.ops[n].inputs}
+        outer = sorted(used_inside - made)
+        outer += [v for v in sorted(made) if v not in used_inside or v in used_outside]
+        reduces = sum(bool(by_op[n].reduced) for n in ops)
+        moved = sum((value_bytes(self.graph.values[v]) / self.shards_of(v) for v in outer),
+                    np.zeros(len(self.strategies)))
+        device = self.setting.device
+        arithmetic, quiet = np.zeros(len(self.strategies)), not reduces
+        for n in ops:
+            work, parts = op_work(self.graph, n), self.strategies.shards(by_op[n].factors)
+            arithmetic = arithmetic + work.flops / parts / device.flops_per_s("default")
+            if device.transcendentals_per_s is not None:
+                arithmetic = arithmetic + work.transcendentals / parts / device.transcendentals_per_s
+            quiet = quiet and work.flops == 0
+        if not quiet:
+            self.costs[kind] += np.maximum(arithmetic, moved / device.memory_bandwidth_bytes_per_s) \
+                + device.launch_s * (1 + reduces)
+        self.working = np.maximum(self.working, moved)
+
+    def _reductions(self, index: ProgramIndex) -> None:
+        by_op = {o.op: o for o in self.group.classes.ops}
+        for n in self.group.ops:
+            op = self.graph.ops[n]
+            mask = self.strategies.axes_on(by_op[n].reduced)
+            kind = "backward_s" if op.phase is Phase.BACKWARD else "forward_s"
+            for v in op.inputs:
+                waiting = self.pending.get(v)
+                if waiting is None or not waiting.any():
+                    continue
+                if op.primitive in LINEAR:
+                    mask = mask | waiting
+                else:
+                    self._settle(v, kind)
+            for r in op.results:
+                self.pending[r] = mask
+            if index.rules[n].combine != "sum":
+                for r in op.results:
+                    self._settle(r, kind)
+
+    def _settle(self, value: int, kind: str) -> None:
+        mask = self.pending[value]
+        local = value_bytes(self.graph.values[value]) / self.shards_of(value)
+        for m in np.unique(mask):
+            if m:
+                rows = mask == m
+                cost = collective(ALL_REDUCE, _axes(int(m)), self.setting.mesh)
+                self.costs[kind][rows] += cost.fixed_s + cost.per_byte_s * local[rows]
+        self.settled.append((value, mask, Phase.BACKWARD if kind == "backward_s" else Phase.FORWARD))
+        self.pending[value] = np.zeros_like(mask)
+
+    def _saved(self) -> None:
+        """Values made in the forward part that only this group's backward part reads."""
+        if not self.setting.training:
+            return
+        ops = [self.graph.ops[n] for n in self.group.ops]
+        made = {r for op in ops if op.phase is Phase.FORWARD for r in op.results}
+        kept = {v for op in ops if op.phase is Phase.BACKWARD for v in op.inputs}
+        for v in sorted(made & kept):
+            self.costs["saved_bytes"] += value_bytes(self.graph.values[v]) / self.shards_of(v)
+
+    def required(self, value: int) -> tuple[tuple[Spec, ...], NDArray[np.int64]]:
+        return self.strategies.specs(self.dims(value))
+
+    def produced(self, value: int) -> tuple[tuple[Spec, ...], tuple[frozenset[int], ...], NDArray[np.int64]]:
+        """Distinct (spec, pending axes) of a value that the group makes, and the index per strategy."""
+        specs, row = self.required(value)
+        mask = self.pending.get(value, np.zeros(len(self.strategies), dtype=np.int64))
+        pairs: dict[tuple[int, int], int] = {}
+        at = np.array([pairs.setdefault((int(r), int(m)), len(pairs)) for r, m in zip(row, mask, strict=True)])
+        return tuple(specs[r] for r, _ in pairs), tuple(frozenset(_axes(m)) for _, m in pairs), at
+
+
+def _axes(mask: int) -> tuple[int, ...]:
+    return tuple(a for a in range(mask.bit_length()) if mask >> a & 1)
+
+
+def _touched(graph: Graph, n: int) -> tuple[int, ...]:
+    return (*dict.fromkeys(graph.ops[n].inputs), *graph.ops[n].results)

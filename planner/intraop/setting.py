@@ -1,0 +1,41 @@
+"""Where and how a layer is priced, and the kinds of cost that a choice has.
+
+Flows in from the search: mesh, device, axis uses, microbatches, pins. Every price of `intraop` is made under one
+`Setting`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.core.hardware import Device, LogicalMesh
+from planner.core.spec import Spec
+from planner.strategies import AxisUse
+
+Array = NDArray[np.float64]
+
+KINDS = ("forward_s", "backward_s", "batch_s", "resident_bytes", "saved_bytes")
+"""Per microbatch forward and backward seconds; seconds once per batch; bytes held all the time; bytes per microbatch in
+flight."""
+
+Costs = dict[str, Array]
+
+MAX_CLASSES = 7
+"""Classes of a group, or dimensions of a tensor, that may be sharded; beyond this the smallest stay unsharded, so that
+strategies stay countable. [chosen: no model of the zoo has more that matter]"""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and how a layer is priced."""
+
+    mesh: LogicalMesh
+    device: Device
+    uses: tuple[AxisUse, ...]
+    microbatches: int
+    training: bool
+    pins: Mapping[int, Spec] = field(default_factory=dict[int, Spec])  # owner of a tensor or parameter -> its spec
+    keeps: bool = True  # whether tensors marked as saved are (all but inference)
+    max_classes: int = MAX_CLASSES

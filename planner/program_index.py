@@ -1,0 +1,170 @@
+"""What every later step asks of a whole program, computed once: who makes and reads a value, and what belongs together.
+
+In: a `Program`. Out: a `ProgramIndex`. Cotangents and carried state are stored as the forward value they belong to,
+their *owner*; the batch is followed from the inputs through the operators' factors.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from planner.core.graph import Graph, Phase, Program, Role
+from planner.core.spec import OpRule
+from planner.costs.memory import value_bytes
+from planner.rules import rule_of
+
+
+class RuleTable:
+    """The rules of a graph's operators, computed once."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._rules: dict[int, OpRule] = {}
+
+    def __getitem__(self, op: int) -> OpRule:
+        rule = self._rules.get(op)
+        if rule is None:
+            rule = self._rules[op] = rule_of(self._graph, self._graph.ops[op])
+        return rule
+
+
+@dataclass(frozen=True)
+class ProgramIndex:
+    """What every layer needs to know of the whole program, computed once."""
+
+    program: Program
+    rules: RuleTable
+    owner: Mapping[int, int]
+    role: Mapping[int, Role]
+    by_origin: Mapping[int, tuple[int, ...]]
+    readers: Mapping[int, tuple[int, ...]]  # owner -> origins of the forward operators whose units touch it
+    maker: Mapping[int, int]  # owner -> origin of the forward operator that makes it
+    opt_state_bytes: Mapping[tuple[str, int | None], int]
+    first_reader: Mapping[int, int]  # owner -> first origin that reads it
+    batch_dims: frozenset[tuple[int, int]]
+    differentiable: frozenset[int]  # forward values that have a cotangent
+    alive_at_peak: frozenset[int]  # values of a user's train step that are alive when most bytes are
+    sums: frozenset[int]  # operators that add up the cotangents of a value
+
+
+def index_program(program: Program) -> ProgramIndex:
+    """Index a program."""
+    micro = program.micro
+    owner = dict(owners(micro))
+    param_value = {(i.path, i.row): i.value for i in micro.inputs_of(Role.PARAM)}
+    for out in micro.outputs_of(Role.GRAD):
+        if isinstance(out.operand, int) and out.operand not in owner:
+            owner[out.operand] = param_value[out.path, out.row]
+    if program.kind == "step":
+        owner.update(_carried(micro))
+    by_origin: dict[int, list[int]] = {}
+    for n, op in enumerate(micro.ops):
+        by_origin.setdefault(op.origin, []).append(n)
+    readers: dict[int, set[int]] = {}
+    maker: dict[int, int] = {}
+    for op in micro.ops:
+        for v in op.inputs:
+            readers.setdefault(owner.get(v, v), set()).add(op.origin)
+        if op.phase is Phase.FORWARD:
+            for v in op.results:
+                maker[v] = op.origin
+    for op in micro.ops:
+        for v in op.results:
+            maker.setdefault(owner.get(v, v), op.origin)
+    rules = RuleTable(micro)
+    return ProgramIndex(
+        program, rules, owner, {i.value: i.role for i in micro.inputs}, {o: tuple(v) for o, v in by_origin.items()},
+        {v: tuple(sorted(o)) for v, o in readers.items()}, maker, opt_state_bytes(program),
+        {v: min(o) for v, o in readers.items()}, batch_dimensions(micro, rules),
+        frozenset(v for v, _ in micro.cotangent_of), _alive_at_peak(micro) if program.kind == "step" else frozenset(),
+        frozenset(n for n, op in enumerate(micro.ops)
+                  if op.primitive == "add_any" and all(r in owner for r in op.results)))
+
+
+def _carried(graph: Graph) -> dict[int, int]:
+    """New value of a carried state leaf -> the input that held the old one: they are stored alike."""
+    old = {i.path: i.value for i in graph.inputs_of(Role.STATE)}
+    return {o.operand: old[o.path] for o in graph.outputs_of(Role.STATE)
+            if isinstance(o.operand, int) and o.path in old and o.operand not in old.values()
+            and graph.values[o.operand] == graph.values[old[o.path]]}
+
+
+def opt_state_bytes(program: Program) -> dict[tuple[str, int | None], int]:
+    """Bytes of optimizer state per parameter: leaves whose path ends in the parameter's path."""
+    if program.update is None:
+        return {}
+    update = program.update
+    params = {(i.path.split("/", 1)[-1] if i.path.startswith("params/") else i.path, i.row): (i.path, i.row)
+              for i in update.inputs_of(Role.PARAM)}
+    found: dict[tuple[str, int | None], int] = {}
+    for leaf in update.inputs_of(Role.OPT_STATE):
+        parts = leaf.path.split("/")
+        for k in range(len(parts)):
+            key = ("/".join(parts[k:]), leaf.row)
+            if key in params:
+                found[params[key]] = found.get(params[key], 0) + value_bytes(update.values[leaf.value])
+                break
+    return found
+
+
+def _alive_at_peak(graph: Graph) -> frozenset[int]:
+    """Values made by operators that are alive at the operator where most bytes are, in the graph's order."""
+    last = {v: n for n, op in enumerate(graph.ops) for v in op.inputs}
+    live: set[int] = set()
+    size, most, best = 0, 0, frozenset[int]()
+    for n, op in enumerate(graph.ops):
+        for r in op.results:
+            if r in last:
+                live.add(r)
+                size += value_bytes(graph.values[r])
+        if size > most:
+            most, best = size, frozenset(live)
+        for v in set(op.inputs) & live:
+            if last[v] == n:
+                live.discard(v)
+                size -= value_bytes(graph.values[v])
+    return best
+
+
+def batch_dimensions(graph: Graph, rules: RuleTable) -> frozenset[tuple[int, int]]:
+    """(value, dimension) pairs that carry the batch: dimension 0 of the batch inputs, followed through operators'
+    factors."""
+    found = {(i.value, 0) for i in graph.inputs_of(Role.BATCH) if graph.values[i.value].shape}
+    for n, op in enumerate(graph.ops):
+        rule = rules[n]
+        marked = {f for o, binding in zip(op.operands, rule.operands, strict=True) if isinstance(o, int)
+                  for d, f in enumerate(binding) if f is not None and (o, d) in found}
+        if marked:
+            found |= {(r, d) for r, binding in zip(op.results, rule.results, strict=True)
+                      for d, f in enumerate(binding) if f in marked}
+    return frozenset(found)
+
+
+def owners(graph: Graph) -> dict[int, int]:
+    """Cotangent value -> the forward value it belongs to: total cotangents, and the contributions that are summed to
+    them.
+
+    A cotangent that passes through an addition unchanged is the total of several values; it belongs to the latest of
+    them.
+    """
+    producer = graph.producers()
+    found: dict[int, int] = {}
+    for value, total in sorted(graph.cotangent_of, key=lambda pair: producer.get(pair[0], -1)):
+        found[total] = value
+    totals = dict(found)
+    for total, value in totals.items():
+        stack = [total]
+        while stack:
+            n = producer.get(stack.pop())
+            if n is not None and graph.ops[n].primitive == "add_any":
+                for v in graph.ops[n].inputs:
+                    if v not in found:
+                        found[v] = value
+                        stack.append(v)
+    return found
+
+
+def crossing(index: ProgramIndex, boundary: int) -> tuple[int, ...]:
+    """Owners made before forward operator `boundary` and read at or after it (inputs and constants left out)."""
+    return tuple(sorted(v for v, o in index.maker.items()
+                        if o < boundary and v not in index.role and index.readers.get(v)
+                        and index.readers[v][-1] >= boundary))

@@ -1,0 +1,114 @@
+"""From what a search tried to the `PlanRecord` that is saved: stages, parameters, layers, operators, recipes beside it.
+
+In: a `Request`, the `Run` of its search, the best `Candidate`. Out: a `PlanRecord`.
+"""
+
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from planner.assemble import param_plans, stage_decisions, stage_plan
+from planner.candidates import Candidate, Prepared
+from planner.core.graph import Graph, Role
+from planner.core.plan import SCHEMA_VERSION, Baseline, LayerInfo, OpInfo, PlanRecord
+from planner.costs.memory import value_bytes
+from planner.request import Request
+from planner.rules import flops_of, graph_flops, warnings_of
+
+
+@dataclass
+class Run:
+    """State of one search: what was tried, the best so far, seconds by phase."""
+
+    best: Candidate | None = None
+    baselines: dict[str, Candidate | None] = field(default_factory=dict[str, Candidate | None])
+    tried: dict[int, float] = field(default_factory=dict[int, float])
+    floors: list[float] = field(default_factory=list[float])
+    phases: dict[str, float] = field(default_factory=dict[str, float])
+    least_peak: float = float("inf")
+
+    @contextmanager
+    def phase(self, name: str) -> Generator[None]:
+        """Add the seconds spent inside to a phase."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.phases[name] = self.phases.get(name, 0.0) + time.perf_counter() - start
+
+
+def plan_record(request: Request, run: Run, best: Candidate) -> PlanRecord:
+    """The saved form of the best candidate, with all that the search found out beside it."""
+    prepared, program, layers = best.prepared, best.prepared.program, best.prepared.layers
+    index = prepared.index
+    decisions = [stage_decisions(index, layers, pick) for pick in best.stages]
+    params = param_plans(program.micro, [(n, d) for n, stage in enumerate(decisions) for d in stage])
+    stored = {p.value: p.spec for p in params}
+    stages = tuple(stage_plan(index, layers, pick, n, stage, stored,
+                              recompute_all=pick.table.multipliers.recompute[pick.variant])
+                   for n, (pick, stage) in enumerate(zip(best.stages, decisions, strict=True)))
+    kind = request.kind
+    schedule = request.pins.schedule or ("1f1b" if kind == "train" else "forward-only")
+    update = graph_flops(program.update) if program.update is not None else 0
+    floor = min([best.step_time_s, *run.floors])
+    return PlanRecord(
+        SCHEMA_VERSION, request.version, request.model_name, kind, program.fingerprint, request.cluster,
+        request.cluster.device_count, request.batch_size, program.microbatches, schedule, stages, params,
+        _layer_infos(prepared), _op_infos(prepared), best.step_time_s, floor,
+        graph_flops(program.micro) * program.microbatches + update, _baselines(request, run), request.pins.describe(),
+        (("slowest-stage bounds skipped", best.pruned), ("slowest-stage bounds tried", best.tried),
+         ("microbatch counts tried", len(run.tried))),
+        tuple(run.phases.items()), (*program.warnings, *warnings_of(program.micro)))
+
+
+def _baselines(request: Request, run: Run) -> tuple[Baseline, ...]:
+    capacity = request.cluster.device.memory_bytes
+    found: list[Baseline] = []
+    for name, candidate in run.baselines.items():
+        if candidate is None:
+            note = "needs at least 2 microbatches and 2 layers" if name == "even pipeline" and \
+                request.batch_size < 2 else f"does not fit {capacity / 1e9:.4g} GB per device"
+            found.append(Baseline(name, None, None, False, note))
+        else:
+            b = candidate.prepared.program.microbatches
+            note = f"{len(candidate.stages)} stages, {b} microbatches" if len(candidate.stages) > 1 else \
+                f"{b} microbatch{'es' if b > 1 else ''}"
+            found.append(Baseline(name, candidate.step_time_s, int(candidate.peak_bytes), True, note))
+    return tuple(found)
+
+
+def _layer_infos(prepared: Prepared) -> tuple[LayerInfo, ...]:
+    program, layers, index = prepared.program, prepared.layers, prepared.index
+    forward = program.forward
+    sizes = {i.value: value_bytes(program.micro.values[i.value]) for i in program.micro.inputs_of(Role.PARAM)}
+    found: list[LayerInfo] = []
+    for n, ((first, last), kind) in enumerate(zip(layers.ranges, layers.classes, strict=True)):
+        flops = sum(flops_of(forward, op) for op in forward.ops[first:last])
+        params = sum(size for v, size in sizes.items() if first <= index.first_reader.get(v, -1) < last)
+        found.append(LayerInfo((first, last), kind, _name(forward, first, last), flops, params,
+                               int(prepared.crossing_bytes[n + 1])))
+    return tuple(found)
+
+
+def _name(forward: Graph, first: int, last: int) -> str:
+    """The function that most of the layer's operators come from, by their source lines."""
+    votes: dict[str, int] = {}
+    for op in forward.ops[first:last]:
+        if "(" in op.source:
+            where = op.source.rsplit("(", 1)[1].rstrip(")")
+            votes[where] = votes.get(where, 0) + 1
+    return max(votes, key=lambda k: (votes[k], k)) if votes else "layer"
+
+
+def _op_infos(prepared: Prepared) -> tuple[OpInfo, ...]:
+    forward, layers = prepared.program.forward, prepared.layers
+    makers = forward.producers()
+    sources: dict[str, str] = {}
+    found: list[OpInfo] = []
+    for n, (first, last) in enumerate(layers.ranges):
+        for op in forward.ops[first:last]:
+            reads = tuple(sorted({makers[v] for v in op.inputs if v in makers}))
+            found.append(OpInfo(op.primitive, n, flops_of(forward, op), reads,
+                                sources.setdefault(op.source, op.source)))
+    return tuple(found)

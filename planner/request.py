@@ -1,0 +1,58 @@
+"""What a search is asked: a model's identity, a cluster, and what the user fixed.
+
+In: the fields of a `Request`. `check_pins` refuses, before anything is traced, what can't be.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from planner.core.graph import Program
+from planner.core.hardware import Cluster
+from planner.core.pins import Pins
+from planner.errors import BatchError, PinError
+from planner.schedules import SCHEDULES
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to plan: the model's identity, how to trace it, where, and what is fixed."""
+
+    trace: Callable[[int], Program]
+    model_name: str
+    kind: str
+    batch_size: int
+    cluster: Cluster
+    pins: Pins
+    version: str
+    budget_s: float | None = None
+    progress: Progress = print
+
+
+def check_pins(request: Request) -> None:
+    """Refuse pins that contradict the batch or one another.
+
+    Raises:
+      BatchError, PinError, UnknownNameError: see their messages.
+    """
+    pins, batch = request.pins, request.batch_size
+    b = pins.microbatches
+    if b is not None and (b < 1 or batch % b):
+        near = [n for n in range(1, batch + 1) if batch % n == 0]
+        raise BatchError(f"{b} microbatches don't divide a batch of {batch}",
+                         f"use one of {', '.join(map(str, sorted(near, key=lambda n: abs(n - b))[:4]))}")
+    if pins.stages is not None and pins.stages < 1:
+        raise PinError(f"{pins.stages} stages", "ask for at least one stage")
+    if pins.boundaries is not None:
+        cuts = pins.boundaries
+        if list(cuts) != sorted(set(cuts)) or (cuts and cuts[0] < 1):
+            raise PinError(f"stage boundaries {cuts} are not increasing positions after 0", "e.g. boundaries=(4, 8)")
+        if pins.stages is not None and pins.stages != len(cuts) + 1:
+            raise PinError(f"{pins.stages} stages contradict {len(cuts)} boundaries ({len(cuts) + 1} stages)",
+                           "give one of the two, or make them agree")
+    if request.kind == "step" and ((pins.stages or 1) > 1 or (b or 1) > 1):
+        raise PinError("a train step written by the user runs as one stage with one microbatch",
+                       "give the loss function and the optimizer separately to have it pipelined")
+    if pins.schedule is not None:
+        SCHEDULES[pins.schedule]
