@@ -68,7 +68,7 @@ def _baselines(request: Request, run: Run) -> tuple[Baseline, ...]:
     for name, candidate in run.baselines.items():
         if candidate is None:
             note = "needs at least 2 microbatches and 2 layers" if name == "even pipeline" and \
-                request.batch_size < 2 else f"does not fit {capacity / 1e9:.4g} GB per device"
+                max(run.tried) < 2 else f"does not fit {capacity / 1e9:.4g} GB per device"
             found.append(Baseline(name, None, None, False, note))
         else:
             b = candidate.prepared.program.microbatches

@@ -1,0 +1,70 @@
+"""Layers: repeats are found, equal layers share a class, and the balancing dynamic program is optimal."""
+
+from itertools import combinations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from planner.candidates import prepare
+from planner.core.graph import Graph
+from planner.costs.memory import value_bytes
+from planner.layers import IMBALANCE, balance
+from planner.model import Model
+from planner.rules import flops_of
+from tests.intraop.programs import mlp, program, struct, transformer
+
+
+@pytest.mark.parametrize("count", [2, 3, 6])
+def test_every_block_of_a_transformer_is_a_layer_of_one_class(count):
+    found = prepare(program(transformer(layers=count))).layers
+    repeats = max(found.classes.count(c) for c in set(found.classes))
+    assert repeats >= count - 1  # the last may differ where the head follows
+    assert len(set(found.classes)) <= 4
+    assert found.cuts[0] == 0
+    assert list(found.cuts) == sorted(set(found.cuts))
+
+
+def test_layers_cut_where_one_activation_crosses():
+    prepared = prepare(program(transformer(layers=4, batch=16, sequence=32, width=64)))
+    inner = prepared.crossing_bytes[2:-2]
+    assert set(inner) == {16 * 32 * 64 * 4.0}
+
+
+def received_bytes(graph: Graph, first: int, last: int) -> int:
+    made = {v for op in graph.ops[:first] for v in op.results}
+    return sum(value_bytes(graph.values[v]) for v in {v for op in graph.ops[first:last] for v in op.inputs} & made)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 4])
+def test_balance_minimises_the_largest_bytes_received(parts):
+    graph = program(mlp(layers=4)).forward
+    n = len(graph.ops)
+    flops = np.array([float(flops_of(graph, op)) + 1.0 for op in graph.ops])
+    limit = max((1 + IMBALANCE) * flops.sum() / parts, flops.max())
+
+    def largest(cuts):
+        bounds = [0, *cuts, n]
+        pieces = list(zip(bounds, bounds[1:], strict=False))
+        if any(flops[a:b].sum() > limit + 1e-6 for a, b in pieces):
+            return np.inf
+        return max(received_bytes(graph, a, b) for a, b in pieces)
+
+    best = min(largest(cuts) for cuts in combinations(range(1, n), parts - 1))
+    assert largest(balance(graph, flops, 0, n, parts)[1:-1]) == best
+
+
+def test_a_model_without_repeats_is_cut_by_flops():
+    widths = (64, 128, 256, 128, 64)
+
+    def loss(params, batch):
+        x = batch
+        for w in params:
+            x = jax.nn.relu(x @ w)
+        return jnp.mean(x)
+
+    params = [struct(a, b) for a, b in zip(widths, widths[1:], strict=False)]
+    found = prepare(program(Model(loss, params, struct(32, 64), optax.sgd(0.1)))).layers
+    assert len(found) >= 2
