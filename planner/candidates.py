@@ -15,11 +15,12 @@ from planner.core.hardware import Cluster
 from planner.core.pins import Pins
 from planner.costs.topology import stage_link
 from planner.intraop.boundary import boundary
+from planner.intraop.choices import LayerModel
 from planner.intraop.compose import SliceTable, slice_table
 from planner.intraop.frontier import LayerFrontier, Multipliers, layer_frontier
 from planner.intraop.price import price_layer
 from planner.intraop.setting import MAX_CLASSES, Setting
-from planner.intraop.structure import LayerModel, layer_model
+from planner.intraop.structure import layer_model
 from planner.layers import Layers, cluster_layers, crossing_bytes
 from planner.pinning import pinned_specs
 from planner.program_index import ProgramIndex, index_program

@@ -16,9 +16,9 @@ from planner.core.spec import Spec, shard_count
 from planner.costs.collectives import ALL_REDUCE, collective
 from planner.costs.memory import itemsize, value_bytes
 from planner.costs.resharding import reshard_steps
+from planner.intraop.choices import Link
 from planner.intraop.group_price import GroupPrice
 from planner.intraop.price import PricedLayer
-from planner.intraop.structure import Link
 from planner.program_index import ProgramIndex
 
 

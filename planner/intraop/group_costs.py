@@ -1,5 +1,4 @@
-"""Work of one operator, whole: FLOPs, the dtype that sets its rate, kernel launches. Divided by shards in
-`price.py`."""
+"""Work of one operator, whole: FLOPs, the dtype that sets its rate, kernel launches. `group_price.py` divides it."""
 
 from dataclasses import dataclass
 from math import prod
@@ -11,7 +10,6 @@ LINEAR = frozenset({"reshape", "transpose", "squeeze", "expand_dims", "convert_e
 """Layout operators through which a pending sum passes unchanged."""
 
 LAYOUT = LINEAR | {"broadcast_in_dim", "iota", "slice", "stop_gradient", "optimization_barrier", "name"}
-
 
 TRANSCENDENTAL = frozenset({
     "exp", "exp2", "expm1", "log", "log1p", "tanh", "logistic", "erf", "erfc", "erf_inv", "sin", "cos", "tan", "pow",

@@ -12,10 +12,11 @@ from planner.core.graph import Graph, Phase
 from planner.core.spec import Spec
 from planner.costs.collectives import ALL_REDUCE, collective
 from planner.costs.memory import value_bytes
+from planner.intraop.choices import Group
 from planner.intraop.dims import OpClasses
 from planner.intraop.group_costs import LINEAR, op_work
 from planner.intraop.setting import Array, Costs, Setting
-from planner.intraop.structure import ANCHORS, Group
+from planner.intraop.structure import ANCHORS
 from planner.program_index import ProgramIndex
 from planner.strategies import Strategies
 

@@ -16,8 +16,8 @@ from planner.core.hardware import Device, LogicalMesh
 from planner.core.spec import Spec, shard_count
 from planner.costs.memory import itemsize, value_bytes
 from planner.costs.resharding import reshard_table
+from planner.intraop.choices import Param
 from planner.intraop.dims import Classes
-from planner.intraop.structure import Param
 from planner.strategies import AxisUse, Strategies
 
 Row = tuple[tuple[int, int], ...]

@@ -1,7 +1,7 @@
 """Prices of a layer's choices on one logical mesh: arrays of seconds and bytes per choice and per pair of choices.
 
 In: a `LayerModel`, a `LogicalMesh` and what each mesh axis may be used for. Out: a `PricedLayer` with, for every
-variable (groups, then tensors, then parameters), its strategies and an array per kind of cost (`setting.KINDS`), and
+variable (groups, then tensors, then parameters), its strategies and an array per kind of cost (`setting.Costs`), and
 the same for links.
 """
 
@@ -15,10 +15,10 @@ from planner.core.hardware import LogicalMesh
 from planner.core.spec import Spec, shard_count
 from planner.costs.memory import itemsize, value_bytes
 from planner.costs.resharding import reshard_table
+from planner.intraop.choices import Group, LayerModel, Link, Param, Tensor
 from planner.intraop.group_price import GroupPrice
 from planner.intraop.param_costs import ParamChoices, param_choices, param_unary
 from planner.intraop.setting import MAX_CLASSES, Array, Costs, Setting
-from planner.intraop.structure import Group, LayerModel, Link, Param, Tensor
 from planner.program_index import ProgramIndex
 from planner.strategies import Strategies, allowed_classes, enumerate_strategies, forced_axes
 

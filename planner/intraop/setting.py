@@ -16,11 +16,9 @@ from planner.strategies import AxisUse
 
 Array = NDArray[np.float64]
 
-KINDS = ("forward_s", "backward_s", "batch_s", "resident_bytes", "saved_bytes")
-"""Per microbatch forward and backward seconds; seconds once per batch; bytes held all the time; bytes per microbatch in
-flight."""
-
 Costs = dict[str, Array]
+"""Arrays by kind: `forward_s` and `backward_s` per microbatch, `batch_s` once per batch, `resident_bytes` held all the
+time, `saved_bytes` per microbatch in flight. An absent kind is zero."""
 
 MAX_CLASSES = 7
 """Classes of a group, or dimensions of a tensor, that may be sharded; beyond this the smallest stay unsharded, so that
