@@ -29,7 +29,8 @@ def summaries() -> dict[str, Any]:
         plan = planner.plan(models.build(name, batch_size=16, **size), planner.cluster(cluster), **pins)
         found[title] = {
             "step_time_s": float(f"{plan.step_time_s:.4g}"), "peak_bytes": plan.peak_bytes,
-            "stages": [{"layers": list(s.layers), "mesh": list(s.mesh_shape), "shardings": s.summary} for s in plan.stages],
+            "stages": [{"layers": list(s.layers), "mesh": list(s.mesh_shape), "shardings": s.summary}
+                       for s in plan.stages],
             "baselines": {b.name: b.step_time_s and float(f"{b.step_time_s:.4g}") for b in plan.baselines}}
     return found
 

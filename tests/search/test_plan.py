@@ -60,7 +60,8 @@ def test_a_pinned_activation_keeps_its_spec():
         return jnp.mean(hidden**2)
 
     model = Model(loss, struct(64, 64), struct(32, 64), optax.sgd(0.1))
-    plan = planner.plan(model, CPU, mesh_axes=(("d", 8),), stages=1, microbatches=1, activations=(("hidden", (None, "d")),))
+    plan = planner.plan(model, CPU, mesh_axes=(("d", 8),), stages=1, microbatches=1,
+                        activations=(("hidden", (None, "d")),))
     specs = dict(plan.stages[0].specs)
     assert ((), (0,)) in specs.values()
 
