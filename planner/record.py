@@ -27,6 +27,7 @@ class Run:
     floors: list[float] = field(default_factory=list[float])
     phases: dict[str, float] = field(default_factory=dict[str, float])
     least_peak: float = float("inf")
+    update: Graph | None = None  # the same for every microbatch count
 
     @contextmanager
     def phase(self, name: str) -> Generator[None]:

@@ -6,7 +6,7 @@ In: the fields of a `Request`. `check_pins` refuses, before anything is traced, 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from planner.core.graph import Program
+from planner.core.graph import Graph, Program
 from planner.core.hardware import Cluster
 from planner.core.pins import Pins
 from planner.errors import BatchError, PinError
@@ -19,7 +19,7 @@ Progress = Callable[[str], None]
 class Request:
     """What to plan: the model's identity, how to trace it, where, and what is fixed."""
 
-    trace: Callable[[int], Program]
+    trace: Callable[[int, Graph | None], Program]  # microbatches, and the update graph if it was traced before
     model_name: str
     kind: str
     batch_size: int

@@ -76,7 +76,8 @@ def _schedule(request: Request, run: Run) -> Iterator[int]:
 def _try(request: Request, run: Run, microbatches: int) -> None:
     request.progress(f"{microbatches} microbatch{'es' if microbatches > 1 else ''}: tracing")
     with run.phase("trace"):
-        program = request.trace(microbatches)
+        program = request.trace(microbatches, run.update)
+        run.update = program.update
     with run.phase("layers"):
         prepared = prepare(program)
     spaces = mesh_spaces(request.cluster, request.pins, single=request.kind == "step")

@@ -37,12 +37,14 @@ class ProgramTrees:
     aux: Any
 
 
-def trace_program(model: Model, microbatches: int = 1) -> Program:
+def trace_program(model: Model, microbatches: int = 1, update: Graph | None = None) -> Program:
     """Trace a model to the graphs of one training step, inference or user-written step.
 
     Args:
       model: the model; its arrays may be abstract, and are not read.
       microbatches: into how many the batch is split (1 for a user-written step).
+      update: the update graph of the same model traced for another number of microbatches, which is the same one: it is
+        taken over instead of traced again.
 
     Raises:
       BatchError: if the batch does not divide.
@@ -57,7 +59,9 @@ def trace_program(model: Model, microbatches: int = 1) -> Program:
     _check_trainable(model, forward)
     forward = _with_own_origins(forward)
     micro = differentiate(forward)
-    update = update_graph(model, tuple(forward.inputs_of(Role.PARAM)))
+    params = tuple(forward.inputs_of(Role.PARAM))
+    if update is None or [(i.path, i.row) for i in update.inputs_of(Role.PARAM)] != [(i.path, i.row) for i in params]:
+        update = update_graph(model, params)
     return Program("train", forward, micro, update, microbatches,
                    fingerprint("train", microbatches, (forward, micro, update)))
 
