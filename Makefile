@@ -7,15 +7,16 @@ PATIENT := XLA_FLAGS="$$XLA_FLAGS --xla_cpu_collective_call_terminate_timeout_se
 # `make test ARGS="tests/rules -k reshape"` runs a part.
 ARGS ?= -n 2
 
-.PHONY: help demo test lint types contract bench wheel lock clean
+.PHONY: help demo test test-all lint types contract bench wheel lock clean
 
 help:
 	@echo "make demo      plan, draw and train a small GPT on real text over 8 virtual CPU devices"
 	@echo "make test      the tests (a part of them: make test ARGS='tests/rules -k reshape')"
+	@echo "make test-all  also the slow tests: every model of the zoo under every kind of plan"
 	@echo "make lint      ruff: style and common mistakes"
 	@echo "make types     pyright: strict where no JAX is imported"
 	@echo "make contract  import-linter: which room may import which"
-	@echo "make bench     what benchmarks/ measures, written to benchmarks/results/"
+	@echo "make bench     planning times and plans against recipes, written to benchmarks/results/"
 	@echo "make wheel     the wheel, in dist/"
 	@echo "make lock      refresh requirements.lock from pyproject.toml"
 
@@ -33,6 +34,9 @@ demo: $(READY)
 test: $(READY)
 	$(PATIENT) $(BIN)/python -m pytest $(ARGS)
 
+test-all: $(READY)
+	$(PATIENT) $(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
+
 lint: $(READY)
 	$(BIN)/ruff check --output-format concise .
 
@@ -43,7 +47,7 @@ contract: $(READY)
 	$(BIN)/lint-imports --no-logo
 
 bench: $(READY)
-	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(PATIENT) $(BIN)/python $$script; done
+	set -e; for name in planning recipes; do echo "== $$name"; $(PATIENT) $(BIN)/python benchmarks/$$name.py; done
 
 wheel: $(READY)
 	$(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .

@@ -1,0 +1,124 @@
+"""What compiled programs communicate: the counts that Alpa's tests expect, restated for our emitted programs, and the
+bytes that the plan predicted.
+
+XLA combines all-reduces of independent arrays into one, so where a count would depend on its combiner, arrays are
+counted instead. Its CPU backend turns a reduce-scatter into an all-reduce and a slice, and moves a tensor between
+shardings by all-gather and slice where an all-to-all would do.
+"""
+
+from collections import Counter
+from functools import cache
+from math import prod
+from typing import Any
+
+import jax
+import pytest
+
+import planner
+from planner import models
+from tests.integration.hlo import Found, collectives
+
+SIZES: dict[str, dict[str, Any]] = {"mlp-tiny": {"batch_size": 64, "layers": 6}, "gpt-tiny": {"batch_size": 32, "layers": 1}}
+FLOAT_BYTES = 4
+LOSS = 4
+"""The loss of the whole batch is a sum over devices too: one float32."""
+
+
+@cache
+def compiled(name: str, recipe: str, *, microbatches: int = 1, **changed: Any
+             ) -> tuple[planner.Plan, list[Found], int]:
+    """The plan on eight devices, what its program communicates, and the bytes of the parameters."""
+    model = models.build(name, dtype="float32", **SIZES[name] | changed)
+    plan = planner.plan(model, planner.cluster("cpu-8"), recipe=recipe, stages=1, microbatches=microbatches)
+    step, state = plan.compile(model, jax.devices(), params=models.init(model))
+    text = step.lower(state, model.batch).compile().as_text()
+    return plan, collectives(text), FLOAT_BYTES * model.parameter_count
+
+
+def predicted(plan: planner.Plan) -> Counter[tuple[str, str]]:
+    """(kind, per microbatch or batch) -> bytes."""
+    total: Counter[tuple[str, str]] = Counter()
+    for stage in plan.stages:
+        for c in stage.collectives:
+            assert prod(stage.mesh_shape[a] for a in c.axes) == 8
+            total[c.kind, c.per] += c.bytes
+    return total
+
+
+def found(program: list[Found], *, in_loop: bool = False) -> Counter[str]:
+    """Kind -> bytes."""
+    total: Counter[str] = Counter()
+    for c in program:
+        if c.in_loop == in_loop:
+            total[c.kind] += c.bytes
+    return total
+
+
+def test_data_parallel_mlp_has_one_all_reduce_of_all_gradients():
+    plan, program, size = compiled("mlp-tiny", "data")
+    assert [(c.kind, c.bytes, c.arrays) for c in program] == [("all-reduce", size + LOSS, 2 * 6 + 1)]
+    assert predicted(plan) == {("all-reduce", "microbatch"): size + LOSS}
+
+
+@pytest.mark.parametrize("name", ["mlp-tiny", "gpt-tiny"])
+def test_deferred_gradients_are_combined_once_per_batch(name):
+    """No microbatch combines gradients: in the loop there is the loss alone, after it one all-reduce of everything."""
+    _, program, size = compiled(name, "data", microbatches=4)
+    assert found(program, in_loop=True) == {"all-reduce": LOSS}
+    assert [(c.kind, c.bytes) for c in program if not c.in_loop] == [("all-reduce", size)]
+
+
+def test_deferred_gradients_cost_what_the_plan_predicts():
+    plan, program, _ = compiled("mlp-tiny", "data", microbatches=4)
+    assert predicted(plan)["all-reduce", "batch"] == found(program)["all-reduce"]
+
+
+def test_tensor_parallel_mlp_sums_one_product_of_two():
+    """Six products alternate between split outputs and split inputs: three sums forward; backward, the first product
+    needs no gradient of its input, which leaves two."""
+    plan, program, _ = compiled("mlp-tiny", "tensor")
+    assert Counter((c.kind, c.bytes) for c in program) == {("all-reduce", 64 * 64 * FLOAT_BYTES): 5}
+    assert predicted(plan) == {("all-reduce", "microbatch"): sum(c.bytes for c in program)}
+
+
+def test_tensor_parallel_transformer_sums_as_megatron_does():
+    """Forward, attention and feed-forward each sum one [b, s, d] a layer. Backward, each sums the gradient of what it
+    reads; that of attention arrives as three arrays, for query, key and value, where a fused projection would have one.
+    Bytes beyond: the gradient of the embedding's rows."""
+    program = {layers: compiled("gpt-tiny", "tensor", batch_size=16, layers=layers)[1] for layers in (2, 3)}
+    activation = 16 * 32 * 64 * FLOAT_BYTES
+    more = found(program[3])["all-reduce"] - found(program[2])["all-reduce"]
+    assert more == (2 + 1 + 3) * activation
+    assert found(program[3])["all-gather"] == found(program[2])["all-gather"]
+
+
+def test_tensor_parallel_transformer_sums_what_the_plan_predicts():
+    plan, program, _ = compiled("gpt-tiny", "tensor", batch_size=16, layers=2)
+    assert predicted(plan)["all-reduce", "microbatch"] == found(program)["all-reduce"]
+
+
+@pytest.mark.parametrize("name", ["mlp-tiny", "gpt-tiny"])
+def test_fsdp_gathers_every_parameter_and_combines_every_gradient(name):
+    plan, program, size = compiled(name, "fsdp")
+    seen, expected = found(program), predicted(plan)
+    assert set(seen) == {"all-gather", "all-reduce"}
+    assert seen["all-gather"] == size
+    assert seen["all-reduce"] == expected["all-reduce", "microbatch"] >= size + LOSS
+
+
+def test_parser_reads_groups_tuples_and_loops():
+    text = """
+%body (p: f32[4]) -> f32[4] {
+  %a = f32[4]{0} all-reduce(%p), replica_groups=[2,4]<=[8], to_apply=%sum, metadata={op_name="jit(f)/dot"}
+}
+
+ENTRY %main (x: f32[4]) -> f32[4] {
+  %w = f32[4] while(%x), condition=%cond, body=%body
+  %b = (f32[2,4]{1,0}, bf16[8]{0}) all-reduce(%x, %y), replica_groups={{0,1},{2,3}}, to_apply=%sum
+  %c = f32[3]{0} reduce-scatter(%x), replica_groups=mesh['a'=2,'b'=4] {'a','b'}, to_apply=%sum
+  %d = f32[3]{0} all-gather(%x), replica_groups=[8,1]<=[8]
+}
+"""
+    assert collectives(text) == [Found("all-reduce", 16, 1, 4, True, "jit(f)/dot"),
+                                 Found("all-reduce", 48, 2, 2, False, ""),
+                                 Found("reduce-scatter", 96, 1, 8, False, "")]
