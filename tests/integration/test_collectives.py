@@ -18,7 +18,8 @@ import planner
 from planner import models
 from tests.integration.hlo import Found, collectives
 
-SIZES: dict[str, dict[str, Any]] = {"mlp-tiny": {"batch_size": 64, "layers": 6}, "gpt-tiny": {"batch_size": 32, "layers": 1}}
+SIZES: dict[str, dict[str, Any]] = {"mlp-tiny": {"batch_size": 64, "layers": 6},
+                                    "gpt-tiny": {"batch_size": 32, "layers": 1}}
 FLOAT_BYTES = 4
 LOSS = 4
 """The loss of the whole batch is a sum over devices too: one float32."""
