@@ -9,7 +9,7 @@ have equal operators (forward and backward), operand structure and shapes, so th
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from planner.core.graph import Graph, Literal, Op, Role
 from planner.costs.memory import value_bytes
-from planner.program_index import ProgramIndex, crossing
+from planner.program_index import ProgramIndex, crossing, torn
 from planner.rules import flops_of
 
 IMBALANCE = 0.6
@@ -77,9 +77,10 @@ def cluster_layers(index: ProgramIndex, target: int | None = None) -> Layers:
         marks = _align(repeat, cut_bytes)
         cuts.update(marks)
         pending += [(a, b) for a, b in ((first, marks[0]), (marks[-1], last)) if a < b]
-    typical = _typical(flops, cuts, rest)
+    typical, unfit = _typical(flops, cuts, rest), torn(index)
     for first, last in rest:
-        cuts.update(_cut_rest(forward, flops, first, last, typical, target))
+        cuts.update(_nearest(cut, first, last, unfit) for cut in
+                    _cut_rest(forward, flops, first, last, typical, target))
     ordered = tuple(sorted(cuts))
     return Layers(ordered, classify(index, ordered))
 
@@ -174,6 +175,12 @@ def _cut_rest(graph: Graph, flops: NDArray[np.float64], first: int, last: int, t
     if parts == 1:
         return [first, last]
     return balance(graph, flops, first, last, parts)
+
+
+def _nearest(cut: int, first: int, last: int, unfit: Set[int]) -> int:
+    """The fit position closest to a cut; the ends are always fit."""
+    return min((p for p in range(first, last + 1) if p in (first, last) or p not in unfit),
+               key=lambda p: (abs(p - cut), p))
 
 
 def balance(graph: Graph, flops: NDArray[np.float64], first: int, last: int, parts: int) -> list[int]:

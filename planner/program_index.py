@@ -168,3 +168,19 @@ def crossing(index: ProgramIndex, boundary: int) -> tuple[int, ...]:
     return tuple(sorted(v for v, o in index.maker.items()
                         if o < boundary and v not in index.role and index.readers.get(v)
                         and index.readers[v][-1] >= boundary))
+
+
+def torn(index: ProgramIndex) -> frozenset[int]:
+    """Positions where a cotangent crosses that its owner does not: the owner is made at or after the position, and the
+    cotangent is read before it.
+
+    Two values that differ by an addition share one cotangent, owned by the later of them. A cut between the two would
+    leave the crossing unpriced.
+    """
+    found: set[int] = set()
+    for n, op in enumerate(index.program.micro.ops):
+        for v in () if n in index.sums else op.inputs:
+            own = index.owner.get(v, v)
+            if own != v and own not in index.role and own in index.maker:
+                found.update(range(op.origin + 1, index.maker[own] + 1))
+    return frozenset(found)

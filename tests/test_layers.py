@@ -8,12 +8,15 @@ import numpy as np
 import optax
 import pytest
 
+from planner import models
 from planner.candidates import prepare
 from planner.core.graph import Graph
 from planner.costs.memory import value_bytes
 from planner.layers import IMBALANCE, balance
 from planner.model import Model
+from planner.program_index import crossing
 from planner.rules import flops_of
+from planner.trace import trace_program
 from tests.intraop.programs import mlp, program, struct, transformer
 
 
@@ -31,6 +34,19 @@ def test_layers_cut_where_one_activation_crosses():
     prepared = prepare(program(transformer(layers=4, batch=16, sequence=32, width=64)))
     inner = prepared.crossing_bytes[2:-2]
     assert set(inner) == {16 * 32 * 64 * 4.0}
+
+
+def test_what_crosses_backward_belongs_to_what_crosses_forward():
+    """A cotangent whose owner does not cross would be moved between layers at no price."""
+    prepared = prepare(trace_program(models.build("moe-tiny", batch_size=2, layers=2), 1))
+    index, micro = prepared.index, prepared.program.micro
+    made = {v: op.origin for op in micro.ops for v in op.results if index.owner.get(v, v) != v}
+    for cut in prepared.layers.cuts[1:-1]:
+        owners = crossing(index, cut)
+        for n, op in enumerate(micro.ops):
+            if op.origin < cut and n not in index.sums:
+                assert all(index.owner[v] in owners for v in op.inputs
+                           if made.get(v, -1) >= cut and index.owner[v] not in index.role), (cut, n)
 
 
 def received_bytes(graph: Graph, first: int, last: int) -> int:
