@@ -32,7 +32,7 @@ def main() -> None:
     for name in options.models:
         row = measure(name, CASES[name])
         append(options.out, row)
-        print(f"{name} on {row['devices']} V100: planned in {row['planning_s']:.1f} s ({row['cpu_s']:.1f} s of a core), "
+        print(f"{name} on {row['devices']} V100: {row['planning_s']:.1f} s, a core busy for {row['cpu_s']:.1f} s, "
               f"predicted step {row['predicted_step_s']:.2f} s, gap {row['gap']:.2%}, load {row['load_before']:.1f}")
         phases = row["phases_s"]
         assert isinstance(phases, dict)
