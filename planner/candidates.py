@@ -59,15 +59,23 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Candidate:
-    """Chosen stages, predicted seconds of a step, a proven lower bound for what was searched, peak bytes per device."""
+    """Chosen stages, predicted seconds of a step, peak bytes per device."""
 
     prepared: Prepared
     stages: tuple[StagePick, ...]
     step_time_s: float
-    lower_bound_s: float
     peak_bytes: float
     tried: int
     pruned: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The best candidate found (None if nothing fits), and a bound below every plan that was searched (infinite if
+    nothing provably fits)."""
+
+    candidate: Candidate | None
+    lower_bound_s: float
 
 
 def prepare(program: Program) -> Prepared:
@@ -136,11 +144,11 @@ class _Costs:
 
 
 def best_pipeline(prepared: Prepared, hardware: Cluster, spaces: Sequence[SubmeshSpace],
-                  tables: dict[MeshSpace, SliceTable], pins: Pins, *, in_flight_all: bool = False) -> Candidate | None:
+                  tables: dict[MeshSpace, SliceTable], pins: Pins, *, in_flight_all: bool = False) -> Outcome:
     """Stage construction over the given submeshes. `in_flight_all`: every stage holds all microbatches (GPipe).
 
-    Returns:
-      None if nothing fits.
+    The bound is exact for one stage; over several it is for the objective that spreads a stage's once-per-batch work
+    (gradient sync, update) over its microbatches.
     """
     program = prepared.program
     microbatches = program.microbatches
@@ -152,10 +160,11 @@ def best_pipeline(prepared: Prepared, hardware: Cluster, spaces: Sequence[Submes
     sizes = np.array([s.submesh.device_count for s in spaces], dtype=np.int64)
     exact = pins.stages if pins.stages is not None else len(pins.boundaries) + 1 if pins.boundaries else None
     choice = construct(masked, sizes, hardware.device_count, microbatches, exact_stages=exact)
-    if choice is None:
-        return None
-    floor = construct(_mask(prepared, costs.floors_s, pins), sizes, hardware.device_count, microbatches,
+    below = construct(_mask(prepared, costs.floors_s, pins), sizes, hardware.device_count, microbatches,
                       exact_stages=exact)
+    floor = below.lower_bound_s if below else float("inf")
+    if choice is None:
+        return Outcome(None, floor)
     count = len(choice.stages)
     devices = place([int(sizes[m]) for _, _, m in choice.stages])
     picks: list[StagePick] = []
@@ -168,16 +177,16 @@ def best_pipeline(prepared: Prepared, hardware: Cluster, spaces: Sequence[Submes
         gap = max(0.0, 1.0 - float(costs.floors_s[s, m, first, last]) / time_s)
         picks.append(StagePick(table, space.names, first, last, g, devices[position], flights[s],
                                _hand_over_s(prepared, hardware, spaces[m], first, last), gap))
-    return _candidate(prepared, tuple(picks), floor.lower_bound_s if floor else 0.0, choice.tried, choice.pruned)
+    return Outcome(_candidate(prepared, tuple(picks), choice.tried, choice.pruned), floor)
 
 
-def _candidate(prepared: Prepared, picks: tuple[StagePick, ...], floor: float, tried: int, pruned: int) -> Candidate:
+def _candidate(prepared: Prepared, picks: tuple[StagePick, ...], tried: int, pruned: int) -> Candidate:
     microbatches = prepared.program.microbatches
     per = [float(p.table.microbatch_s[p.first, p.last, p.variant]) + p.send_s for p in picks]
     batch = [float(p.table.batch_s[p.first, p.last, p.variant]) for p in picks]
     peak = max(float(p.table.memory_bytes(p.in_flight)[p.first, p.last, p.variant]) for p in picks)
     time_s = sum(per) + (microbatches - 1) * max(per) + max(batch)
-    return Candidate(prepared, picks, time_s, min(floor, time_s), peak, tried, pruned)
+    return Candidate(prepared, picks, time_s, peak, tried, pruned)
 
 
 def _stage_limit(prepared: Prepared, hardware: Cluster, pins: Pins) -> int:

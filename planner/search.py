@@ -95,12 +95,13 @@ def _try(request: Request, run: Run, microbatches: int) -> None:
         for space in submesh.meshes:
             table(space)
     with run.phase("stages"):
-        found = best_pipeline(prepared, request.cluster, spaces, tables, request.pins,
-                              in_flight_all=request.pins.schedule == "gpipe")
+        outcome = best_pipeline(prepared, request.cluster, spaces, tables, request.pins,
+                                in_flight_all=request.pins.schedule == "gpipe")
+    found = outcome.candidate
+    run.floors.append(outcome.lower_bound_s)
     run.tried[microbatches] = found.step_time_s if found else float("inf")
     run.least_peak = min([run.least_peak, *(_least_peak(t, request) for t in tables.values())])
     if found is not None:
-        run.floors.append(found.lower_bound_s)
         _keep(request, run, found)
     if _free(request.pins):
         for name, candidate in _recipes(request, prepared, table):
@@ -162,7 +163,7 @@ def _recipe(request: Request, prepared: Prepared, table: Callable[[MeshSpace], S
     pins = replace(request.pins, stages=stages, boundaries=cuts or None)
     spaces = (SubmeshSpace(submesh, (space,)),)
     return best_pipeline(prepared, request.cluster, spaces, {space: table(space)}, pins,
-                         in_flight_all=request.pins.schedule == "gpipe")
+                         in_flight_all=request.pins.schedule == "gpipe").candidate
 
 
 def _least_peak(table: SliceTable, request: Request) -> float:
