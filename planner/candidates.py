@@ -34,7 +34,7 @@ Array = NDArray[np.float64]
 MEMORY_MARGIN = 0.08
 """Share of device memory left free for fragmentation and the compiler's scratch. [chosen]"""
 
-PRICE_SCALES = (0.01, 0.05, 0.2, 0.6, 2.0, 8.0, 100.0)
+PRICE_SCALES = (0.01, 0.1, 0.6, 2.0, 5.0, 10.0, 20.0, 40.0, 100.0)
 """Prices of a byte, relative to the step's compute time per byte of capacity. [chosen: from negligible to
 prohibitive]"""
 
