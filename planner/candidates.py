@@ -174,7 +174,7 @@ def best_pipeline(prepared: Prepared, hardware: Cluster, spaces: Sequence[Submes
         table = tables[space]
         g = int(costs.variant[s, m, first, last])
         time_s = float(costs.times_s[s, m, first, last])
-        gap = max(0.0, 1.0 - float(costs.floors_s[s, m, first, last]) / time_s)
+        gap = max(0.0, 1.0 - float(costs.floors_s[s, m, first, last]) / time_s) if time_s else 0.0
         picks.append(StagePick(table, space.names, first, last, g, devices[position], flights[s],
                                _hand_over_s(prepared, hardware, spaces[m], first, last), gap))
     return Outcome(_candidate(prepared, tuple(picks), choice.tried, choice.pruned), floor)

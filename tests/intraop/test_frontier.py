@@ -42,8 +42,11 @@ def test_elimination_finds_what_cp_sat_proves(model, shape, layer):
     index, first, last, costs = priced(model, shape, layer)
     frontier = solved(index, first, last, costs)
     answer = solve(as_problem(costs, None), timeout_s=60, solver="cpsat")
-    assert answer.status is Status.OPTIMAL and answer.cost is not None
-    assert frontier.priced.min() * 1e9 == pytest.approx(answer.cost, rel=1e-4, abs=len(costs.unary))
+    assert answer.cost is not None
+    found, rounding = float(frontier.priced.min()) * 1e9, len(costs.unary) + len(costs.edges)  # nanoseconds
+    assert answer.bound - rounding <= found <= answer.cost + rounding  # equal where CP-SAT finishes its proof in time
+    if answer.status is Status.OPTIMAL:
+        assert found == pytest.approx(answer.cost, rel=1e-4, abs=rounding)
 
 
 def test_a_choice_costs_what_the_frontier_says():
