@@ -10,11 +10,11 @@ that a new field needs nothing here.
 import hashlib
 import json
 import os
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+from planner.core.files import write_atomically
 from planner.core.plan import SCHEMA_VERSION, PlanRecord
 from planner.core.typed_json import JsonShapeError, decode, encode, pretty
 from planner.errors import PlanFileError
@@ -74,15 +74,7 @@ def save(record: PlanRecord, path: str | os.PathLike[str]) -> None:
     text = to_json(record)
     place = Path(path)
     try:
-        handle, scratch = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as out:
-                out.write(text)
-            Path(scratch).chmod(0o644)
-            Path(scratch).replace(place)
-        except BaseException:
-            Path(scratch).unlink(missing_ok=True)
-            raise
+        write_atomically(place, text.encode())
     except OSError as fault:
         raise PlanFileError(f"cannot write {place}: {fault.strerror or fault}",
                             "give a path in a folder that can be written") from fault

@@ -11,11 +11,11 @@ One entry per node or edge; `usage_limit` may be left out. Fields that are not n
 import gzip
 import json
 import os
-import tempfile
 import zlib
 from pathlib import Path
 from typing import Any, cast
 
+from planner.core.files import write_atomically
 from planner.core.problem import Edge, Node, Problem
 from planner.core.problem_check import check_problem
 from planner.errors import ProblemError
@@ -59,15 +59,7 @@ def write_problem(problem: Problem, path: str | os.PathLike[str]) -> None:
     if place.suffix == ".gz":
         text = gzip.compress(text, mtime=0)  # no time in the header: equal problems make equal files
     try:
-        handle, scratch = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")
-        try:
-            with os.fdopen(handle, "wb") as out:
-                out.write(text)
-            Path(scratch).chmod(0o644)
-            Path(scratch).replace(place)
-        except BaseException:
-            Path(scratch).unlink(missing_ok=True)
-            raise
+        write_atomically(place, text)
     except OSError as fault:
         raise ProblemError(f"cannot write {place}: {fault.strerror or fault}") from fault
 

@@ -8,11 +8,10 @@ In: a name or a file. Out: a `Cluster`. Files are in `profiles/` of a checkout, 
 
 import dataclasses
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from planner.core.files import write_atomically
 from planner.core.hardware import Cluster, CollectiveTime, Device, Link
 from planner.costs.collectives import KINDS
 from planner.errors import MeshError, ProfileError, UnknownNameError
@@ -75,14 +74,7 @@ def write_profile(cluster: Cluster, path: Path | str, description: str = "") -> 
     text = json.dumps(_to_json(cluster, description), indent=2) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        write_atomically(path, text.encode())
     except OSError as error:
         raise ProfileError(f"profile {path} can't be written: {error.strerror or error}",
                            "choose a folder that you may write to") from error

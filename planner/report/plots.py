@@ -6,7 +6,6 @@ imported with this module, so whoever needs no picture does not import it.
 
 import io
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from planner.core.files import write_atomically
 from planner.core.plan import PlanRecord
 from planner.errors import PlannerError, UnknownNameError
 from planner.report.figures import devices, graph, memory, shardings, style, timetable
@@ -104,15 +104,7 @@ def _write(figure: Figure, place: Path) -> None:
     content = io.BytesIO()
     figure.savefig(content, format=kind, dpi=120, metadata=metadata)
     try:
-        handle, scratch = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")
-        try:
-            with os.fdopen(handle, "wb") as out:
-                out.write(content.getvalue())
-            Path(scratch).chmod(0o644)
-            Path(scratch).replace(place)
-        except BaseException:
-            Path(scratch).unlink(missing_ok=True)
-            raise
+        write_atomically(place, content.getvalue())
     except OSError as fault:
         raise PlannerError(f"cannot write {place}: {fault.strerror or fault}",
                            "give a path in a folder that can be written") from fault
