@@ -18,7 +18,6 @@ from planner.core.spec import Spec, shard_count
 from planner.costs.memory import value_bytes
 from planner.intraop.boundary import Boundary
 from planner.intraop.price import PricedLayer
-from planner.solvers.decode import decode_many
 from planner.solvers.eliminate_tables import eliminate
 
 Array = NDArray[np.float64]
@@ -88,7 +87,7 @@ def layer_frontier(graph: Graph, layer: PricedLayer, before: Boundary, after: Bo
     solved = eliminate([unary[v] for v in open_choices], fewer_edges, keep, max_table)
     g, i, o = (a.ravel() for a in np.indices(solved.table.shape))
     choices = np.zeros((len(g), n + 2), dtype=np.int64)
-    choices[:, open_choices] = decode_many(solved, g, np.stack([i, o], axis=1))
+    choices[:, open_choices] = solved.decode_many(g, np.stack([i, o], axis=1))
     choices = choices[:, :n]
     parts = _parts(layer, choices)
     working = _working(layer, choices)

@@ -83,10 +83,20 @@ class Elimination:
             raise ValueError(f"{len(kept)} choices for {len(self.keep)} kept variables")
         if np.isinf(self.table[index]):
             raise InfeasibleError(f"no assignment is allowed with choices {tuple(kept)} of variables {self.keep}")
-        choice = np.full(self.variables, -1, dtype=np.int64)
-        choice[list(self.keep)] = kept
+        return self.decode_many(np.array([g]), np.array([kept], dtype=np.int64).reshape(1, len(self.keep)))[0]
+
+    def decode_many(self, batch: NDArray[np.int64], kept: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Optimal assignments [rows, variables] for many kept choices at once, by back-substitution.
+
+        Args:
+          batch: [rows] batch index (zeros where the problem has no batch axis).
+          kept: [rows, len(keep)] choices of the kept variables. A row that allows nothing (`table` says so) gets an
+            arbitrary assignment.
+        """
+        choice = np.full((len(batch), self.variables), -1, dtype=np.int64)
+        choice[:, list(self.keep)] = kept
         for v, factors in reversed(self.steps):
-            choice[v] = int(np.argmin(sum(_column(f, v, int(g), choice) for f in factors)))
+            choice[:, v] = np.argmin(sum(_columns(f, v, batch, choice) for f in factors), axis=1)
         return choice
 
 
@@ -201,10 +211,10 @@ def _aligned(factor: Factor, axes: tuple[int, ...]) -> Floats:
     return table.reshape(table.shape[0], *(next(sizes) if v in factor.scope else 1 for v in axes))
 
 
-def _column(factor: Factor, v: int, g: int, choice: NDArray[np.int64]) -> Floats:
-    """The factor's costs per choice of `v`, the other variables being chosen."""
-    index = tuple(slice(None) if u == v else choice[u] for u in factor.scope)
-    return factor.table[(min(g, factor.table.shape[0] - 1), *index)]
+def _columns(factor: Factor, v: int, batch: NDArray[np.int64], choice: NDArray[np.int64]) -> Floats:
+    """Per row, the factor's costs per choice of `v`, the other variables being chosen: [rows, domain of v]."""
+    table = np.moveaxis(factor.table, factor.scope.index(v) + 1, -1)
+    return table[(np.minimum(batch, len(factor.table) - 1), *(choice[:, u] for u in factor.scope if u != v))]
 
 
 def _unary_factors(unary: Sequence[NDArray[np.floating]]) -> list[Factor]:
