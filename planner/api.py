@@ -14,17 +14,14 @@ import jax
 
 from planner.core.hardware import Cluster
 from planner.core.pins import Pins
-from planner.core.plan import PlanRecord
 from planner.errors import MeshError, ModelError, PlannerError
 from planner.measure import local_cluster
 from planner.model import Model
 from planner.planned import Plan
 from planner.request import Request
 from planner.search import search
+from planner.spaces import RECIPES
 from planner.trace import trace_program
-
-RECIPES: tuple[tuple[str, str], ...] = (
-    ("data parallel", "data"), ("FSDP", "fsdp"), ("tensor parallel", "tensor"))
 
 
 def plan(model: Model, mesh: jax.sharding.Mesh | Cluster | Sequence[jax.Device], *, pins: Pins | None = None,
@@ -112,6 +109,3 @@ def package_version() -> str:
 
 
 def _quiet(_: str) -> None: ...
-
-
-__all__ = ["Plan", "PlanRecord", "compare", "plan"]

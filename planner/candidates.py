@@ -144,8 +144,10 @@ class _Costs:
 
 
 def best_pipeline(prepared: Prepared, hardware: Cluster, spaces: Sequence[SubmeshSpace],
-                  tables: dict[MeshSpace, SliceTable], pins: Pins, *, in_flight_all: bool = False) -> Outcome:
-    """Stage construction over the given submeshes. `in_flight_all`: every stage holds all microbatches (GPipe).
+                  tables: dict[MeshSpace, SliceTable], pins: Pins, *, in_flight_all: bool = False,
+                  prove: bool = True) -> Outcome:
+    """Stage construction over the given submeshes. `in_flight_all`: every stage holds all microbatches (GPipe);
+    `prove`: find the bound as well (which takes as long again), 0 otherwise.
 
     The bound is exact for one stage; over several it is for the objective that spreads a stage's once-per-batch work
     (gradient sync, update) over its microbatches.
@@ -160,9 +162,11 @@ def best_pipeline(prepared: Prepared, hardware: Cluster, spaces: Sequence[Submes
     sizes = np.array([s.submesh.device_count for s in spaces], dtype=np.int64)
     exact = pins.stages if pins.stages is not None else len(pins.boundaries) + 1 if pins.boundaries else None
     choice = construct(masked, sizes, hardware.device_count, microbatches, exact_stages=exact)
-    below = construct(_mask(prepared, costs.floors_s, pins), sizes, hardware.device_count, microbatches,
-                      exact_stages=exact)
-    floor = below.lower_bound_s if below else float("inf")
+    floor = 0.0
+    if prove:
+        below = construct(_mask(prepared, costs.floors_s, pins), sizes, hardware.device_count, microbatches,
+                          exact_stages=exact)
+        floor = below.lower_bound_s if below else float("inf")
     if choice is None:
         return Outcome(None, floor)
     count = len(choice.stages)
@@ -202,7 +206,8 @@ def _slice_costs(prepared: Prepared, hardware: Cluster, spaces: Sequence[Submesh
     """Per in-flight count and submesh, the fastest fitting variant of every slice, and a bound below all of them."""
     count, microbatches = len(prepared.layers), prepared.program.microbatches
     capacity = hardware.device.memory_bytes * (1 - MEMORY_MARGIN)
-    shape = (len(flights), len(spaces), count, count)
+    distinct = sorted(set(flights))
+    shape = (len(distinct), len(spaces), count, count)
     times, floors = np.full(shape, np.inf), np.full(shape, np.inf)
     where, variant = np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.int32)
     for m, space in enumerate(spaces):
@@ -210,20 +215,15 @@ def _slice_costs(prepared: Prepared, hardware: Cluster, spaces: Sequence[Submesh
         for t, mesh in enumerate(space.meshes):
             table = tables[mesh]
             step = table.microbatch_s + table.batch_s / microbatches
-            done: dict[int, int] = {}
-            for s, flight in enumerate(flights):
-                if flight in done:
-                    for array in (times, floors, where, variant):
-                        array[s, m] = np.where(True, array[done[flight], m], array[s, m])
-                    continue
-                done[flight] = s
+            for s, flight in enumerate(distinct):
                 fits = np.where(table.memory_bytes(flight) <= capacity, step, np.inf)
                 g = np.argmin(fits, axis=2)
                 value = np.take_along_axis(fits, g[:, :, None], axis=2)[:, :, 0] + send
                 better = value < times[s, m]
                 times[s, m][better], where[s, m][better], variant[s, m][better] = value[better], t, g[better]
                 floors[s, m] = np.minimum(floors[s, m], _floor(table, flight, capacity, microbatches) + send)
-    return _Costs(times, np.minimum(floors, times), where, variant)
+    stage = [distinct.index(flight) for flight in flights]
+    return _Costs(times[stage], np.minimum(floors, times)[stage], where[stage], variant[stage])
 
 
 def _floor(table: SliceTable, flight: int, capacity: float, microbatches: int) -> Array:

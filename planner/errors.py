@@ -70,7 +70,3 @@ class UnknownNameError(PlannerError):
         super().__init__(f"unknown {kind} {name!r}", mend)
         self.name = name
         self.near = tuple(near)
-
-
-class CheckError(PlannerError):
-    """An executed plan does not compute what the single-device run computes."""

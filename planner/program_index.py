@@ -93,15 +93,14 @@ def opt_state_bytes(program: Program) -> dict[tuple[str, int | None], int]:
     if program.update is None:
         return {}
     update = program.update
-    params = {(i.path.split("/", 1)[-1] if i.path.startswith("params/") else i.path, i.row): (i.path, i.row)
-              for i in update.inputs_of(Role.PARAM)}
+    params = {(i.path, i.row) for i in update.inputs_of(Role.PARAM)}
     found: dict[tuple[str, int | None], int] = {}
     for leaf in update.inputs_of(Role.OPT_STATE):
         parts = leaf.path.split("/")
         for k in range(len(parts)):
             key = ("/".join(parts[k:]), leaf.row)
             if key in params:
-                found[params[key]] = found.get(params[key], 0) + value_bytes(update.values[leaf.value])
+                found[key] = found.get(key, 0) + value_bytes(update.values[leaf.value])
                 break
     return found
 

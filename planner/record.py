@@ -105,11 +105,9 @@ def _name(forward: Graph, first: int, last: int) -> str:
 def _op_infos(prepared: Prepared) -> tuple[OpInfo, ...]:
     forward, layers = prepared.program.forward, prepared.layers
     makers = forward.producers()
-    sources: dict[str, str] = {}
     found: list[OpInfo] = []
     for n, (first, last) in enumerate(layers.ranges):
         for op in forward.ops[first:last]:
             reads = tuple(sorted({makers[v] for v in op.inputs if v in makers}))
-            found.append(OpInfo(op.primitive, n, flops_of(forward, op), reads,
-                                sources.setdefault(op.source, op.source)))
+            found.append(OpInfo(op.primitive, n, flops_of(forward, op), reads, op.source))
     return tuple(found)

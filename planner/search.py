@@ -17,7 +17,7 @@ from planner.errors import MemoryLimitError, PlannerError
 from planner.intraop.compose import SliceTable
 from planner.record import Run, plan_record
 from planner.request import Request, check_pins
-from planner.spaces import MeshSpace, SubmeshSpace, mesh_spaces, recipe_uses
+from planner.spaces import RECIPES, MeshSpace, SubmeshSpace, mesh_spaces, recipe_uses
 
 
 def search(request: Request) -> PlanRecord:
@@ -135,7 +135,7 @@ def _recipes(request: Request, prepared: Prepared, table: Callable[[MeshSpace], 
     count = whole.device_count
     if count == 1:
         return
-    for name, recipe in (("data parallel", "data"), ("FSDP", "fsdp"), ("tensor parallel", "tensor")):
+    for name, recipe in RECIPES:
         yield name, _recipe(request, prepared, table, recipe, 1, count)
     if request.kind == "step":
         return
@@ -163,7 +163,7 @@ def _recipe(request: Request, prepared: Prepared, table: Callable[[MeshSpace], S
     pins = replace(request.pins, stages=stages, boundaries=cuts or None)
     spaces = (SubmeshSpace(submesh, (space,)),)
     return best_pipeline(prepared, request.cluster, spaces, {space: table(space)}, pins,
-                         in_flight_all=request.pins.schedule == "gpipe").candidate
+                         in_flight_all=request.pins.schedule == "gpipe", prove=False).candidate
 
 
 def _least_peak(table: SliceTable, request: Request) -> float:

@@ -16,6 +16,9 @@ from planner.strategies import AxisUse
 DATA_NAMES = frozenset({"data", "dp", "batch", "replica"})
 FSDP_NAMES = frozenset({"fsdp", "zero"})
 TENSOR_NAMES = frozenset({"model", "tensor", "tp", "mp", "expert", "ep"})
+RECIPES = (("data parallel", "data"), ("FSDP", "fsdp"), ("tensor parallel", "tensor"))
+"""The standard recipes that every plan is shown beside: what they are called, and their pin."""
+
 DEFAULT_NAMES = ("x", "y", "z")
 
 

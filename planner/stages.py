@@ -147,24 +147,15 @@ def _least_sum(times_s: Array, sizes: NDArray[np.int64], devices: int, t_max: fl
 def place(sizes: Sequence[int]) -> list[tuple[int, ...]]:
     """Devices per stage. Sizes are powers of two of one node or whole nodes; in pipeline order when that keeps every
     stage aligned to its size, else the largest first (which always does; Alpa, appendix A)."""
-    def lay(order: Sequence[int]) -> list[tuple[int, ...]] | None:
+    def lay(order: Sequence[int]) -> tuple[list[tuple[int, ...]], bool]:
+        """Devices per stage when they are handed out in that order, and whether every stage is aligned to its size."""
         placed: dict[int, tuple[int, ...]] = {}
-        at = 0
+        at, aligned = 0, True
         for s in order:
-            if at % sizes[s] and len(set(sizes)) > 1:
-                return None
+            aligned = aligned and at % sizes[s] == 0
             placed[s] = tuple(range(at, at + sizes[s]))
             at += sizes[s]
-        return [placed[s] for s in range(len(sizes))]
+        return [placed[s] for s in range(len(sizes))], aligned
 
-    straight = lay(range(len(sizes)))
-    if straight is not None:
-        return straight
-    found = lay(sorted(range(len(sizes)), key=lambda s: -sizes[s]))
-    if found is not None:
-        return found
-    order, at, placed = sorted(range(len(sizes)), key=lambda s: -sizes[s]), 0, {}
-    for s in order:
-        placed[s] = tuple(range(at, at + sizes[s]))
-        at += sizes[s]
-    return [placed[s] for s in range(len(sizes))]
+    straight, aligned = lay(range(len(sizes)))
+    return straight if aligned or len(set(sizes)) == 1 else lay(sorted(range(len(sizes)), key=lambda s: -sizes[s]))[0]

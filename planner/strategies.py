@@ -30,6 +30,11 @@ class AxisUse(StrEnum):
     NONE = "none"
 
 
+def axes_in(mask: int) -> tuple[int, ...]:
+    """The mesh axes of a bit mask (`Strategies.axes_on`), ascending."""
+    return tuple(a for a in range(mask.bit_length()) if mask >> a & 1)
+
+
 @dataclass(frozen=True)
 class Strategies:
     """One row per strategy, one column per mesh axis: the class that the axis shards, or -1."""

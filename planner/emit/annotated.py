@@ -32,10 +32,6 @@ class Annotated:
     uses: Mapping[tuple[int, int], Spec]
     sums: Mapping[tuple[int, int], Spec] = field(default_factory=dict)
 
-    def ops_of(self, stage: int, phase: Phase) -> tuple[int, ...]:
-        """The operators of one stage and phase, in order."""
-        return tuple(n for n, op in enumerate(self.graph.ops) if self.stage_of[n] == stage and op.phase is phase)
-
 
 def annotate_program(record: PlanRecord, program: Program) -> Annotated:
     """The program's micro graph under a plan, before any rewrite."""

@@ -42,7 +42,6 @@ class Group:
 
     ops: tuple[int, ...]
     classes: Classes
-    anchor: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +84,8 @@ class Param:
 
 @dataclass(frozen=True)
 class LayerModel:
-    """See the module. `ops` are all operators of the layer in `micro` order; boundaries list crossing owners."""
+    """See the module."""
 
-    ops: tuple[int, ...]
     groups: tuple[Group, ...]
     tensors: tuple[Tensor, ...]
     params: tuple[Param, ...]

@@ -20,6 +20,7 @@ from planner.intraop.choices import Link
 from planner.intraop.group_price import GroupPrice
 from planner.intraop.price import PricedLayer
 from planner.program_index import ProgramIndex
+from planner.strategies import axes_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ def decide(index: ProgramIndex, layer: PricedLayer, choice: NDArray[np.int16]) -
         stored = layer.params[item].stored
         for e in param.exported:
             if e != param.value:
-                dims = [param.classes.of.get((e, d)) for d in range(len(graph.values[e].shape))]
+                dims = param.classes.dims(e, len(graph.values[e].shape))
                 exported.append((e, stored.spec(pick, dims)))
     return LayerDecisions(tuple(tensors), tuple(wanted), tuple(exported), tuple(grads), tuple(params), grads_bytes,
                           tuple(moves))
@@ -107,7 +108,7 @@ def decide(index: ProgramIndex, layer: PricedLayer, choice: NDArray[np.int16]) -
 def _param(graph: Graph, layer: PricedLayer, item: int, pick: int) -> ParamDecision:
     param, choices, mesh = layer.model.params[item], layer.params[item], layer.setting.mesh
     value = graph.values[param.value]
-    dims = [param.classes.of.get((param.value, d)) for d in range(len(value.shape))]
+    dims = param.classes.dims(param.value, len(value.shape))
     spec, update = choices.stored.spec(pick, dims), choices.update.spec(pick, dims)
     held = float(layer.unary[layer.param_variable(item)]["resident_bytes"][pick])
     opt = param.opt_state_bytes / shard_count(update, mesh.shape) if param.home and layer.setting.training else 0.0
@@ -118,7 +119,7 @@ def _param(graph: Graph, layer: PricedLayer, item: int, pick: int) -> ParamDecis
 def _inside(graph: Graph, price: GroupPrice, row: int, layer: PricedLayer) -> list[Collective]:
     found: list[Collective] = []
     for value, mask, phase in price.settled:
-        axes = tuple(a for a in range(len(layer.setting.mesh.shape)) if int(mask[row]) >> a & 1)
+        axes = axes_in(int(mask[row]))
         if axes:
             size = int(value_bytes(graph.values[value]) / price.shards_of(value)[row])
             time_s = collective(ALL_REDUCE, axes, layer.setting.mesh).at(size)
@@ -152,16 +153,10 @@ def _tensor_moves(index: ProgramIndex, link: Link, owner: int, price: GroupPrice
         if (phase is Phase.BACKWARD) == (value != owner):
             steps = reshard_steps(shape, itemsize(graph.values[value].dtype),
                                   price.strategies.spec(row, price.dims(value)), settled, mesh,
-                                  partial=_pending(price, value, row))
+                                  partial=frozenset(price.pending_axes(value, row)))
             found += [Collective(s.kind, s.axes, s.bytes, s.time_s, "microbatch", phase.value,
                                  _where(graph, price.group.ops)) for s in steps]
     return found
-
-
-def _pending(price: GroupPrice, value: int, row: int) -> frozenset[int]:
-    mask = price.pending.get(value)
-    return frozenset() if mask is None else frozenset(a for a in range(len(price.setting.mesh.shape))
-                                                      if int(mask[row]) >> a & 1)
 
 
 def _param_moves(index: ProgramIndex, link: Link, layer: PricedLayer, price: GroupPrice, row: int, pick: int
@@ -177,7 +172,7 @@ def _param_moves(index: ProgramIndex, link: Link, layer: PricedLayer, price: Gro
             continue
         seen.add((read.value, phase.value))
         value = graph.values[read.value]
-        stored = choices.stored.spec(pick, [param.classes.of.get((read.value, d)) for d in range(len(value.shape))])
+        stored = choices.stored.spec(pick, param.classes.dims(read.value, len(value.shape)))
         steps = reshard_steps(value.shape, itemsize(value.dtype), stored,
                               price.strategies.spec(row, price.dims(read.value)), mesh)
         found += [Collective(s.kind, s.axes, s.bytes, s.time_s, "microbatch", phase.value, f"parameter {name}")
@@ -186,9 +181,9 @@ def _param_moves(index: ProgramIndex, link: Link, layer: PricedLayer, price: Gro
         if graph.ops[op].phase is not Phase.BACKWARD:
             continue
         typed, own = graph.values[value], index.owner.get(value, value)
-        target = choices.update.spec(pick, [param.classes.of.get((own, d)) for d in range(len(typed.shape))])
+        target = choices.update.spec(pick, param.classes.dims(own, len(typed.shape)))
         steps = reshard_steps(typed.shape, itemsize(typed.dtype), price.strategies.spec(row, price.dims(value)),
-                              target, mesh, partial=_pending(price, value, row))
+                              target, mesh, partial=frozenset(price.pending_axes(value, row)))
         per = "batch" if choices.deferred[pick] else "microbatch"
         found += [Collective(s.kind, s.axes, s.bytes, s.time_s, per, Phase.BACKWARD.value, f"gradient of {name}")
                   for s in steps]
@@ -204,6 +199,6 @@ def _grad_specs(index: ProgramIndex, link: Link, layer: PricedLayer, pick: int) 
     for value, op in link.makes:
         if graph.ops[op].phase is Phase.BACKWARD:
             own = index.owner.get(value, value)
-            dims = [param.classes.of.get((own, d)) for d in range(len(graph.values[value].shape))]
+            dims = param.classes.dims(own, len(graph.values[value].shape))
             found.append((value, choices.update.spec(pick, dims)))
     return found

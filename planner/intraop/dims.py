@@ -54,6 +54,10 @@ class Classes:
     ops: tuple[OpClasses, ...]
     conflict: bool
 
+    def dims(self, owner: int, rank: int) -> tuple[int | None, ...]:
+        """The class of each dimension of an owner, None where it has none."""
+        return tuple(self.of.get((owner, d)) for d in range(rank))
+
 
 class _UnionFind:
     def __init__(self) -> None:

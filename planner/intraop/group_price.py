@@ -18,7 +18,7 @@ from planner.intraop.group_costs import LINEAR, op_work
 from planner.intraop.setting import Array, Costs, Setting
 from planner.intraop.structure import ANCHORS
 from planner.program_index import ProgramIndex
-from planner.strategies import Strategies
+from planner.strategies import Strategies, axes_in
 
 
 class GroupPrice:
@@ -46,7 +46,7 @@ class GroupPrice:
     def dims(self, value: int) -> tuple[int | None, ...]:
         """The class of each dimension of a value."""
         own = self.owner.get(value, value)
-        return tuple(self.group.classes.of.get((own, d)) for d in range(len(self.graph.values[value].shape)))
+        return self.group.classes.dims(own, len(self.graph.values[value].shape))
 
     def shards_of(self, value: int) -> Array:
         return self.strategies.shards([c for c in self.dims(value) if c is not None])
@@ -122,7 +122,7 @@ class GroupPrice:
         for m in np.unique(mask):
             if m:
                 rows = mask == m
-                cost = collective(ALL_REDUCE, _axes(int(m)), self.setting.mesh)
+                cost = collective(ALL_REDUCE, axes_in(int(m)), self.setting.mesh)
                 self.costs[kind][rows] += cost.fixed_s + cost.per_byte_s * local[rows]
         self.settled.append((value, mask, Phase.BACKWARD if kind == "backward_s" else Phase.FORWARD))
         self.pending[value] = np.zeros_like(mask)
@@ -140,17 +140,18 @@ class GroupPrice:
     def required(self, value: int) -> tuple[tuple[Spec, ...], NDArray[np.int64]]:
         return self.strategies.specs(self.dims(value))
 
+    def pending_axes(self, value: int, row: int) -> tuple[int, ...]:
+        """Mesh axes over which a value that the group makes is still to be combined, under strategy `row`."""
+        mask = self.pending.get(value)
+        return () if mask is None else axes_in(int(mask[row]))
+
     def produced(self, value: int) -> tuple[tuple[Spec, ...], tuple[frozenset[int], ...], NDArray[np.int64]]:
         """Distinct (spec, pending axes) of a value that the group makes, and the index per strategy."""
         specs, row = self.required(value)
         mask = self.pending.get(value, np.zeros(len(self.strategies), dtype=np.int64))
         pairs: dict[tuple[int, int], int] = {}
         at = np.array([pairs.setdefault((int(r), int(m)), len(pairs)) for r, m in zip(row, mask, strict=True)])
-        return tuple(specs[r] for r, _ in pairs), tuple(frozenset(_axes(m)) for _, m in pairs), at
-
-
-def _axes(mask: int) -> tuple[int, ...]:
-    return tuple(a for a in range(mask.bit_length()) if mask >> a & 1)
+        return tuple(specs[r] for r, _ in pairs), tuple(frozenset(axes_in(m)) for _, m in pairs), at
 
 
 def _touched(graph: Graph, n: int) -> tuple[int, ...]:

@@ -37,11 +37,11 @@ class ParamChoices:
 
     def stored_specs(self, classes: Classes, owner: int, rank: int) -> tuple[tuple[Spec, ...], NDArray[np.int64]]:
         """Distinct storage specs of a value of the parameter's chain, and the index per choice."""
-        return self.stored.specs(tuple(classes.of.get((owner, d)) for d in range(rank)))
+        return self.stored.specs(classes.dims(owner, rank))
 
     def update_specs(self, classes: Classes, owner: int, rank: int) -> tuple[tuple[Spec, ...], NDArray[np.int64]]:
         """The same for the update sharding."""
-        return self.update.specs(tuple(classes.of.get((owner, d)) for d in range(rank)))
+        return self.update.specs(classes.dims(owner, rank))
 
 
 def param_choices(param: Param, uses: tuple[AxisUse, ...], mesh_shape: tuple[int, ...], *, deferrable: bool,
@@ -58,7 +58,7 @@ def param_choices(param: Param, uses: tuple[AxisUse, ...], mesh_shape: tuple[int
             rows.append(row)
     if any(use is AxisUse.FSDP for use in uses):
         rows = _most_sharded(rows, uses)
-    dims = tuple(param.classes.of.get((param.value, d)) for d in range(rank))
+    dims = param.classes.dims(param.value, rank)
     if pinned is not None:
         rows = [r for r in rows if _row_spec(r, dims) == tuple(tuple(sorted(a)) for a in pinned)] or \
             [tuple((c, c) for c in (_pin_class(pinned, dims, a) for a in range(len(mesh_shape))))]

@@ -28,15 +28,14 @@ MAX_GROUP = 160
 def layer_model(index: ProgramIndex, first: int, last: int) -> LayerModel:
     """The choices of the layer made of forward operators [first, last)."""
     micro = index.program.micro
-    ops = tuple(sorted(n for o in range(first, last) for n in index.by_origin.get(o, ())))
     units = {o: tuple(n for n in index.by_origin.get(o, ()) if n not in index.sums) for o in range(first, last)}
     chains = _param_chains(index, units, first, last)
     in_chain = {o for chain in chains.values() for o in chain}
     members = _merge(index, {o: u for o, u in units.items() if u and o not in in_chain})
-    groups = tuple(Group(m, unify(micro, m, index.rules, index.owner), anchor) for m, anchor in members)
+    groups = tuple(Group(m, unify(micro, m, index.rules, index.owner)) for m in members)
     params = _params(index, units, chains, first, last)
     tensors, links, param_links = _links(index, groups, params, first, last)
-    return LayerModel(ops, groups, tensors, params, links, param_links)
+    return LayerModel(groups, tensors, params, links, param_links)
 
 
 def _param_chains(index: ProgramIndex, units: Mapping[int, tuple[int, ...]], first: int, last: int
@@ -57,7 +56,7 @@ def _param_chains(index: ProgramIndex, units: Mapping[int, tuple[int, ...]], fir
     return {p: tuple(c) for p, c in chains.items()}
 
 
-def _merge(index: ProgramIndex, units: Mapping[int, tuple[int, ...]]) -> list[tuple[tuple[int, ...], bool]]:
+def _merge(index: ProgramIndex, units: Mapping[int, tuple[int, ...]]) -> list[tuple[int, ...]]:
     """Join units that follow one another along forward values where their dimensions agree.
 
     In a train step written by the user, backward operators are units of their own: there, contractions that share an
@@ -95,7 +94,7 @@ def _merge(index: ProgramIndex, units: Mapping[int, tuple[int, ...]]) -> list[tu
         home.update({r: mine for n in unit for r in micro.ops[n].results})
         if anchor:
             readers.update(dict.fromkeys(reads, mine))
-    return [(tuple(sorted(g)), a) for g, a in zip(groups, anchors, strict=True) if g]
+    return [tuple(sorted(g)) for g in groups if g]
 
 
 def _by_size(graph: Graph, values: Iterable[int]) -> list[int]:
@@ -211,4 +210,5 @@ def _place(index: ProgramIndex, own: int, first: int, last: int) -> str:
 
 
 def _passing(index: ProgramIndex, first: int, last: int) -> list[int]:
-    return [v for v in crossing(index, first) if v in set(crossing(index, last))]
+    leaving = set(crossing(index, last))
+    return [v for v in crossing(index, first) if v in leaving]
