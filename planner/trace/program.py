@@ -16,6 +16,7 @@ from planner.trace.differentiate import differentiate
 from planner.trace.dtypes import is_inexact
 from planner.trace.fingerprint import fingerprint
 from planner.trace.jaxpr import abstract_leaf, abstract_tree, name_of, trace_graph
+from planner.trace.local_copies import with_local_copies
 from planner.trace.params import join_leaves, split_leaves
 from planner.trace.rows import split_rows
 from planner.trace.sink import sink
@@ -51,7 +52,7 @@ def trace_program(model: Model, microbatches: int = 1, update: Graph | None = No
       TraceError: if the function cannot be traced or differentiated, or returns what `Model` does not allow.
       ModelError: if the model's parts do not fit together.
     """
-    forward = sink(split_rows(_forward(model, microbatches)))
+    forward = with_local_copies(sink(split_rows(_forward(model, microbatches))))
     if model.kind != "train":
         forward = _with_own_origins(forward)
         return Program(model.kind, forward, forward, None, microbatches,
