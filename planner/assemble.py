@@ -35,12 +35,13 @@ def stage_decisions(index: ProgramIndex, layers: Layers, pick: StagePick) -> tup
     states = pick.table.path(pick.first, pick.last, pick.variant)
     names = {i.value: (i.path, i.row) for i in index.program.micro.inputs_of(Role.PARAM)}
     found: list[LayerDecisions] = []
-    known: dict[tuple[int, int, int], LayerDecisions] = {}
+    known: dict[tuple[int, int, int, int], LayerDecisions] = {}
     for n, layer in enumerate(range(pick.first, pick.last + 1)):
-        key = (layers.classes[layer], states[n], states[n + 1])
+        row = pick.table.row(pick.first, layer, pick.variant, states[n], states[n + 1])
+        key = (layers.classes[layer], row, states[n], states[n + 1])
         frontier = pick.table.layers[layer]
         if key not in known:
-            known[key] = decide(index, frontier.layer, frontier.choice(pick.variant, states[n], states[n + 1]))
+            known[key] = decide(index, frontier.layer, frontier.choice(row, states[n], states[n + 1]))
         found.append(known[key].rename(*_same(index, layers, layer), names))
     return tuple(found)
 
@@ -60,7 +61,7 @@ def _same(index: ProgramIndex, layers: Layers, layer: int) -> tuple[dict[int, in
 
 
 def stage_plan(index: ProgramIndex, layers: Layers, pick: StagePick, number: int, decisions: Sequence[LayerDecisions],
-               stored: dict[int, Spec], *, recompute_all: bool) -> StagePlan:
+               stored: dict[int, Spec]) -> StagePlan:
     """The saved form of one stage. `stored` gives the storage spec of every parameter (its home's choice)."""
     graph = index.program.micro
     mesh, g = pick.table.mesh, pick.variant
@@ -85,12 +86,19 @@ def stage_plan(index: ProgramIndex, layers: Layers, pick: StagePick, number: int
     sync = sum(m.time_s for m in moves if m.per == "batch")
     total, batch = float(parts[0] + parts[1]), float(parts[2])
     time = TimeParts(max(total - resharding - reducing, 0.0), reducing, resharding, sync, max(batch - sync, 0.0))
-    recompute = tuple(range(pick.first, pick.last + 1)) if recompute_all else ()
+    recompute = _recomputed(pick)
     return StagePlan(
         number, (pick.first, pick.last + 1), (layers.cuts[pick.first], layers.cuts[pick.last + 1]), pick.devices,
         mesh.shape, pick.axis_names, tuple(sorted(specs.items())), tuple(sorted(uses)), recompute, pick.in_flight, time,
         _memory(decisions, pick), moves, pick.send_s, pick.gap, "optimal" if pick.gap <= 1e-9 else "feasible",
         "elimination", _summary(index, graph, decisions, pick))
+
+
+def _recomputed(pick: StagePick) -> tuple[int, ...]:
+    """The layers of a stage whose forward is run again in the backward."""
+    table, states = pick.table, pick.table.path(pick.first, pick.last, pick.variant)
+    return tuple(layer for n, layer in enumerate(range(pick.first, pick.last + 1)) if table.multipliers.recompute[
+        table.row(pick.first, layer, pick.variant, states[n], states[n + 1])])
 
 
 def _memory(decisions: Sequence[LayerDecisions], pick: StagePick) -> MemoryParts:

@@ -17,14 +17,15 @@ from planner.costs.topology import stage_link
 from planner.intraop.boundary import boundary
 from planner.intraop.choices import LayerModel
 from planner.intraop.compose import SliceTable, slice_table
-from planner.intraop.frontier import LayerFrontier, Multipliers, layer_frontier
+from planner.intraop.frontier import LayerFrontier, layer_frontier
 from planner.intraop.price import price_layer
 from planner.intraop.setting import MAX_CLASSES, Setting
 from planner.intraop.structure import layer_model
+from planner.intraop.variants import Multipliers
 from planner.layers import Layers, cluster_layers, crossing_bytes
 from planner.pinning import pinned_specs
 from planner.program_index import ProgramIndex, index_program
-from planner.rules import graph_flops
+from planner.rules import graph_flops, main_dtype
 from planner.solvers.eliminate_tables import WidthExceeded
 from planner.spaces import MeshSpace, SubmeshSpace
 from planner.stages import construct, place
@@ -51,6 +52,7 @@ class Prepared:
     models: tuple[LayerModel, ...]  # per class
     crossing_bytes: tuple[float, ...]  # activations that enter each layer
     micro_flops: int
+    dtype: str  # that most of them are computed in
 
     @property
     def program(self) -> Program:
@@ -84,7 +86,8 @@ def prepare(program: Program) -> Prepared:
     layers = cluster_layers(index)
     models = tuple(layer_model(index, *layers.ranges[layers.representative(c)]) for c in range(max(layers.classes) + 1))
     crossing = crossing_bytes(index)
-    return Prepared(index, layers, models, tuple(float(crossing[c]) for c in layers.cuts), graph_flops(program.micro))
+    return Prepared(index, layers, models, tuple(float(crossing[c]) for c in layers.cuts), graph_flops(program.micro),
+                    main_dtype(program.micro))
 
 
 def memory_prices(prepared: Prepared, hardware: Cluster, devices: int, pins: Pins) -> Multipliers:
@@ -92,7 +95,7 @@ def memory_prices(prepared: Prepared, hardware: Cluster, devices: int, pins: Pin
     capacity; saved bytes also as if as many microbatches were in flight as the first of equal stages holds."""
     program = prepared.program
     device = hardware.device
-    step_s = program.microbatches * prepared.micro_flops / hardware.device_count / device.flops_per_s("bfloat16")
+    step_s = program.microbatches * prepared.micro_flops / hardware.device_count / device.flops_per_s(prepared.dtype)
     base = max(step_s, 1e-6) / device.memory_bytes
     training = program.kind == "train"
     flights = sorted({1, min(hardware.device_count // devices, program.microbatches)}) if training else [1]
@@ -227,17 +230,13 @@ def _slice_costs(prepared: Prepared, hardware: Cluster, spaces: Sequence[Submesh
 
 
 def _floor(table: SliceTable, flight: int, capacity: float, microbatches: int) -> Array:
-    """Lagrangian bound per slice: for each way to recompute, the best over prices λ of (priced optimum - λ ·
-    capacity)."""
+    """Lagrangian bound per slice: the best over prices λ of (priced optimum - λ · capacity), recomputing each layer or
+    not as is cheapest."""
     if not table.exact:
         return np.zeros(table.priced.shape[:2])
-    prices = table.multipliers
-    found = np.full(table.priced.shape[:2], np.inf)
-    for again in sorted(set(prices.recompute)):
-        rows = [g for g in range(len(prices)) if prices.recompute[g] is again and prices.in_flight[g] <= flight]
-        bound = np.max([table.priced[:, :, g] - prices.per_byte_s[g] * capacity for g in rows], axis=0)
-        found = np.minimum(found, np.maximum(bound, 0.0))
-    return found / microbatches
+    variants = table.variants
+    bounds = [table.priced[:, :, g] - variants.per_byte_s[g] * capacity for g in variants.bounding(flight)]
+    return np.maximum(np.max(bounds, axis=0), 0.0) / microbatches
 
 
 def _hand_over_s(prepared: Prepared, hardware: Cluster, space: SubmeshSpace, first: int, last: int) -> float:

@@ -46,8 +46,7 @@ def plan_record(request: Request, run: Run, best: Candidate) -> PlanRecord:
     decisions = [stage_decisions(index, layers, pick) for pick in best.stages]
     params = param_plans(program.micro, [(n, d) for n, stage in enumerate(decisions) for d in stage])
     stored = {p.value: p.spec for p in params}
-    stages = tuple(stage_plan(index, layers, pick, n, stage, stored,
-                              recompute_all=pick.table.multipliers.recompute[pick.variant])
+    stages = tuple(stage_plan(index, layers, pick, n, stage, stored)
                    for n, (pick, stage) in enumerate(zip(best.stages, decisions, strict=True)))
     kind = request.kind
     schedule = request.pins.schedule or ("1f1b" if kind == "train" else "forward-only")
@@ -57,7 +56,7 @@ def plan_record(request: Request, run: Run, best: Candidate) -> PlanRecord:
         SCHEMA_VERSION, request.version, request.model_name, kind, program.fingerprint, request.cluster,
         request.cluster.device_count, request.batch_size, program.microbatches, schedule, stages, params,
         _layer_infos(prepared), _op_infos(prepared), best.step_time_s, floor,
-        graph_flops(program.micro) * program.microbatches + update, _baselines(request, run), request.pins.describe(),
+        graph_flops(program.micro) * program.microbatches + update, prepared.dtype, _baselines(request, run), request.pins.describe(),
         (("slowest-stage bounds skipped", best.pruned), ("slowest-stage bounds tried", best.tried),
          ("microbatch counts tried", len(run.tried))),
         tuple(run.phases.items()), (*program.warnings, *warnings_of(program.micro)))

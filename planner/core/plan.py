@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from planner.core.hardware import Cluster
 from planner.core.spec import Spec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +190,7 @@ class PlanRecord:
     step_time_s: float
     lower_bound_s: float  # proven for the search space searched, under the cost model
     model_flops: int  # forward + backward + update, one step
+    compute_dtype: str  # that most of them are computed in
     baselines: tuple[Baseline, ...]
     pins: tuple[tuple[str, str], ...]
     pruned: tuple[tuple[str, int], ...]  # (why, how many candidates)

@@ -1,8 +1,8 @@
 """Costs of every slice of layers on one logical mesh, by min-plus products of the layers' frontiers.
 
 Solving a slice [i..j] at one memory price decomposes over its layers given the boundary states between them, so all
-slices follow from the frontiers of the distinct layers with one vectorised pass over j, for all starts i and all prices
-at once.
+slices follow from the frontiers of the distinct layers with one vectorised pass over j, for all starts i and all
+variants at once.
 
 In: a `LayerFrontier` per layer (shared by layers of a class). Out: `SliceTable`, whose arrays are [start, end,
 variant].
@@ -19,7 +19,8 @@ from planner.core.hardware import LogicalMesh
 from planner.core.spec import shard_count
 from planner.costs.memory import value_bytes
 from planner.intraop.boundary import Boundary
-from planner.intraop.frontier import PARTS, LayerFrontier, Multipliers
+from planner.intraop.frontier import PARTS, LayerFrontier
+from planner.intraop.variants import PERIOD, Multipliers, SliceVariants, slice_variants
 
 Array = NDArray[np.float64]
 
@@ -29,6 +30,8 @@ class SliceTable:
     """Slices [i..j] (inclusive) on one mesh. Entries with i > j are infinite.
 
     Attributes:
+      multipliers: rows of the layers' frontiers.
+      variants: index g of the arrays.
       priced: objective at each variant's memory price, [L, L, G].
       parts: [L, L, G, len(PARTS)].
       working_bytes: [L, L, G].
@@ -39,6 +42,7 @@ class SliceTable:
 
     mesh: LogicalMesh
     multipliers: Multipliers
+    variants: SliceVariants
     layers: tuple[LayerFrontier, ...]
     priced: Array
     parts: Array
@@ -56,6 +60,16 @@ class SliceTable:
             states.append(state)
         return tuple(reversed(states))
 
+    def row(self, first: int, layer: int, g: int, state_in: int, state_out: int) -> int:
+        """The row of the layer's frontier that variant g of a slice from `first` on uses, between two boundary
+        states."""
+        row = int(self.variants.rows[(layer - first) % PERIOD, g])
+        if row < len(self.multipliers):
+            return row
+        kept, again = self.multipliers.pairs()[row - len(self.multipliers)]
+        priced = self.layers[layer].priced
+        return again if priced[again, state_in, state_out] < priced[kept, state_in, state_out] else kept
+
     def memory_bytes(self, in_flight: int) -> Array:
         """Peak bytes per device of every slice and variant with that many microbatches in flight, [L, L, G]."""
         return self.parts[..., 3] + in_flight * self.parts[..., 4] + self.working_bytes
@@ -72,15 +86,17 @@ class SliceTable:
 def slice_table(graph: Graph, mesh: LogicalMesh, layers: Sequence[LayerFrontier], multipliers: Multipliers, *,
                 training: bool) -> SliceTable:
     """Compose. `layers[l]` is the frontier of layer l's class, with boundaries as seen by that class."""
-    count, variants = len(layers), len(multipliers)
+    variants = slice_variants(multipliers)
+    count, width = len(layers), len(variants)
     states = max(max(len(f.before.states), len(f.after.states)) for f in layers)
-    priced = np.full((count, count, variants), np.inf)
-    parts = np.zeros((count, count, variants, len(PARTS)))
-    working = np.zeros((count, count, variants))
-    state_out = np.zeros((count, count, variants), dtype=np.int64)
-    came = np.zeros((count, count, variants, states), dtype=np.int16)
-    price = np.array(multipliers.per_byte_s) * np.array(multipliers.in_flight)
-    value = np.full((count, variants, len(layers[0].before.states)), np.inf)
+    priced = np.full((count, count, width), np.inf)
+    parts = np.zeros((count, count, width, len(PARTS)))
+    working = np.zeros((count, count, width))
+    state_out = np.zeros((count, count, width), dtype=np.int64)
+    came = np.zeros((count, count, width, states), dtype=np.int16)
+    price = np.array(variants.per_byte_s) * np.array(variants.in_flight)
+    rows = {id(f): _rows(f, multipliers) for f in layers}
+    value = np.full((count, width, len(layers[0].before.states)), np.inf)
     sums = np.zeros((*value.shape, len(PARTS)))
     work = np.zeros(value.shape)
     for j, layer in enumerate(layers):
@@ -91,25 +107,48 @@ def slice_table(graph: Graph, mesh: LogicalMesh, layers: Sequence[LayerFrontier]
         sums[j, :, :, 4] = held
         work[j] = 0.0
         upto = slice(0, j + 1)
-        total = value[upto, :, :, None] + layer.priced[None]
+        solved = rows[id(layer)]
+        row = variants.rows[np.arange(j, -1, -1) % PERIOD]
+        total = value[upto, :, :, None] + solved.priced[row]
         pick = np.argmin(total, axis=2)
         value_next = np.take_along_axis(total, pick[:, :, None, :], axis=2)[:, :, 0, :]
-        g_at = np.arange(variants)[None, :, None]
+        row, g_at = row[:, :, None], np.arange(width)[None, :, None]
         i_at = np.arange(j + 1)[:, None, None]
         o_at = np.arange(n_out)[None, None, :]
-        sums_next = sums[i_at, g_at, pick] + layer.parts[g_at, pick, o_at]
-        work_next = np.maximum(work[i_at, g_at, pick], layer.working_bytes[g_at, pick, o_at])
+        sums_next = sums[i_at, g_at, pick] + solved.parts[row, pick, o_at]
+        work_next = np.maximum(work[i_at, g_at, pick], solved.working_bytes[row, pick, o_at])
         came[upto, j, :, :n_out] = pick
-        value = np.full((count, variants, n_out), np.inf)
+        value = np.full((count, width, n_out), np.inf)
         sums = np.zeros((*value.shape, len(PARTS)))
         work = np.zeros(value.shape)
         value[upto], sums[upto], work[upto] = value_next, sums_next, work_next
         best = np.argmin(value[upto], axis=2)
         state_out[upto, j] = best
-        at = (np.arange(j + 1)[:, None], np.arange(variants)[None, :], best)
+        at = (np.arange(j + 1)[:, None], np.arange(width)[None, :], best)
         priced[upto, j], parts[upto, j], working[upto, j] = value[at], sums[at], work[at]
     parts[~np.isfinite(priced)] = np.inf
-    return SliceTable(mesh, multipliers, tuple(layers), priced, parts, working, state_out, came)
+    return SliceTable(mesh, multipliers, variants, tuple(layers), priced, parts, working, state_out, came)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A layer's frontier, and after its own rows the cheaper of each pair that is solved both ways."""
+
+    priced: Array
+    parts: Array
+    working_bytes: Array
+
+
+def _rows(layer: LayerFrontier, multipliers: Multipliers) -> _Rows:
+    pairs = np.array(multipliers.pairs(), dtype=np.int64).reshape(-1, 2)
+    kept, again = layer.priced[pairs[:, 0]], layer.priced[pairs[:, 1]]
+    better = again < kept
+
+    def cheaper(values: Array) -> Array:
+        chosen = better.reshape(*better.shape, *(1,) * (values.ndim - better.ndim))
+        return np.concatenate([values, np.where(chosen, values[pairs[:, 1]], values[pairs[:, 0]])])
+
+    return _Rows(cheaper(layer.priced), cheaper(layer.parts), cheaper(layer.working_bytes))
 
 
 def _entering_bytes(graph: Graph, before: Boundary, mesh: LogicalMesh) -> Array:

@@ -18,29 +18,12 @@ from planner.core.spec import Spec, shard_count
 from planner.costs.memory import value_bytes
 from planner.intraop.boundary import Boundary
 from planner.intraop.price import PricedLayer
+from planner.intraop.variants import Multipliers
 from planner.solvers.eliminate_tables import eliminate
 
 Array = NDArray[np.float64]
 
 PARTS = ("forward_s", "backward_s", "batch_s", "resident_bytes", "saved_bytes")
-
-
-@dataclass(frozen=True)
-class Multipliers:
-    """The variants a layer is solved in; index g below.
-
-    Attributes:
-      per_byte_s: price of a resident byte, in seconds of step time.
-      in_flight: microbatches held; the price of a saved byte is `per_byte_s * in_flight`.
-      recompute: whether the layer's forward is run again in the backward pass instead of saving activations.
-    """
-
-    per_byte_s: tuple[float, ...]
-    in_flight: tuple[int, ...]
-    recompute: tuple[bool, ...]
-
-    def __len__(self) -> int:
-        return len(self.per_byte_s)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ nothing is priced again here. Device time is what the devices of the cluster spe
 
 from dataclasses import dataclass
 
-from planner.core.hardware import Device
 from planner.core.plan import PlanRecord, StagePlan
 
 TIME_KINDS: tuple[str, ...] = ("compute", "collectives", "resharding", "sending", "gradient sync", "update", "idle")
@@ -19,7 +18,7 @@ MEMORY_KINDS = ("parameters", "optimizer", "gradients", "activations", "working 
 
 @dataclass(frozen=True)
 class Peak:
-    """A device's datasheet rate in the dtype of mixed-precision training: bfloat16, else float16, else the default."""
+    """A device's datasheet rate in the dtype that a plan computes in."""
 
     dtype: str
     flops_per_s: float
@@ -65,11 +64,10 @@ def memory_parts(stage: StagePlan) -> tuple[int, ...]:
     return (m.params_bytes, m.opt_state_bytes, m.grads_bytes, m.activations_bytes, m.transient_bytes)
 
 
-def peak(device: Device) -> Peak:
+def peak(record: PlanRecord) -> Peak:
     """The rate that model FLOPs utilisation is stated against."""
-    table = dict(device.peak_flops_per_s)
-    dtype = next((d for d in ("bfloat16", "float16", "default") if d in table), next(iter(table)))
-    return Peak(dtype, table[dtype])
+    table = dict(record.cluster.device.peak_flops_per_s)
+    return Peak(record.compute_dtype, table.get(record.compute_dtype, table["default"]))
 
 
 def flops_per_device_s(record: PlanRecord) -> float:
@@ -80,7 +78,7 @@ def flops_per_device_s(record: PlanRecord) -> float:
 
 def mfu(record: PlanRecord) -> float:
     """Model FLOPs utilisation: the share of the devices' peak that goes into model FLOPs."""
-    return flops_per_device_s(record) / peak(record.cluster.device).flops_per_s
+    return flops_per_device_s(record) / peak(record).flops_per_s
 
 
 def collectives_by_cause(record: PlanRecord) -> tuple[tuple[str, str, str, int, float], ...]:

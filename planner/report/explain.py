@@ -59,7 +59,7 @@ def _choice(record: PlanRecord) -> list[str]:
 def _time(record: PlanRecord) -> list[str]:
     shares = breakdown.device_shares(record)
     parts = [f"{kind} {units.share(value)}" for kind, value in shares.items() if value > 0]
-    peak = breakdown.peak(record.cluster.device)
+    peak = breakdown.peak(record)
     lines = [f"one step takes {units.seconds(record.step_time_s)} (predicted); of the devices' time: "
              f"{', '.join(parts)}."]
     if len(record.stages) > 1:

@@ -6,8 +6,8 @@ from typing import Any
 
 from rich.table import Table
 
-from planner.core.hardware import Cluster
-from planner.report import breakdown, units
+from planner.core.hardware import Cluster, Device
+from planner.report import units
 from planner.report.tables import Column, table_of
 
 
@@ -37,10 +37,16 @@ def listing(clusters: Iterable[Cluster]) -> Table:
     columns = [Column("name", number=False), Column("a node", number=False, wrap=True), Column("memory"),
                Column("16-bit\npeak"), Column("link in\nnode"), Column("link of\nnode")]
     rows = [(c.name, f"{c.devices_per_node} × {c.device.name}", units.size(c.device.memory_bytes),
-             f"{units.rate(breakdown.peak(c.device).flops_per_s)}",
+             units.rate(_sixteen_bit(c.device)),
              units.scaled(c.intra_node.bandwidth_bytes_per_s, "B/s"),
              units.scaled(c.inter_node.bandwidth_bytes_per_s, "B/s")) for c in clusters]
     return table_of("clusters", columns, rows)
+
+
+def _sixteen_bit(device: Device) -> float:
+    """The faster of bfloat16 and float16, in FLOP/s."""
+    table = dict(device.peak_flops_per_s)
+    return max(table.get(dtype, table["default"]) for dtype in ("bfloat16", "float16"))
 
 
 def as_data(cluster: Cluster) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def report(record: PlanRecord) -> Group:
 def header(record: PlanRecord) -> Table:
     """Model, cluster, batch, schedule, predicted step, rates and gap."""
     on, step = record.cluster, record.step_time_s
-    peak = breakdown.peak(on.device)
+    peak = breakdown.peak(record)
     nodes = f"{units.plural(on.nodes, 'node')} × {on.devices_per_node} {on.device.name}"
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
@@ -204,5 +204,5 @@ def _indices(run: Iterable[StagePlan]) -> str:
 def _recompute_text(stage: StagePlan) -> str:
     if not stage.recompute:
         return "no"
-    every = len(stage.recompute) == stage.layers[1] - stage.layers[0]
-    return "all" if every else f"layers {units.ranges(stage.recompute)}"
+    count = stage.layers[1] - stage.layers[0]
+    return "all" if len(stage.recompute) == count else f"{len(stage.recompute)} of {count}"

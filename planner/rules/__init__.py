@@ -13,6 +13,9 @@ from planner.rules.lookup import (
     is_elementwise as is_elementwise,
 )
 from planner.rules.lookup import (
+    main_dtype as main_dtype,
+)
+from planner.rules.lookup import (
     rule_of as rule_of,
 )
 from planner.rules.lookup import (

@@ -55,6 +55,16 @@ def graph_flops(graph: Graph) -> int:
     return sum(flops_of(graph, op) for op in graph.ops)
 
 
+def main_dtype(graph: Graph) -> str:
+    """The dtype that most floating-point operations of the graph read; `"default"` where none is floating."""
+    work: defaultdict[str, int] = defaultdict(int)
+    for op in graph.ops:
+        floats = [v.dtype for v in operand_types(graph, op.operands) if "float" in v.dtype]
+        if floats:
+            work[floats[0]] += flops_of(graph, op)
+    return max(work, key=lambda dtype: (work[dtype], dtype), default="default")
+
+
 def warnings_of(graph: Graph) -> tuple[str, ...]:
     """One line per primitive that runs whole on every device, in order of first use.
 

@@ -60,7 +60,7 @@ def record(on: Cluster, *, stage_count: int, layer_count: int, hidden: int, batc
         schedule="1f1b" if stage_count > 1 else "gpipe", stages=stages,
         params=_params(layer_count, per, hidden, len(mesh[0])), layers=layers, ops=_ops(layer_count),
         step_time_s=step, lower_bound_s=0.96 * step,
-        model_flops=6 * 12 * hidden * hidden * layer_count * batch * 1024,
+        model_flops=6 * 12 * hidden * hidden * layer_count * batch * 1024, compute_dtype="bfloat16",
         baselines=(
             Baseline("data", 1.31 * step if stage_count < 3 else None, on.device.memory_bytes * 3, stage_count < 3,
                      "" if stage_count < 3 else "needs 48.0 GB a device, 16.0 GB there"),

@@ -35,7 +35,9 @@ def test_rates():
     record = replace(two_devices(), step_time_s=2.0, model_flops=8 * 10**12)
     assert breakdown.flops_per_device_s(record) == 2e12
     assert breakdown.mfu(record) == pytest.approx(2 / 125)
-    assert breakdown.peak(record.cluster.device).dtype == "bfloat16"
+    assert breakdown.peak(record).dtype == "bfloat16"
+    assert breakdown.peak(replace(record, compute_dtype="int7")).flops_per_s == dict(
+        record.cluster.device.peak_flops_per_s)["default"]
 
 
 def test_collectives_are_added_over_stages_and_microbatches():

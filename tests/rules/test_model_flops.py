@@ -10,8 +10,8 @@ import jax
 import pytest
 
 from planner import models
-from planner.core.graph import Program
-from planner.rules import graph_flops, warnings_of
+from planner.core.graph import Graph, Program
+from planner.rules import graph_flops, main_dtype, warnings_of
 from planner.trace import trace_program
 from tests.rules.harness import QUICK
 
@@ -51,3 +51,10 @@ def test_a_longer_sequence_repeats_the_recurrent_step():
 
     one, two, five = flops(1), flops(2), flops(5)
     assert five - one == pytest.approx(4 * (two - one), rel=1e-2)
+
+
+def test_main_dtype_is_that_of_the_matmuls():
+    half = trace_program(models.build("gpt-tiny", batch_size=8, dtype="bfloat16")).micro
+    full = trace_program(models.build("gpt-tiny", batch_size=8, dtype="float32")).micro
+    assert (main_dtype(half), main_dtype(full)) == ("bfloat16", "float32")
+    assert main_dtype(Graph((), (), (), ())) == "default"

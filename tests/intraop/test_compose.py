@@ -1,0 +1,103 @@
+"""Slices composed by min-plus products against every sequence of boundary states and every mixture of recomputation."""
+
+from functools import cache
+from itertools import product
+
+import numpy as np
+import pytest
+
+from planner.candidates import mesh_table, prepare
+from planner.core.hardware import Cluster
+from planner.core.pins import Pins
+from planner.core.spec import shard_count
+from planner.costs.memory import value_bytes
+from planner.intraop.compose import SliceTable
+from planner.intraop.variants import PERIOD, SHARES, Multipliers, slice_variants
+from planner.spaces import MeshSpace
+from planner.strategies import AxisUse
+from tests.intraop.programs import DGX, mesh, program, transformer
+
+SLICES = ((0, 2), (1, 3), (2, 2))
+
+
+@cache
+def table() -> tuple[SliceTable, object]:
+    prepared = prepare(program(transformer(), 2))
+    space = MeshSpace(mesh(2), ("x",), (AxisUse.ANY,))
+    cluster: Cluster = DGX
+    return mesh_table(prepared, space, cluster, Pins()), prepared
+
+
+def held(prepared, layer, state, shape):
+    graph = prepared.program.micro
+    return sum(value_bytes(graph.values[v]) / shard_count(spec, shape)
+               for v, spec in zip(layer.before.owners, layer.before.states[state], strict=True))
+
+
+def every_way(t, prepared, first, last, g, rows_at):
+    """The least priced objective over all boundary states and the rows that `rows_at` allows at each position."""
+    layers = t.layers[first:last + 1]
+    sizes = [len(layers[0].before.states), *(len(f.after.states) for f in layers)]
+    price = t.variants.per_byte_s[g] * t.variants.in_flight[g]
+    best = np.inf
+    for states in product(*map(range, sizes)):
+        total = price * held(prepared, layers[0], states[0], t.mesh.shape)
+        for n, layer in enumerate(layers):
+            total += min(layer.priced[row, states[n], states[n + 1]] for row in rows_at(n))
+        best = min(best, total)
+    return best
+
+
+@pytest.mark.parametrize("ends", SLICES)
+def test_every_variant_is_the_best_over_all_boundary_states(ends):
+    t, prepared = table()
+    pairs = t.multipliers.pairs()
+    assert len(pairs) > 1
+    for g in range(0, len(t.variants), 5):
+        def rows_at(n, g=g):
+            row = t.variants.rows[n % PERIOD, g]
+            return pairs[row - len(t.multipliers)] if row >= len(t.multipliers) else (row,)
+
+        assert t.priced[*ends, g] == pytest.approx(every_way(t, prepared, *ends, g, rows_at), rel=1e-9)
+
+
+@pytest.mark.parametrize("ends", SLICES)
+def test_parts_add_up_along_the_path_and_rows(ends):
+    t, prepared = table()
+    first, last = ends
+    for g in range(0, len(t.variants), 3):
+        states = t.path(first, last, g)
+        total = np.zeros(5)
+        total[4] = held(prepared, t.layers[first], states[0], t.mesh.shape)
+        for n, layer in enumerate(range(first, last + 1)):
+            row = t.row(first, layer, g, states[n], states[n + 1])
+            total += t.layers[layer].parts[row, states[n], states[n + 1]]
+        np.testing.assert_allclose(t.parts[first, last, g], total, rtol=1e-9)
+
+
+def test_the_cheapest_mixture_bounds_every_share_at_its_price():
+    t, _ = table()
+    v = t.variants
+    mixed = {(v.per_byte_s[g], v.in_flight[g]): g for g in v.bounding(10**9)}
+    assert len(mixed) == len(t.multipliers.pairs())
+    for g in range(len(v)):
+        free = mixed[v.per_byte_s[g], v.in_flight[g]]
+        assert (t.priced[0, -1, free] <= t.priced[0, -1, g] * (1 + 1e-12)).all()
+
+
+def test_more_recomputation_saves_memory_and_costs_time():
+    t, _ = table()
+    free = [g for g in range(len(t.variants)) if t.variants.per_byte_s[g] == 0 and t.variants.share[g] is not None]
+    assert [t.variants.share[g] for g in free] == list(SHARES)
+    times, memory = t.microbatch_s[0, -1, free], t.parts[0, -1, free, 4]
+    assert (np.diff(times) >= 0).all() and times[-1] > times[0]
+    assert (np.diff(memory) <= 0).all() and memory[-1] < memory[0]
+
+
+def test_shares_are_spread_evenly_and_pinned_recomputation_is_not_mixed():
+    both = slice_variants(Multipliers((0.0, 0.0), (1, 1), (False, True)))
+    for g, share in enumerate(SHARES):
+        assert both.rows[:, g].sum() == share * PERIOD
+    assert both.share == (*SHARES, None)
+    only = slice_variants(Multipliers((0.0, 1.0), (1, 1), (True, True)))
+    assert only.share == (1.0, 1.0) and only.bounding(1) == [0, 1]
