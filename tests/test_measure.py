@@ -12,7 +12,7 @@ from planner.core.hardware import Cluster
 from planner.costs.collectives import KINDS
 from planner.errors import MeshError, ProfileError
 from planner.measure import local_cluster, measure
-from planner.measure.communication import line, sums_then_slices
+from planner.measure.communication import adds_then_sums, line, sums_then_slices
 from planner.measure.timing import INNER, Times, time_on_all
 from planner.profiles import read_profile, write_profile
 
@@ -49,6 +49,10 @@ def test_progress_grows_to_one(measured: tuple[Cluster, list[tuple[str, float]]]
 
 def test_xla_on_cpu_makes_an_all_reduce_of_a_reduce_scatter() -> None:
     assert sums_then_slices(jax.devices())
+
+
+def test_xla_on_cpu_combines_partial_sums_before_it_adds_them() -> None:
+    assert not adds_then_sums(jax.devices())
 
 
 def test_a_kept_profile_is_not_measured_again(measured: tuple[Cluster, object], tmp_path: Path,

@@ -56,9 +56,9 @@ def test_what_is_written_is_read(good: tuple[Path, dict[str, Any]], tmp_path: Pa
     first = read_profile(good[0])
     assert first.device == DEVICE and first.intra_node.measured[0].per_byte_s == 0.2
     path = tmp_path / "deep" / "er" / "again.json"
-    write_profile(dataclasses.replace(first, reduce_scatter_as_all_reduce=True), path)
+    write_profile(dataclasses.replace(first, reduce_scatter_as_all_reduce=True, adds_before_all_reduce=True), path)
     again = read_profile(path)
-    assert again.reduce_scatter_as_all_reduce and again.sources == first.sources
+    assert again.reduce_scatter_as_all_reduce and again.adds_before_all_reduce and again.sources == first.sources
     assert [p.name for p in path.parent.iterdir()] == ["again.json"]  # no temporary file is left
 
 
@@ -96,6 +96,7 @@ SPOILT: list[tuple[tuple[str | int, ...], object, str]] = [
     (("devices_per_node",), 0, "devices_per_node"),
     (("name",), "", "name"),
     (("reduce_scatter_as_all_reduce",), 1, "reduce_scatter_as_all_reduce"),
+    (("adds_before_all_reduce",), "yes", "adds_before_all_reduce"),
     (("sources",), {"device": "made up"}, "devices_per_node has no source"),
     (("sources", "devise"), "made up", "sources.devise"),
     (("sources", "device"), "", "sources.device"),

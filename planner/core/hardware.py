@@ -71,6 +71,8 @@ class Cluster:
       intra_node: link of a device inside its node (NVLink, PCIe, shared memory).
       inter_node: link of a *node* to the others; its bandwidth is shared by the devices of the node.
       reduce_scatter_as_all_reduce: the compiler runs a reduce-scatter as an all-reduce and a slice (XLA on CPU).
+      adds_before_all_reduce: where partial sums are added up, the compiler adds on each device first and all-reduces
+        the total once (XLA on GPU), instead of all-reducing each (XLA on CPU).
       sources: (field, where the number is from) for each number in the profile.
     """
 
@@ -81,6 +83,7 @@ class Cluster:
     intra_node: Link
     inter_node: Link
     reduce_scatter_as_all_reduce: bool = False
+    adds_before_all_reduce: bool = False
     sources: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     @property
@@ -105,13 +108,14 @@ class LogicalMesh:
     """A submesh seen as an n-dimensional array of devices (row-major), with the link that each axis uses.
 
     `links[a].bandwidth_bytes_per_s` is per device while all groups along axis `a` communicate at once.
-    `reduce_scatter_as_all_reduce` is the cluster's.
+    `reduce_scatter_as_all_reduce` and `adds_before_all_reduce` are the cluster's.
     """
 
     submesh: Submesh
     shape: tuple[int, ...]
     links: tuple[Link, ...]
     reduce_scatter_as_all_reduce: bool = False
+    adds_before_all_reduce: bool = False
 
     @property
     def device_count(self) -> int:

@@ -18,6 +18,7 @@ from planner.costs.memory import itemsize, value_bytes
 from planner.costs.resharding import reshard_steps
 from planner.intraop.choices import Link
 from planner.intraop.group_price import GroupPrice
+from planner.intraop.joint_sums import contributions
 from planner.intraop.price import PricedLayer
 from planner.program_index import ProgramIndex
 from planner.strategies import axes_in
@@ -74,14 +75,15 @@ def decide(index: ProgramIndex, layer: PricedLayer, choice: NDArray[np.int16]) -
     grads: list[tuple[int, Spec]] = []
     moves: list[Collective] = []
     for item, tensor in enumerate(layer.model.tensors):
-        tensors.append((tensor.owner, layer.tensors[item][int(choice[layer.tensor_variable(item)])]))
+        pick = int(choice[layer.tensor_variable(item)])
+        tensors.append((tensor.owner, layer.tensors[item][pick]))
+        moves += _joint_sum(index, layer, item, pick)
     for g, price in enumerate(layer.prices):
         moves += _inside(graph, price, int(choice[g]), layer)
     for link in layer.model.links:
         price, row = layer.prices[link.group], int(choice[link.group])
-        settled = tensors[link.item][1]
         wanted += [(r.value, r.op, r.position, price.strategies.spec(row, price.dims(r.value))) for r in link.reads]
-        moves += _tensor_moves(index, link, layer.model.tensors[link.item].owner, price, row, settled, layer)
+        moves += _tensor_moves(index, link, layer, price, row, int(choice[layer.tensor_variable(link.item)]))
     grads_bytes = 0.0
     exported: list[tuple[int, Spec]] = []
     for link in layer.model.param_links:
@@ -135,10 +137,12 @@ def _where(graph: Graph, ops: Sequence[int]) -> str:
     return f"{op.primitive} {op.source}".strip()
 
 
-def _tensor_moves(index: ProgramIndex, link: Link, owner: int, price: GroupPrice, row: int, settled: Spec,
-                  layer: PricedLayer) -> list[Collective]:
-    graph, mesh = index.program.micro, layer.setting.mesh
-    shape = graph.values[owner].shape
+def _tensor_moves(index: ProgramIndex, link: Link, layer: PricedLayer, price: GroupPrice, row: int, pick: int
+                  ) -> list[Collective]:
+    """What moves between a tensor and a group, but for contributions that are combined with those of other groups."""
+    graph, mesh, owner = index.program.micro, layer.setting.mesh, layer.model.tensors[link.item].owner
+    shape, settled = graph.values[owner].shape, layer.tensors[link.item][pick]
+    joint = contributions(graph, link, owner) if layer.origins[link.item][pick] is not None else []
     found: list[Collective] = []
     seen: set[int] = set()
     for read in sorted(link.reads, key=lambda r: r.op):
@@ -150,13 +154,27 @@ def _tensor_moves(index: ProgramIndex, link: Link, owner: int, price: GroupPrice
                                  _where(graph, price.group.ops)) for s in steps]
     for value, op in link.makes:
         phase = graph.ops[op].phase
-        if (phase is Phase.BACKWARD) == (value != owner):
+        if (phase is Phase.BACKWARD) == (value != owner) and value not in joint:
             steps = reshard_steps(shape, itemsize(graph.values[value].dtype),
                                   price.strategies.spec(row, price.dims(value)), settled, mesh,
                                   partial=frozenset(price.pending_axes(value, row)))
             found += [Collective(s.kind, s.axes, s.bytes, s.time_s, "microbatch", phase.value,
                                  _where(graph, price.group.ops)) for s in steps]
     return found
+
+
+def _joint_sum(index: ProgramIndex, layer: PricedLayer, item: int, pick: int) -> list[Collective]:
+    """How the sum of all contributions to a cotangent is combined, where it is combined as one."""
+    graph, tensor, origin = index.program.micro, layer.model.tensors[item], layer.origins[item][pick]
+    if origin is None:
+        return []
+    made = [op for link in layer.model.links if link.item == item for value, op in link.makes
+            if value in contributions(graph, link, tensor.owner)]
+    value = graph.values[tensor.owner]
+    steps = reshard_steps(value.shape, itemsize(value.dtype), origin[0], layer.tensors[item][pick], layer.setting.mesh,
+                          partial=origin[1])
+    return [Collective(s.kind, s.axes, s.bytes, s.time_s, "microbatch", Phase.BACKWARD.value, _where(graph, made))
+            for s in steps]
 
 
 def _param_moves(index: ProgramIndex, link: Link, layer: PricedLayer, price: GroupPrice, row: int, pick: int

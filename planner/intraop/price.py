@@ -5,7 +5,7 @@ variable (groups, then tensors, then parameters), its strategies and an array pe
 the same for links.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from planner.costs.memory import itemsize, value_bytes
 from planner.costs.resharding import reshard_table
 from planner.intraop.choices import Group, LayerModel, Link, Param, Tensor
 from planner.intraop.group_price import GroupPrice
+from planner.intraop.joint_sums import Origin, TensorChoices, contributions, joined, joint_cost, tensor_choices
 from planner.intraop.param_costs import ParamChoices, param_choices, param_unary
 from planner.intraop.setting import MAX_CLASSES, Array, Costs, Setting
 from planner.program_index import ProgramIndex
@@ -27,12 +28,14 @@ CONTRACTIONS = frozenset({"dot_general", "ragged_dot", "ragged_dot_general", "co
 
 @dataclass(frozen=True)
 class PricedLayer:
-    """Variables are numbered groups first, then tensors, then parameters."""
+    """Variables are numbered groups first, then tensors, then parameters. A tensor's choice is a spec and the origin of
+    its cotangent; `tensors` and `origins` say both, per choice."""
 
     model: LayerModel
     setting: Setting
     groups: tuple[Strategies, ...]
     tensors: tuple[tuple[Spec, ...], ...]
+    origins: tuple[tuple[Origin | None, ...], ...]
     params: tuple[ParamChoices, ...]
     unary: tuple[Costs, ...]
     edges: Mapping[tuple[int, int], Costs]
@@ -50,12 +53,12 @@ def price_layer(index: ProgramIndex, model: LayerModel, setting: Setting) -> Pri
     graph = index.program.micro
     shape = setting.mesh.shape
     groups = tuple(_group_strategies(index, g, setting) for g in model.groups)
-    tensors = tuple(_tensor_specs(index, t, setting) for t in model.tensors)
     params = tuple(param_choices(p, setting.uses, shape, deferrable=setting.training and setting.microbatches > 1,
                                  pinned=setting.pins.get(p.value)) for p in model.params)
     priced = [GroupPrice(index, g, s, setting) for g, s in zip(model.groups, groups, strict=True)]
+    tensors = _tensor_choices(index, model, priced, setting)
     unary = [p.costs for p in priced]
-    unary += [_tensor_costs(graph, t, specs, setting) for t, specs in zip(model.tensors, tensors, strict=True)]
+    unary += [_tensor_costs(graph, t, choices, setting) for t, choices in zip(model.tensors, tensors, strict=True)]
     unary += [param_unary(graph, p, c, setting.mesh, setting.device, training=setting.training)
               for p, c in zip(model.params, params, strict=True)]
     edges: dict[tuple[int, int], Costs] = {}
@@ -66,7 +69,8 @@ def price_layer(index: ProgramIndex, model: LayerModel, setting: Setting) -> Pri
     for link in model.param_links:
         costs = _param_link_costs(index, link, model.params[link.item], params[link.item], priced[link.group], setting)
         _add_edge(edges, (link.group, len(groups) + len(tensors) + link.item), costs)
-    return PricedLayer(model, setting, groups, tensors, params, tuple(unary), edges, tuple(priced))
+    return PricedLayer(model, setting, groups, tuple(t.specs for t in tensors), tuple(t.origins for t in tensors),
+                       params, tuple(unary), edges, tuple(priced))
 
 
 def _add_edge(edges: dict[tuple[int, int], Costs], key: tuple[int, int], costs: Costs) -> None:
@@ -102,19 +106,31 @@ def _tensor_specs(index: ProgramIndex, tensor: Tensor, setting: Setting) -> tupl
     return enumerate_strategies(shape, setting.mesh.shape, allowed).specs(tuple(range(len(shape))))[0]
 
 
-def _tensor_costs(graph: Graph, tensor: Tensor, specs: tuple[Spec, ...], setting: Setting) -> Costs:
-    held = np.array([value_bytes(graph.values[tensor.owner]) / shard_count(s, setting.mesh.shape) for s in specs])
+def _tensor_choices(index: ProgramIndex, model: LayerModel, priced: Sequence[GroupPrice], setting: Setting
+                    ) -> tuple[TensorChoices, ...]:
+    makers: list[list[tuple[Link, GroupPrice]]] = [[] for _ in model.tensors]
+    for link in model.links:
+        makers[link.item].append((link, priced[link.group]))
+    return tuple(tensor_choices(index.program.micro, t, _tensor_specs(index, t, setting), m, setting.mesh)
+                 for t, m in zip(model.tensors, makers, strict=True))
+
+
+def _tensor_costs(graph: Graph, tensor: Tensor, choices: TensorChoices, setting: Setting) -> Costs:
+    whole = value_bytes(graph.values[tensor.owner])
+    held = np.array([whole / shard_count(s, setting.mesh.shape) for s in choices.specs])
+    costs: Costs = {"backward_s": joint_cost(graph, tensor, choices, setting.mesh)}
     if tensor.resident:
-        return {"resident_bytes": held}
-    if tensor.saved and tensor.made_here and setting.keeps:
-        return {"saved_bytes": held}
-    return {"forward_s": np.zeros(len(specs))}
+        costs["resident_bytes"] = held
+    elif tensor.saved and tensor.made_here and setting.keeps:
+        costs["saved_bytes"] = held
+    return costs
 
 
-def _link_costs(index: ProgramIndex, link: Link, owner: int, price: GroupPrice, specs: tuple[Spec, ...],
+def _link_costs(index: ProgramIndex, link: Link, owner: int, price: GroupPrice, choices: TensorChoices,
                 setting: Setting) -> Costs:
     """Resharding between the spec a tensor settles in and the one a group works with, cotangents included."""
-    graph, mesh = index.program.micro, setting.mesh
+    graph, mesh, specs = index.program.micro, setting.mesh, choices.specs
+    added = contributions(graph, link, owner)
     costs = {k: np.zeros((len(price.strategies), len(specs))) for k in ("forward_s", "backward_s", "saved_bytes")}
     shape = graph.values[owner].shape
     fetched: set[int] = set()
@@ -135,8 +151,9 @@ def _link_costs(index: ProgramIndex, link: Link, owner: int, price: GroupPrice, 
         if backward != (value != owner):
             continue
         made, partials, row = price.produced(value)
-        table = reshard_table(shape, itemsize(graph.values[value].dtype), made, specs, mesh, partials=partials)
-        costs["backward_s" if backward else "forward_s"] += table[row]
+        table = reshard_table(shape, itemsize(graph.values[value].dtype), made, specs, mesh, partials=partials)[row]
+        costs["backward_s" if backward else "forward_s"] += joined(price, value, choices, table) if value in added \
+            else table
     return costs
 
 

@@ -6,6 +6,7 @@ sizes (least relative squares) is what a profile keeps.
 In: devices. Out: `CollectiveTime`, `Link`.
 """
 
+import re
 from collections.abc import Callable, Sequence
 
 import jax
@@ -56,6 +57,18 @@ def sums_then_slices(devices: Devices) -> bool:
     matrix = jax.ShapeDtypeStruct((size, size), jnp.float32)
     product = jax.jit(jnp.matmul, in_shardings=(columns, rows), out_shardings=rows)
     return "reduce-scatter" not in (product.lower(matrix, matrix).compile().as_text() or "")
+
+
+def adds_then_sums(devices: Devices) -> bool:
+    """Whether the compiler adds partial sums on each device before it all-reduces them."""
+    mesh = Mesh(np.array(devices), (INNER,))
+    whole, rows, columns = (NamedSharding(mesh, PartitionSpec(*spec)) for spec in ((), (INNER, None), (None, INNER)))
+    size = 16 * len(devices)
+    matrix = jax.ShapeDtypeStruct((size, size), jnp.float32)
+    two = jax.jit(lambda a, b, c, d: a @ b + c @ d, in_shardings=(columns, rows) * 2, out_shardings=whole)
+    text = two.lower(*(matrix,) * 4).compile().as_text() or ""
+    combined = re.findall(r"= (.*) all-reduce(?:-start)?\(", text)
+    return sum(arrays.count(f"f32[{size},{size}]") for arrays in combined) == 1
 
 
 def line(sizes: Sequence[float], seconds: Sequence[float]) -> tuple[float, float]:

@@ -20,7 +20,7 @@ from planner.measure.arithmetic import (
     memory_rate,
     transcendental_rate,
 )
-from planner.measure.communication import collective_times, hand_over, sums_then_slices
+from planner.measure.communication import adds_then_sums, collective_times, hand_over, sums_then_slices
 from planner.measure.timing import Devices
 from planner.profiles import read_profile, write_profile
 
@@ -66,12 +66,14 @@ def measure(devices: Devices | None = None, *, progress: Progress | None = None)
         raise MeshError("no devices to measure", "give at least one")
     told = progress or (lambda what, share: None)
     device, sources = _measure_device(devices, told)
-    link, flag, link_sources = _measure_links(devices, told)
+    link, link_sources = _measure_links(devices, told)
     told("done", 1.0)
     sources |= link_sources
     return Cluster(
         name=f"{devices[0].platform}-{len(devices)}", device=device, nodes=1, devices_per_node=len(devices),
-        intra_node=link, inter_node=Link(link.bandwidth_bytes_per_s, link.latency_s), reduce_scatter_as_all_reduce=flag,
+        intra_node=link, inter_node=Link(link.bandwidth_bytes_per_s, link.latency_s),
+        reduce_scatter_as_all_reduce=len(devices) > 1 and sums_then_slices(devices),
+        adds_before_all_reduce=len(devices) > 1 and adds_then_sums(devices),
         sources=tuple(sources.items()))
 
 
@@ -106,12 +108,12 @@ def _measure_device(devices: Devices, told: Progress) -> tuple[Device, dict[str,
     return device, sources
 
 
-def _measure_links(devices: Devices, told: Progress) -> tuple[Link, bool, dict[str, str]]:
+def _measure_links(devices: Devices, told: Progress) -> tuple[Link, dict[str, str]]:
     sources = {"devices_per_node": "counted"}
     if len(devices) == 1:
         sources |= {"intra_node": "a single device has no links: any number would do",
                     "inter_node": "a single device has no links: any number would do"}
-        return Link(1e9, 0.0), False, sources
+        return Link(1e9, 0.0), sources
     groups = [n for n in range(2, len(devices) + 1) if len(devices) % n == 0]
     measured = []
     for done, group in enumerate(groups):
@@ -125,7 +127,7 @@ def _measure_links(devices: Devices, told: Progress) -> tuple[Link, bool, dict[s
         "intra_node.measured": _source(devices, Reading(
             0.0, max(spread for _, spread in measured), f"8 collectives in a program, groups of {groups}, 3 sizes")),
         "inter_node": "as within the node: there is only one"}
-    return (Link(rate, latency, tuple(fit for fit, _ in measured)), sums_then_slices(devices), sources)
+    return Link(rate, latency, tuple(fit for fit, _ in measured)), sources
 
 
 def _memory_bytes(devices: Devices) -> int:

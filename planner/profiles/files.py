@@ -100,6 +100,7 @@ def _cluster_from(fields: Fields) -> Cluster:
         devices_per_node=fields.count("devices_per_node"),
         intra_node=_link_from(fields.inner("intra_node")), inter_node=_link_from(fields.inner("inter_node")),
         reduce_scatter_as_all_reduce=fields.flag("reduce_scatter_as_all_reduce", default=False),
+        adds_before_all_reduce=fields.flag("adds_before_all_reduce", default=False),
         sources=fields.sources("sources"))
     fields.text("description", default="")
     fields.refuse_unknown()
@@ -135,4 +136,5 @@ def _to_json(cluster: Cluster, description: str) -> dict[str, Any]:
              for name, link in (("intra_node", cluster.intra_node), ("inter_node", cluster.inter_node))}
     return {"name": cluster.name, "description": description, "device": device,
             "devices_per_node": cluster.devices_per_node, **links,
-            "reduce_scatter_as_all_reduce": cluster.reduce_scatter_as_all_reduce, "sources": dict(cluster.sources)}
+            "reduce_scatter_as_all_reduce": cluster.reduce_scatter_as_all_reduce,
+            "adds_before_all_reduce": cluster.adds_before_all_reduce, "sources": dict(cluster.sources)}

@@ -84,8 +84,9 @@ def test_tensor_parallel_mlp_sums_one_product_of_two():
 
 def test_tensor_parallel_transformer_sums_as_megatron_does():
     """Forward, attention and feed-forward each sum one [b, s, d] a layer. Backward, each sums the gradient of what it
-    reads; that of attention arrives as three arrays, for query, key and value, where a fused projection would have one.
-    Bytes beyond: the gradient of the embedding's rows."""
+    reads. That of attention is a sum of three, for query, key and value: XLA on CPU combines the three arrays (in one
+    call) and then adds, on GPU it adds and then combines once (`tests/intraop/test_joint_sums.py`). Bytes beyond: the
+    gradient of the embedding's rows."""
     program = {layers: compiled("gpt-tiny", "tensor", batch_size=16, layers=layers)[1] for layers in (2, 3)}
     activation = 16 * 32 * 64 * FLOAT_BYTES
     more = found(program[3])["all-reduce"] - found(program[2])["all-reduce"]
