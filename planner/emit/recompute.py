@@ -9,14 +9,12 @@ In: `Annotated`. Out: `Annotated`.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from types import MappingProxyType
+from dataclasses import dataclass
 
-from planner.core.graph import Graph, Op, Operand, Phase, Role, Value
+from planner.core.graph import Phase, Role
 from planner.core.plan import PlanRecord
-from planner.core.spec import Spec
 from planner.emit.annotated import Annotated
-from planner.emit.payloads import Barrier
+from planner.emit.edit import Edit
 
 
 @dataclass(frozen=True)
@@ -36,15 +34,25 @@ def with_recompute(record: PlanRecord, given: Annotated) -> Annotated:
                if (r := _repeat(given, stage.index, record.layers[layer].ops)) is not None]
     if not repeats:
         return given
-    edit = _Edit(given)
+    edit = Edit(given)
     before = {min(r.readers): r for r in repeats}
     renames: dict[int, dict[int, int]] = {}
-    for n, op in enumerate(given.graph.ops):
+    for n in range(len(given.graph.ops)):
         if n in before:
-            names = edit.repeat(before[n])
-            renames |= dict.fromkeys(before[n].readers, names)
-        edit.keep(n, op, renames.get(n, {}))
+            renames |= dict.fromkeys(before[n].readers, _again(edit, given, before[n]))
+        edit.keep(n, renames.get(n, {}))
     return edit.finish()
+
+
+def _again(edit: Edit, given: Annotated, what: _Repeat) -> dict[int, int]:
+    """Emit barrier and repeated operators; returns old value -> new value."""
+    held = (*what.entering, *what.arriving)
+    names: dict[int, int] = {}
+    if held:
+        names = edit.barrier(held, what.stage, Phase.BACKWARD, given.graph.ops[what.ops[0]].origin)
+    for n in what.ops:
+        names |= edit.repeat(n, names, what.stage)
+    return names
 
 
 def _repeat(given: Annotated, stage: int, origins: tuple[int, int]) -> _Repeat | None:
@@ -72,58 +80,3 @@ def _repeat(given: Annotated, stage: int, origins: tuple[int, int]) -> _Repeat |
 
 def _ordered(values: Iterable[int]) -> tuple[int, ...]:
     return tuple(sorted(set(values)))
-
-
-class _Edit:
-    """A graph being rewritten: operators are kept or added in order, their annotations with them."""
-
-    def __init__(self, given: Annotated) -> None:
-        self.given = given
-        self.values: list[Value] = list(given.graph.values)
-        self.ops: list[Op] = []
-        self.stage_of: list[int] = []
-        self.specs: list[dict[int, Spec]] = [dict(s) for s in given.specs]
-        self.uses: dict[tuple[int, int], Spec] = {}
-        self.positions = {n: [p for m, p in given.uses if m == n] for n in {m for m, _ in given.uses}}
-
-    def keep(self, n: int, op: Op, names: dict[int, int]) -> None:
-        """Operator `n` of the given graph, reading renamed values."""
-        operands: tuple[Operand, ...] = tuple(names.get(o, o) if isinstance(o, int) else o for o in op.operands)
-        self._add(n, replace(op, operands=operands), self.given.stage_of[n])
-
-    def repeat(self, what: _Repeat) -> dict[int, int]:
-        """Emit barrier and repeated operators; returns old value -> new value."""
-        held = (*what.entering, *what.arriving)
-        names = {v: self._twin(v, what.stage) for v in held}
-        if held:
-            self._add(None,
-                      Op("optimization_barrier", held, tuple(names[v] for v in held), MappingProxyType({}), (), "",
-                               Phase.BACKWARD, self.given.graph.ops[what.ops[0]].origin, Barrier()), what.stage)
-        for n in what.ops:
-            op = self.given.graph.ops[n]
-            names |= {v: self._twin(v, what.stage) for v in op.results}
-            operands = tuple(names.get(o, o) if isinstance(o, int) else o for o in op.operands)
-            self._add(n,
-                      replace(op, operands=operands, results=tuple(names[v] for v in op.results), phase=Phase.BACKWARD),
-                      what.stage)
-        return names
-
-    def finish(self) -> Annotated:
-        """The rewritten graph with its annotations."""
-        graph: Graph = replace(self.given.graph, values=tuple(self.values), ops=tuple(self.ops))
-        return Annotated(graph, tuple(self.stage_of), tuple(MappingProxyType(s) for s in self.specs),
-                         MappingProxyType(self.uses))
-
-    def _add(self, old: int | None, op: Op, stage: int) -> None:
-        if old is not None:
-            for position in self.positions.get(old, ()):
-                self.uses[len(self.ops), position] = self.given.uses[old, position]
-        self.ops.append(op)
-        self.stage_of.append(stage)
-
-    def _twin(self, value: int, stage: int) -> int:
-        self.values.append(self.values[value])
-        new = len(self.values) - 1
-        if value in self.specs[stage]:
-            self.specs[stage][new] = self.specs[stage][value]
-        return new

@@ -13,6 +13,7 @@ from planner.core.graph import Program
 from planner.core.plan import PlanRecord
 from planner.emit.annotated import Annotated, annotate_program
 from planner.emit.deferred import with_deferred_gradients
+from planner.emit.gathers import with_gathers_per_layer
 from planner.emit.match import matching_devices, matching_program
 from planner.emit.meshes import stage_mesh
 from planner.emit.pipeline_code import pipeline_code
@@ -65,4 +66,5 @@ def compile_plan(record: PlanRecord, model: Model, devices: Sequence[jax.Device]
 
 def rewritten(record: PlanRecord, program: Program) -> tuple[Annotated, tuple[str, ...]]:
     """The program's micro graph as the plan runs it, and what of the plan it does not do."""
-    return with_deferred_gradients(record, with_recompute(record, annotate_program(record, program)))
+    return with_deferred_gradients(
+        record, with_gathers_per_layer(record, with_recompute(record, annotate_program(record, program))))

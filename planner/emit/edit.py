@@ -1,0 +1,72 @@
+"""A graph under a plan, being rewritten: operators are kept or added in order, and their annotations go with them.
+
+In: `Annotated`, operator by operator. Out: `Annotated`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+
+from planner.core.graph import Graph, Op, Operand, Phase, Value
+from planner.core.spec import Spec
+from planner.emit.annotated import Annotated
+from planner.emit.payloads import Barrier
+
+
+class Edit:
+    """The rewritten graph so far."""
+
+    def __init__(self, given: Annotated) -> None:
+        self._given = given
+        self._values: list[Value] = list(given.graph.values)
+        self._ops: list[Op] = []
+        self._stage_of: list[int] = []
+        self._specs: list[dict[int, Spec]] = [dict(s) for s in given.specs]
+        self._uses: dict[tuple[int, int], Spec] = {}
+        self._positions: dict[int, list[int]] = {}
+        for n, position in given.uses:
+            self._positions.setdefault(n, []).append(position)
+
+    def keep(self, n: int, names: Mapping[int, int]) -> None:
+        """Operator `n` of the given graph, reading renamed values."""
+        op = self._given.graph.ops[n]
+        self._add(n, replace(op, operands=_renamed(op.operands, names)), self._given.stage_of[n])
+
+    def repeat(self, n: int, names: Mapping[int, int], stage: int) -> dict[int, int]:
+        """Operator `n` once more, as part of the backward, with results of its own: old result -> new."""
+        op = self._given.graph.ops[n]
+        made = {v: self._twin(v, stage) for v in op.results}
+        self._add(n, replace(op, operands=_renamed(op.operands, names), results=tuple(made.values()),
+                             phase=Phase.BACKWARD), stage)
+        return made
+
+    def barrier(self, values: Sequence[int], stage: int, phase: Phase, origin: int) -> dict[int, int]:
+        """Values behind a barrier: old value -> new."""
+        names = {v: self._twin(v, stage) for v in values}
+        self._add(None, Op("optimization_barrier", tuple(values), tuple(names.values()), MappingProxyType({}), (), "",
+                           phase, origin, Barrier()), stage)
+        return names
+
+    def finish(self) -> Annotated:
+        """The rewritten graph with its annotations."""
+        graph: Graph = replace(self._given.graph, values=tuple(self._values), ops=tuple(self._ops))
+        return Annotated(graph, tuple(self._stage_of), tuple(MappingProxyType(s) for s in self._specs),
+                         MappingProxyType(self._uses), self._given.sums)
+
+    def _add(self, old: int | None, op: Op, stage: int) -> None:
+        if old is not None:
+            for position in self._positions.get(old, ()):
+                self._uses[len(self._ops), position] = self._given.uses[old, position]
+        self._ops.append(op)
+        self._stage_of.append(stage)
+
+    def _twin(self, value: int, stage: int) -> int:
+        self._values.append(self._values[value])
+        new = len(self._values) - 1
+        if value in self._specs[stage]:
+            self._specs[stage][new] = self._specs[stage][value]
+        return new
+
+
+def _renamed(operands: Sequence[Operand], names: Mapping[int, int]) -> tuple[Operand, ...]:
+    return tuple(names.get(o, o) if isinstance(o, int) else o for o in operands)

@@ -1,0 +1,128 @@
+"""Parameters that are stored sharded and used gathered: gathered by every layer, in the forward and again in the
+backward, as the plan counts on.
+
+Left to itself the compiler takes the gather in the backward for a repetition of the one in the forward, and all of them
+for something that the loop over microbatches need not repeat: every gathered parameter would then be held for the whole
+step (to GSPMD a gather is but a change of sharding, a function like any other). So where a layer begins, in each phase,
+the parameters that it gathers go behind a barrier, together with the tensors that arrive: their gathers wait for those
+tensors, and are not the same as any other. Within a layer the compiler may gather ahead. A layer that is run again in
+the backward gathers once for both (`recompute.py` holds its parameters back).
+
+XLA's barriers hold until its collectives are settled, on every platform. Its scheduler for CPUs, which comes later, is
+free to gather a layer's parameters before they are needed, and holds more for it; the counts stay.
+
+In: `Annotated`. Out: `Annotated`. Source: ZeRO stage 3 (arXiv:1910.02054) and FSDP (arXiv:2304.11277) gather a layer's
+parameters before its forward and again before its backward.
+"""
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+
+from planner.core.graph import Graph, Phase, Role
+from planner.core.plan import PlanRecord
+from planner.core.spec import replicated, shard_count
+from planner.emit.annotated import Annotated
+from planner.emit.edit import Edit
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Values that go behind a barrier before operator `before`, and the operators that read them from there."""
+
+    before: int
+    values: tuple[int, ...]
+    readers: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """The parameters of a graph.
+
+    Attributes:
+      maker: value -> operator that makes it.
+      values: the parameters, and what is made of parameters alone (casts).
+      held: the same, where recomputation already holds them back.
+      gathered: (operator, weight) for every use of a weight in fewer shards than it is stored in.
+    """
+
+    maker: Mapping[int, int]
+    values: Set[int]
+    held: Set[int]
+    gathered: Set[tuple[int, int]]
+
+
+def with_gathers_per_layer(record: PlanRecord, given: Annotated) -> Annotated:
+    """The same computation, with the gathers of parameters held back to the layer that needs them."""
+    weights = _weights(record, given)
+    barriers = {held.before: held for ops in _layers(record, given.graph)
+                if (held := _held(given.graph, ops, weights)) is not None}
+    if not barriers:
+        return given
+    edit, names = Edit(given), dict[int, Mapping[int, int]]()
+    for n, op in enumerate(given.graph.ops):
+        if n in barriers:
+            behind = edit.barrier(barriers[n].values, given.stage_of[n], op.phase, op.origin)
+            names |= dict.fromkeys(barriers[n].readers, behind)
+        edit.keep(n, names.get(n, {}))
+    return edit.finish()
+
+
+def _layers(record: PlanRecord, graph: Graph) -> list[list[int]]:
+    """The operators of every layer and phase, in order."""
+    layer_of = {origin: k for k, layer in enumerate(record.layers) for origin in range(*layer.ops)}
+    found: dict[tuple[int, Phase], list[int]] = {}
+    for n, op in enumerate(graph.ops):
+        if op.origin in layer_of:
+            found.setdefault((layer_of[op.origin], op.phase), []).append(n)
+    return list(found.values())
+
+
+def _weights(record: PlanRecord, given: Annotated) -> _Weights:
+    graph = given.graph
+    values, held = {i.value for i in graph.inputs_of(Role.PARAM)}, set[int]()
+    for op in graph.ops:
+        if op.primitive == "optimization_barrier":
+            held.update(r for o, r in zip(op.operands, op.results, strict=True) if o in values)
+        elif op.inputs:
+            for known in (values, held):
+                if known.issuperset(op.inputs):
+                    known.update(op.results)
+    gathered: set[tuple[int, int]] = set()
+    for (n, position), spec in given.uses.items():
+        value, stage = graph.ops[n].operands[position], given.stage_of[n]
+        if isinstance(value, int) and value in values:
+            mesh = record.stages[stage].mesh_shape
+            stored = given.specs[stage].get(value, replicated(len(spec)))
+            if shard_count(spec, mesh) < shard_count(stored, mesh):
+                gathered.add((n, value))
+    return _Weights(graph.producers(), values, held, gathered)
+
+
+def _held(graph: Graph, ops: Sequence[int], weights: _Weights) -> _Held | None:
+    """The barrier of one layer in one phase; None if it gathers nothing."""
+    readers = [n for n in ops for v in graph.ops[n].inputs if (n, v) in weights.gathered]
+    if not readers:
+        return None
+    late = tuple(n for n in ops if n >= readers[0])
+    sources = {s for n in late for v in graph.ops[n].inputs if (n, v) in weights.gathered
+               for s in _available(graph, v, weights, readers[0])}
+    arriving = {v for n in late for v in graph.ops[n].inputs if _arrives(graph, v, weights, readers[0])}
+    return _Held(readers[0], (*sorted(sources), *sorted(arriving)), late)
+
+
+def _available(graph: Graph, value: int, weights: _Weights, before: int) -> set[int]:
+    """A weight, or what it is made of, as far as it is there before an operator."""
+    made = weights.maker.get(value, -1)
+    if made < before:
+        return {value}
+    return {s for v in graph.ops[made].inputs for s in _available(graph, v, weights, before)}
+
+
+def _arrives(graph: Graph, value: int, weights: _Weights, before: int) -> bool:
+    """Whether a value is a tensor of the batch, or made in the same phase before an operator."""
+    made, typed = weights.maker.get(value), graph.values[value]
+    if not typed.shape or typed.dtype.startswith("key<") or value in weights.values or value in weights.held:
+        return False
+    if made is None:
+        return any(i.value == value for i in graph.inputs_of(Role.BATCH))
+    return made < before and graph.ops[made].phase is graph.ops[before].phase
