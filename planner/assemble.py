@@ -12,7 +12,7 @@ from planner.core.spec import Spec
 from planner.intraop.compose import SliceTable
 from planner.intraop.decisions import LayerDecisions, decide
 from planner.layers import Layers, layer_ops
-from planner.program_index import ProgramIndex
+from planner.program_index import ProgramIndex, input_dimensions
 
 
 @dataclass(frozen=True)
@@ -146,20 +146,21 @@ def _summary(index: ProgramIndex, graph: Graph, decisions: Sequence[LayerDecisio
     if not shape:
         return "one device"
     words: list[str] = []
+    inputs = _input_dims(index)
     for axis, size in enumerate(shape):
         roles: list[str] = []
         activations = [(o, d) for dec in decisions for o, spec in dec.tensors for d, axes in enumerate(spec)
                        if axis in axes]
         if any(key in index.batch_dims for key in activations):
             roles.append("batch")
-        others = sorted({d for o, d in activations if (o, d) not in index.batch_dims and o not in index.role})
+        others = sorted({inputs.get(key, "features") for key in activations if key not in index.batch_dims
+                         and key[0] not in index.role})
         params = [p for dec in decisions for p in dec.params]
         used = _used_sharded(graph, decisions, axis)
         stored = sum(any(axis in axes for axes in p.spec) for p in params)
+        roles += [name for name in others if name != "features" or not used]
         if used:
             roles.append("weights (tensor parallel)")
-        if others and not used:
-            roles.append(f"activation dimension {', '.join(map(str, others))}")
         if stored and not used:
             roles.append("stored parameters (FSDP)")
         elif any(any(axis in axes for axes in p.update_spec) and not any(axis in axes for axes in p.spec)
@@ -167,6 +168,16 @@ def _summary(index: ProgramIndex, graph: Graph, decisions: Sequence[LayerDecisio
             roles.append("optimizer state (ZeRO)")
         words.append(f"{pick.axis_names[axis]} ({size}): {' + '.join(roles) if roles else 'replicated'}")
     return "; ".join(words)
+
+
+def _input_dims(index: ProgramIndex) -> dict[tuple[int, int], str]:
+    """Dimensions of activations that come from a dimension of the batch inputs other than the batch -> its name."""
+    graph = index.program.micro
+    shapes = [graph.values[i.value].shape for i in graph.inputs_of(Role.BATCH)]
+    rank = max(map(len, shapes), default=0)
+    names = {1: "sequence"} if rank <= 3 else {1: "height", 2: "width"}
+    return {key: names.get(d, f"input dimension {d}") for d in reversed(range(1, rank))
+            for key in input_dimensions(graph, index.rules, d)}
 
 
 def _used_sharded(graph: Graph, decisions: Sequence[LayerDecisions], axis: int) -> bool:

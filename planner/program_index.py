@@ -127,7 +127,12 @@ def _alive_at_peak(graph: Graph) -> frozenset[int]:
 def batch_dimensions(graph: Graph, rules: RuleTable) -> frozenset[tuple[int, int]]:
     """(value, dimension) pairs that carry the batch: dimension 0 of the batch inputs, followed through operators'
     factors."""
-    found = {(i.value, 0) for i in graph.inputs_of(Role.BATCH) if graph.values[i.value].shape}
+    return input_dimensions(graph, rules, 0)
+
+
+def input_dimensions(graph: Graph, rules: RuleTable, dimension: int) -> frozenset[tuple[int, int]]:
+    """(value, dimension) pairs that come from one dimension of the batch inputs, by operators' factors."""
+    found = {(i.value, dimension) for i in graph.inputs_of(Role.BATCH) if len(graph.values[i.value].shape) > dimension}
     for n, op in enumerate(graph.ops):
         rule = rules[n]
         marked = {f for o, binding in zip(op.operands, rule.operands, strict=True) if isinstance(o, int)

@@ -141,3 +141,11 @@ def test_planning_never_allocates_parameters():
     huge = Model(lambda w, x: jnp.mean((x @ w) ** 2), struct(1 << 18, 1 << 18), struct(8, 1 << 18), optax.sgd(0.1))
     plan = planner.plan(huge, planner.cluster("dgx-h100", nodes=4), microbatches=1)
     assert plan.step_time_s > 0  # 275 GB of parameters
+
+
+def test_a_summary_names_what_an_axis_shards():
+    long = transformer(layers=2, width=512, heads=8, sequence=2048, vocabulary=64, batch=1)
+    axes = planner.plan(long, planner.cluster("dgx-a100"), microbatches=1, stages=1).record.stages[0].summary
+    assert "sequence" in axes and "batch" not in axes
+    tensor = planner.plan(SMALL, CPU, recipe="tensor", stages=1).record.stages[0].summary
+    assert tensor == "x (8): weights (tensor parallel)"
