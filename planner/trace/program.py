@@ -12,6 +12,7 @@ import jax
 from planner.core.graph import Graph, Program, Role
 from planner.errors import BatchError, ModelError, TraceError
 from planner.model import Model, leaves_with_paths
+from planner.trace.batched_lookups import with_batched_lookups
 from planner.trace.differentiate import differentiate
 from planner.trace.dtypes import is_inexact
 from planner.trace.fingerprint import fingerprint
@@ -52,7 +53,7 @@ def trace_program(model: Model, microbatches: int = 1, update: Graph | None = No
       TraceError: if the function cannot be traced or differentiated, or returns what `Model` does not allow.
       ModelError: if the model's parts do not fit together.
     """
-    forward = with_local_copies(sink(split_rows(_forward(model, microbatches))))
+    forward = with_local_copies(sink(with_batched_lookups(split_rows(_forward(model, microbatches)))))
     if model.kind != "train":
         forward = _with_own_origins(forward)
         return Program(model.kind, forward, forward, None, microbatches,
