@@ -123,14 +123,18 @@ def merge(moves: Sequence[Collective]) -> tuple[Collective, ...]:
 
 
 def param_plans(graph: Graph, decisions: Sequence[tuple[int, LayerDecisions]]) -> tuple[ParamPlan, ...]:
-    """One `ParamPlan` per parameter input, from the decisions of its home layer; `decisions` pairs stage and layer."""
+    """One `ParamPlan` per parameter input, from the decisions of its home layer; `decisions` pairs stage and layer.
+
+    A gradient waits for the end of the batch if any layer that contributes to it has it wait (tied weights).
+    """
     found: dict[int, ParamPlan] = {}
+    deferred = {p.value for _, d in decisions for p in d.params if p.deferred}
     for stage, d in decisions:
         for p in d.params:
             if p.home:
                 value = graph.values[p.value]
                 found[p.value] = ParamPlan(p.path, p.row, p.value, value.shape, value.dtype, p.spec, p.update_spec,
-                                           p.deferred, stage)
+                                           p.value in deferred, stage)
     for inp in graph.inputs_of(Role.PARAM):
         if inp.value not in found:  # never read: kept whole on the first stage
             value = graph.values[inp.value]

@@ -5,7 +5,7 @@ In: a graph, and a task per operator. Out: `TaskCode`s and JAX functions that ru
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import jax
@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from planner.core.graph import Graph, Literal, Op, Operand
 from planner.core.spec import Spec
 from planner.emit.meshes import sharding
+from planner.emit.payloads import Local
 from planner.interpret import OperandHook, ResultHook, run_ops
 
 Name = TypeVar("Name", bound=Hashable)
@@ -102,8 +103,13 @@ def run_code(graph: Graph, ops: Sequence[int], env: dict[int, Any], constraints:
     """Run some operators of a graph over `env` under constraints; values in `env` at the start are constrained too."""
     for v in list(env):
         env[v] = constraints.value(v, env[v])
-    run_ops([(n, graph.ops[n]) for n in ops], env, hook=constraints.result_hook(),
+    run_ops([(n, _placed(graph.ops[n], constraints.mesh)) for n in ops], env, hook=constraints.result_hook(),
             operand_hook=constraints.operand_hook())
+
+
+def _placed(op: Op, mesh: Mesh) -> Op:
+    """The operator, its payload told the mesh if it has to know."""
+    return replace(op, payload=op.payload.on(mesh)) if isinstance(op.payload, Local) else op
 
 
 def task_function(graph: Graph, code: TaskCode, constraints: Constraints) -> Callable[..., tuple[Any, ...]]:

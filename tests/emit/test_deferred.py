@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.emit.payloads import Mapped
+from planner.core.spec import replicated
+from planner.emit.annotated import annotate_program
+from planner.emit.deferred import with_deferred_gradients
+from planner.emit.payloads import FirstPart, Mapped
 from planner.model import Model
 from planner.runtime import compile_plan
+from planner.trace import trace_program
 from tests.runtime import models
-from tests.runtime.harness import assert_same_training
+from tests.runtime.harness import assert_close, assert_same_training, reference
 from tests.runtime.plans import Design, record_of
 
 MATRIX = re.compile(r"f32\[\d+,\d+\]")
@@ -56,12 +61,81 @@ def test_numbers_stay(build, design):
     assert_same_training(build, design)
 
 
-def test_what_cannot_wait_is_reported():
-    """A convolution's gradient is not split by device: it is combined in the loop, and the step says so."""
+def convolution(optimizer=None):
+    """Two convolutions, the second over strides and with padding on one side."""
     def loss(params, batch):
-        return jnp.mean(jax.lax.conv(batch, params, (1, 1), "SAME") ** 2)
+        x = jnp.tanh(jax.lax.conv(batch, params["first"], (1, 1), "SAME"))
+        x = jax.lax.conv_general_dilated(x, params["second"], (2, 2), ((1, 0), (0, 1)),
+                                         dimension_numbers=("NCHW", "HWIO", "NHWC"))
+        return jnp.mean(x**2)
 
-    model = Model(loss, jnp.ones((4, 3, 3, 3)), jnp.ones((16, 3, 4, 4)), optax.sgd(0.1), name="conv")
+    first, second, batch = (jax.random.normal(k, s) * 0.5 for k, s in zip(
+        jax.random.split(jax.random.key(0), 3), [(4, 3, 3, 3), (2, 2, 4, 5), (16, 3, 4, 4)], strict=True))
+    return Model(loss, {"first": first, "second": second}, batch, optimizer or optax.adam(1e-2), name="convolution")
+
+
+TENSOR = re.compile(r"f32\[\d+,\d+,\d+,\d+\]")
+
+
+@pytest.mark.parametrize(("mesh_shape", "axes"), [((8,), (0,)), ((2, 4), (1,))])
+def test_gradients_of_convolutions_wait_too(mesh_shape, axes):
+    """Every device convolves its own examples: the loop has no communication of tensors, and no warning is given."""
+    design = Design(microbatches=2, deferred=True, mesh_shape=mesh_shape, batch_axes=axes)
+    step, text = compiled(convolution(), design)
+    assert step.warnings == ()
+    reduced = [line for line in text.splitlines() if " all-reduce(" in line and TENSOR.search(line)]
+    assert sum(len(TENSOR.findall(line.split(" all-reduce", 1)[0])) for line in reduced) == 2
+    assert not any("while/body" in line for line in reduced)
+    assert "all-gather" not in text
+    assert "feature_group_count" not in text
+
+
+def test_numbers_of_convolutions_stay():
+    assert_same_training(convolution, Design(microbatches=2, deferred=True, mesh_shape=(2, 4), batch_axes=(1,)))
+
+
+def test_contributions_with_and_without_a_sum_over_devices_add_up():
+    """Of a tied embedding, the lookup is given whole ids, so that its gradient is whole; the logits' is in parts."""
+    record = record_of(models.tied(), Design(microbatches=2, deferred=True))
+    program = trace_program(models.tied(), 2)
+    (lookup,) = (n for n, op in enumerate(program.micro.ops) if op.primitive.startswith("scatter")
+                 and program.micro.values[op.results[0]].shape == (16, models.WIDTH))
+    op = program.micro.ops[lookup]
+    ranks = [len(program.micro.values[o].shape) for o in op.operands if isinstance(o, int)]
+    uses = tuple((lookup, k, replicated(rank)) for k, rank in enumerate(ranks))
+    stage = replace(record.stages[0], uses=(*record.stages[0].uses, *uses))
+    record = replace(record, stages=(stage,))
+    given, warnings = with_deferred_gradients(record, annotate_program(record, program))
+    given_ops = Counter(op.primitive for op in given.graph.ops)
+    assert warnings == ()
+    assert given_ops["first_part"] == 1
+    _, batches, right = reference(models.tied, 2)
+    step, state = compile_plan(record, models.tied(), jax.devices())
+    for batch, wanted in zip(batches, right, strict=True):
+        state, metrics = step(state, batch)
+        np.testing.assert_allclose(metrics["loss"], wanted.loss, rtol=2e-5)
+    assert_close(state.params, right[-1].params, 2e-5)
+
+
+def test_the_first_of_several_parts():
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    (one,) = FirstPart((0,), (4,)).bind([x])
+    np.testing.assert_array_equal(one, np.stack([x, 0 * x, 0 * x, 0 * x]))
+    (two,) = FirstPart((0, 2), (2, 4)).bind([x])
+    assert two.shape == (2, 2, 4, 3)
+    np.testing.assert_array_equal(two.sum((0, 2)), x)
+    np.testing.assert_array_equal(two[0, :, 0], x)
+
+
+def test_what_cannot_wait_is_reported():
+    """A masked weight: its gradient is multiplied by a tensor after the sum. It is combined in the loop, and the step
+    says so."""
+    mask = jnp.tri(4)
+
+    def loss(params, batch):
+        return jnp.mean((batch @ (params * mask)) ** 2)
+
+    model = Model(loss, jnp.ones((4, 4)), jnp.ones((16, 4)), optax.sgd(0.1), name="masked")
     step, _ = compile_plan(record_of(model, Design(microbatches=2, deferred=True)), model, jax.devices())
     assert "1 gradients are combined in every microbatch" in step.warnings[0]
 
