@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from planner.core.files import write_atomically
 from planner.core.plan import SCHEMA_VERSION, PlanRecord
+from planner.core.plan_check import PlanSenseError, check_plan_record
 from planner.core.typed_json import JsonShapeError, decode, encode, pretty
 from planner.errors import PlanFileError
 
@@ -40,8 +41,8 @@ def from_json(text: str, name: str = "the plan") -> PlanRecord:
     """Read what `to_json` wrote; `name` is the file's name for error messages.
 
     Raises:
-      PlanFileError: not JSON or truncated, not a plan, another schema version, a checksum that does not match, or a
-        field of the wrong type.
+      PlanFileError: not JSON or truncated, not a plan, another schema version, a checksum that does not match, a field
+        of the wrong type, or one that makes no sense (`core/plan_check.py`).
     """
     try:
         document = json.loads(text)
@@ -60,9 +61,11 @@ def from_json(text: str, name: str = "the plan") -> PlanRecord:
         raise PlanFileError(f"{name} is corrupt: its checksum is not that of its content",
                             "copy it again, or plan again (to change a plan, use pins instead of editing the file)")
     try:
-        return decode(body, PlanRecord, "plan")
-    except JsonShapeError as fault:
-        raise PlanFileError(f"{name}: {fault}", "plan again with this version") from fault
+        record = decode(body, PlanRecord, "plan")
+        check_plan_record(record)
+    except (JsonShapeError, PlanSenseError) as fault:
+        raise PlanFileError(f"{name}: {fault}", "plan again with this version (to change a plan, use pins)") from fault
+    return record
 
 
 def save(record: PlanRecord, path: str | os.PathLike[str]) -> None:

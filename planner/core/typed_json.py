@@ -97,9 +97,13 @@ def _scalar(value: Any, hint: Any, path: str) -> Any:
     if hint is int and isinstance(plain, int) and not isinstance(plain, bool):
         return int(plain)
     if hint is float and isinstance(plain, int | float) and not isinstance(plain, bool):
-        if not math.isfinite(plain):
+        try:
+            number = float(plain)
+        except OverflowError as fault:
+            raise JsonShapeError(f"{path} is an integer that no float holds") from fault
+        if not math.isfinite(number):
             raise JsonShapeError(f"{path} is {plain}, not a finite number")
-        return float(plain)
+        return number
     if hint is str and isinstance(plain, str):
         return str(plain)
     raise JsonShapeError(f"{path} is {_shown(value)}, not {_hint_text(hint)}")

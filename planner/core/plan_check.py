@@ -1,0 +1,167 @@
+"""Whether a plan makes sense: what its types can't say, checked when a plan is read from a file.
+
+In: a `PlanRecord` whose fields have their types. Out: nothing, or `PlanSenseError` naming the place of the first fault
+(`plan.stages[1].devices`). Devices belong to one stage each, stages cover the layers in order, specs name axes that
+their mesh has, nothing is negative. The schedule's name is looked up by whoever needs the schedule.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, cast
+
+from planner.core.hardware import Cluster
+from planner.core.plan import SCHEMA_VERSION, ParamPlan, PlanRecord, StagePlan
+from planner.core.spec import Spec, is_legal
+
+_KINDS = ("train", "inference", "step")
+_LARGEST = 1e30
+"""Above every byte, FLOP or second that a plan counts, far below where a float overflows when such are multiplied."""
+
+
+class PlanSenseError(ValueError):
+    """A field contradicts another, or can't be; the message names the place."""
+
+
+def check_plan_record(plan: PlanRecord) -> None:
+    """Raise unless the plan is one that could be run, drawn and simulated.
+
+    Raises:
+      PlanSenseError: see the module.
+    """
+    _check_numbers(plan, "plan")
+    _check_cluster(plan.cluster, "plan.cluster")
+    _check_whole(plan)
+    _check_layers(plan)
+    for n, stage in enumerate(plan.stages):
+        _check_stage(plan, n, stage)
+    _check_sequence(plan.stages)
+    for n, param in enumerate(plan.params):
+        _check_param(plan.stages, param, f"plan.params[{n}]")
+
+
+def _require(holds: object, place: str, fault: str) -> None:
+    if not holds:
+        raise PlanSenseError(f"{place} {fault}")
+
+
+def _check_numbers(value: Any, place: str) -> None:
+    """No number in a plan is negative: they count things, or measure seconds and bytes."""
+    if isinstance(value, int | float):
+        _require(value >= 0, place, f"is {value}, which is negative")
+        _require(value <= _LARGEST, place, f"is above {_LARGEST:g}, which nothing in a plan can be")
+    elif isinstance(value, tuple):
+        for n, part in enumerate(cast(tuple[Any, ...], value)):
+            _check_numbers(part, f"{place}[{n}]")
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            _check_numbers(getattr(value, field.name), f"{place}.{field.name}")
+
+
+def _check_cluster(cluster: Cluster, place: str) -> None:
+    device = cluster.device
+    for name, number in (
+            ("nodes", cluster.nodes), ("devices_per_node", cluster.devices_per_node),
+            ("device.memory_bytes", device.memory_bytes), ("device.matmul_efficiency", device.matmul_efficiency),
+            ("device.memory_bandwidth_bytes_per_s", device.memory_bandwidth_bytes_per_s),
+            ("intra_node.bandwidth_bytes_per_s", cluster.intra_node.bandwidth_bytes_per_s),
+            ("inter_node.bandwidth_bytes_per_s", cluster.inter_node.bandwidth_bytes_per_s)):
+        _require(number > 0, f"{place}.{name}", "is 0")
+    rates = f"{place}.device.peak_flops_per_s"
+    _require("default" in dict(device.peak_flops_per_s), rates, "has no rate 'default'")
+    for n, (_, rate) in enumerate(device.peak_flops_per_s):
+        _require(rate > 0, f"{rates}[{n}]", "is 0")
+
+
+def _check_whole(plan: PlanRecord) -> None:
+    _require(plan.schema_version == SCHEMA_VERSION, "plan.schema_version",
+             f"is {plan.schema_version}, the file's is {SCHEMA_VERSION}")
+    _require(plan.kind in _KINDS, "plan.kind", f"is {plan.kind!r}, not one of {', '.join(_KINDS)}")
+    _require(plan.device_count == plan.cluster.device_count, "plan.device_count",
+             f"is {plan.device_count}, its cluster has {plan.cluster.device_count} devices")
+    _require(plan.microbatches > 0, "plan.microbatches", "is 0")
+    _require(plan.batch_size % plan.microbatches == 0, "plan.microbatches",
+             f"is {plan.microbatches}, which does not divide the batch of {plan.batch_size}")
+    _require(plan.stages, "plan.stages", "is empty")
+    _require(plan.kind != "step" or len(plan.stages) == plan.microbatches == 1, "plan.kind",
+             "is 'step', which is one stage and one microbatch")
+    _require(plan.lower_bound_s <= plan.step_time_s * (1 + 1e-9), "plan.lower_bound_s",
+             f"is {plan.lower_bound_s:g}, above plan.step_time_s, {plan.step_time_s:g}")
+
+
+def _check_layers(plan: PlanRecord) -> None:
+    place = "plan.layers"
+    _check_cover([layer.ops for layer in plan.layers], len(plan.ops), place, "ops", "operators in plan.ops")
+    for n, op in enumerate(plan.ops):
+        first, last = plan.layers[op.layer].ops if op.layer < len(plan.layers) else (0, 0)
+        _require(first <= n < last, f"plan.ops[{n}].layer", f"is {op.layer}, which does not hold operator {n}")
+        _require(all(r < n for r in op.reads), f"plan.ops[{n}].reads", "names an operator that comes later")
+
+
+def _check_sequence(stages: Sequence[StagePlan]) -> None:
+    """No device works for two stages."""
+    owner: dict[int, int] = {}
+    for n, stage in enumerate(stages):
+        for device in stage.devices:
+            _require(device not in owner, f"plan.stages[{n}].devices",
+                     f"holds device {device}, which stage {owner.get(device)} holds")
+            owner[device] = n
+
+
+def _check_cover(ranges: Sequence[tuple[int, int]], count: int, place: str, name: str, of: str) -> None:
+    """Half-open ranges one after the other, from 0 to the count."""
+    for n, (first, last) in enumerate(ranges):
+        _require(first <= last, f"{place}[{n}].{name}", f"is [{first}, {last}), which ends before it starts")
+    _require(not ranges or ranges[0][0] == 0, f"{place}[0].{name}", "does not start at 0")
+    for n, (before, after) in enumerate(pairwise(ranges)):
+        _require(before[1] == after[0], f"{place}[{n + 1}].{name}",
+                 f"starts at {after[0]}, where the one before ends at {before[1]}")
+    end = ranges[-1][1] if ranges else 0
+    _require(end == count, f"{place}[{max(len(ranges) - 1, 0)}].{name}", f"ends at {end}, there are {count} {of}")
+
+
+def _check_stage(plan: PlanRecord, n: int, stage: StagePlan) -> None:
+    place, mesh = f"plan.stages[{n}]", stage.mesh_shape
+    if n == 0:
+        _check_cover([s.layers for s in plan.stages], len(plan.layers), "plan.stages", "layers", "in plan.layers")
+        _check_cover([s.ops for s in plan.stages], len(plan.ops), "plan.stages", "ops", "operators in plan.ops")
+    first, last = stage.layers
+    _require(stage.index == n, f"{place}.index", f"is {stage.index} in place {n}")
+    _require(len(stage.mesh_axes) == len(mesh), f"{place}.mesh_axes",
+             f"names {len(stage.mesh_axes)} axes of a mesh of {len(mesh)}")
+    _require(len(set(stage.mesh_axes)) == len(mesh), f"{place}.mesh_axes", "names an axis twice")
+    _require(stage.devices and math.prod(mesh) == len(stage.devices), f"{place}.mesh_shape",
+             f"{list(mesh)} is a mesh of {math.prod(mesh)} devices, the stage has {len(stage.devices)}")
+    for device in stage.devices:
+        _require(device < plan.device_count, f"{place}.devices",
+                 f"holds device {device}, the plan has {plan.device_count} (0 to {plan.device_count - 1})")
+    _require(len(set(stage.devices)) == len(stage.devices), f"{place}.devices", "holds a device twice")
+    for m, (_, spec) in enumerate(stage.specs):
+        _check_axes(spec, mesh, f"{place}.specs[{m}]")
+    for m, (_, _, spec) in enumerate(stage.uses):
+        _check_axes(spec, mesh, f"{place}.uses[{m}]")
+    for m, move in enumerate(stage.collectives):
+        _require(move.per in ("microbatch", "batch"), f"{place}.collectives[{m}].per", f"is {move.per!r}")
+        _check_axes((move.axes,), mesh, f"{place}.collectives[{m}].axes")
+    _require(all(first <= layer < last for layer in stage.recompute), f"{place}.recompute",
+             f"names a layer that is not of the stage, which has [{first}, {last})")
+    _require(1 <= stage.in_flight <= plan.microbatches, f"{place}.in_flight",
+             f"is {stage.in_flight}, of {plan.microbatches} microbatches")
+
+
+def _check_axes(spec: Spec, mesh: tuple[int, ...], place: str) -> None:
+    """A spec by itself: its axes exist, each is used once."""
+    axes = [axis for part in spec for axis in part]
+    for axis in axes:
+        _require(axis < len(mesh), place, f"names mesh axis {axis}, the stage's mesh has {len(mesh)}")
+    _require(len(axes) == len(set(axes)), place, "uses a mesh axis twice")
+
+
+def _check_param(stages: Sequence[StagePlan], param: ParamPlan, place: str) -> None:
+    _require(param.home < len(stages), f"{place}.home", f"is stage {param.home} of {len(stages)}")
+    mesh = stages[param.home].mesh_shape
+    for name, spec in (("spec", param.spec), ("update_spec", param.update_spec)):
+        _check_axes(spec, mesh, f"{place}.{name}")
+        _require(is_legal(spec, param.shape, mesh), f"{place}.{name}",
+                 f"does not divide the shape {list(param.shape)} of {param.path!r} over the mesh {list(mesh)}")
