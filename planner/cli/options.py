@@ -21,8 +21,8 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     group = parser.add_argument_group("model")
     group.add_argument("--batch", type=int, metavar="N", help="batch size (zoo: default 8 a device)")
-    group.add_argument("--dtype", choices=("bfloat16", "float32"),
-                       help="what a zoo model computes in (default bfloat16)")
+    group.add_argument("--dtype", choices=("bfloat16", "float16", "float32"),
+                       help="what a zoo model computes in (default bfloat16; V100s are fast in float16 only)")
     group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
                        help="change a size of a zoo model, e.g. --set layers=2 (may be repeated)")
     group.add_argument("--scan-layers", action="store_true", help="zoo: equal layers in one jax.lax.scan")

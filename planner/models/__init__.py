@@ -13,7 +13,7 @@ from planner.model import Model, Optimizer
 from planner.models.declare import abstract_batch, abstract_params, draw_batch, draw_params, parameter_count
 from planner.models.table import MODELS, Network
 
-DTYPES = ("bfloat16", "float32")
+DTYPES = ("bfloat16", "float16", "float32")
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ def build(name: str, *, batch_size: int, dtype: str = "bfloat16", optimizer: Opt
     Args:
       name: one of `names()`.
       batch_size: size of dimension 0 of every batch leaf.
-      dtype: `"bfloat16"` or `"float32"`: what activations and matrix products are computed in; parameters are float32.
+      dtype: one of `DTYPES`: what activations and matrix products are computed in; parameters are float32. float16 is
+        for GPUs whose matrix units know no bfloat16 (V100); the loss is not scaled.
       optimizer: an optax gradient transformation; AdamW at 3e-4 if None.
       scan_layers: stack the parameters of equal layers and run them by `jax.lax.scan`.
       inference: the forward function alone, without loss and optimizer.
