@@ -97,31 +97,55 @@ def memory_prices(prepared: Prepared, hardware: Cluster, devices: int, pins: Pin
     device = hardware.device
     step_s = program.microbatches * prepared.micro_flops / hardware.device_count / device.flops_per_s(prepared.dtype)
     base = max(step_s, 1e-6) / device.memory_bytes
-    training = program.kind == "train"
-    flights = sorted({1, min(hardware.device_count // devices, program.microbatches)}) if training else [1]
+    flights = sorted({1, min(hardware.device_count // devices, program.microbatches)}) \
+        if program.kind == "train" else [1]
+    free = no_price(prepared, pins)
+    recompute = free.recompute
+    rows = [(base * scale, k, r) for scale in PRICE_SCALES for k in flights for r in recompute]
+    return Multipliers(free.per_byte_s + tuple(r[0] for r in rows), free.in_flight + tuple(r[1] for r in rows),
+                       free.recompute + tuple(r[2] for r in rows))
+
+
+def no_price(prepared: Prepared, pins: Pins) -> Multipliers:
+    """Memory for nothing, with and without recomputation where both are open."""
+    training = prepared.program.kind == "train"
     recompute = (False,) if not training else (False, True) if pins.recompute is None else (pins.recompute,)
-    rows = [(0.0, 1, r) for r in recompute]
-    rows += [(base * scale, k, r) for scale in PRICE_SCALES for k in flights for r in recompute]
-    return Multipliers(tuple(r[0] for r in rows), tuple(r[1] for r in rows), tuple(r[2] for r in rows))
+    return Multipliers((0.0,) * len(recompute), (1,) * len(recompute), recompute)
 
 
 def mesh_table(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pins) -> SliceTable:
     """Costs of all slices of layers on one logical mesh.
 
     A layer too entangled for exact elimination is solved again with fewer dimensions open to sharding; the table then
-    is not `exact` and proves no bound.
+    is not `exact` and proves no bound. Where every slice fits at its fastest, no other memory price is tried.
     """
     for classes in (MAX_CLASSES, 4, 3, 2):
         try:
-            return _table(prepared, space, hardware, pins, classes)
+            fastest = _table(prepared, space, hardware, pins, classes, no_price(prepared, pins))
+            if _all_fit(prepared, hardware, pins, fastest):
+                return fastest
+            return _table(prepared, space, hardware, pins, classes,
+                          memory_prices(prepared, hardware, space.mesh.device_count, pins))
         except WidthExceeded as error:
             too_wide = error
     raise too_wide
 
 
-def _table(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pins, classes: int) -> SliceTable:
+def _all_fit(prepared: Prepared, hardware: Cluster, pins: Pins, fastest: SliceTable) -> bool:
+    """Whether every slice, at its fastest, fits with as many microbatches in flight as any stage may hold."""
+    microbatches = prepared.program.microbatches
+    flight = microbatches if pins.schedule == "gpipe" else min(_stage_limit(prepared, hardware, pins), microbatches)
+    need = fastest.memory_bytes(flight if prepared.program.kind == "train" else 1)[..., 0]
+    return bool((need[np.isfinite(need)] <= _capacity_bytes(hardware)).all())
+
+
+def _capacity_bytes(hardware: Cluster) -> float:
+    return hardware.device.memory_bytes * (1 - MEMORY_MARGIN)
+
+
+def _table(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pins, classes: int, prices: Multipliers
+           ) -> SliceTable:
     program, index, layers = prepared.program, prepared.index, prepared.layers
-    prices = memory_prices(prepared, hardware, space.mesh.device_count, pins)
     setting = Setting(space.mesh, hardware.device, space.uses, program.microbatches, program.kind == "train",
                       pinned_specs(index, pins, space.names, space.mesh.shape), program.kind != "inference", classes)
     frontiers: list[LayerFrontier] = []
@@ -208,7 +232,7 @@ def _slice_costs(prepared: Prepared, hardware: Cluster, spaces: Sequence[Submesh
                  tables: dict[MeshSpace, SliceTable], flights: Sequence[int]) -> _Costs:
     """Per in-flight count and submesh, the fastest fitting variant of every slice, and a bound below all of them."""
     count, microbatches = len(prepared.layers), prepared.program.microbatches
-    capacity = hardware.device.memory_bytes * (1 - MEMORY_MARGIN)
+    capacity = _capacity_bytes(hardware)
     distinct = sorted(set(flights))
     shape = (len(distinct), len(spaces), count, count)
     times, floors = np.full(shape, np.inf), np.full(shape, np.inf)

@@ -1,12 +1,13 @@
 """Slices composed by min-plus products against every sequence of boundary states and every mixture of recomputation."""
 
+from dataclasses import replace
 from functools import cache
 from itertools import product
 
 import numpy as np
 import pytest
 
-from planner.candidates import mesh_table, prepare
+from planner.candidates import Prepared, mesh_table, prepare
 from planner.core.hardware import Cluster
 from planner.core.pins import Pins
 from planner.core.spec import shard_count
@@ -21,10 +22,11 @@ SLICES = ((0, 2), (1, 3), (2, 2))
 
 
 @cache
-def table() -> tuple[SliceTable, object]:
+def table(memory_bytes: int = 1 << 20) -> tuple[SliceTable, Prepared]:
+    """On devices with so little memory that its price matters."""
     prepared = prepare(program(transformer(), 2))
     space = MeshSpace(mesh(2), ("x",), (AxisUse.ANY,))
-    cluster: Cluster = DGX
+    cluster: Cluster = replace(DGX, device=replace(DGX.device, memory_bytes=memory_bytes))
     return mesh_table(prepared, space, cluster, Pins()), prepared
 
 
@@ -58,7 +60,8 @@ def test_every_variant_is_the_best_over_all_boundary_states(ends):
             row = t.variants.rows[n % PERIOD, g]
             return pairs[row - len(t.multipliers)] if row >= len(t.multipliers) else (row,)
 
-        assert t.priced[*ends, g] == pytest.approx(every_way(t, prepared, *ends, g, rows_at), rel=1e-9)
+        first, last = ends
+        assert t.priced[first, last, g] == pytest.approx(every_way(t, prepared, first, last, g, rows_at), rel=1e-9)
 
 
 @pytest.mark.parametrize("ends", SLICES)
@@ -101,3 +104,13 @@ def test_shares_are_spread_evenly_and_pinned_recomputation_is_not_mixed():
     assert both.share == (*SHARES, None)
     only = slice_variants(Multipliers((0.0, 1.0), (1, 1), (True, True)))
     assert only.share == (1.0, 1.0) and only.bounding(1) == [0, 1]
+
+
+def test_where_every_slice_fits_no_price_is_tried_and_none_would_be_faster():
+    tight, _ = table()
+    roomy, _ = table(80 * 10**9)
+    assert len(roomy.multipliers) == 2 < len(tight.multipliers)
+    first, last = np.triu_indices(len(roomy.layers))
+    step = (roomy.microbatch_s + roomy.batch_s / 2)[first, last]
+    other = (tight.microbatch_s + tight.batch_s / 2)[first, last]
+    np.testing.assert_allclose(step[:, 0], other.min(axis=1), rtol=1e-9)
