@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from planner.core.graph import Graph, Literal, Op, Role
 from planner.costs.memory import value_bytes
-from planner.program_index import ProgramIndex, crossing, torn
+from planner.program_index import ProgramIndex, crossing, torn_bytes
 from planner.rules import flops_of
 
 IMBALANCE = 0.6
@@ -67,19 +67,19 @@ def cluster_layers(index: ProgramIndex, target: int | None = None) -> Layers:
     pending = [(0, count)]
     rest: list[tuple[int, int]] = []
     tokens = [_token(forward, op) for op in forward.ops]
-    cut_bytes = crossing_bytes(index)
+    cut_bytes, torn = crossing_bytes(index), torn_bytes(index)
     while pending:
         first, last = pending.pop()
         repeat = _best_repeat(tokens, flops, first, last) if last - first > 3 else None
         if repeat is None:
             rest.append((first, last))
             continue
-        marks = _align(repeat, cut_bytes)
+        marks = mended_ends(_align(repeat, cut_bytes, torn), first, last, torn)
         cuts.update(marks)
         pending += [(a, b) for a, b in ((first, marks[0]), (marks[-1], last)) if a < b]
-    typical, unfit = _typical(flops, cuts, rest), torn(index)
+    typical, unfit = _typical(flops, cuts, rest), set(np.flatnonzero(torn).tolist())
     for first, last in rest:
-        cuts.update(_nearest(cut, first, last, unfit) for cut in
+        cuts.update(_nearest(cut, range(first, last + 1), unfit, {first, last}) for cut in
                     _cut_rest(forward, flops, first, last, typical, target))
     ordered = tuple(sorted(cuts))
     return Layers(ordered, classify(index, ordered))
@@ -144,20 +144,31 @@ def _candidate_periods(seq: NDArray[np.int64], flops: NDArray[np.float64]) -> li
     return sorted(p for p in periods if 2 < p <= len(seq) // 2)[:200]
 
 
-def _align(repeat: _Repeat, cut_bytes: NDArray[np.float64]) -> list[int]:
-    """Cut positions of a repeat at the phase where fewest bytes cross; the earliest such phase with most whole
-    periods."""
+def _align(repeat: _Repeat, cut_bytes: NDArray[np.float64], torn: NDArray[np.float64]) -> list[int]:
+    """Cut positions of a repeat at the phase where least is torn, and of those where fewest bytes cross; the earliest
+    such phase with most whole periods."""
     most = repeat.length // repeat.period
     phases = [p for p in range(repeat.period) if (repeat.length - p) // repeat.period >= max(most - 1, 2)]
 
-    def cost(phase: int) -> tuple[float, int, int]:
+    def cost(phase: int) -> tuple[float, float, int, int]:
         n = (repeat.length - phase) // repeat.period
         at = [repeat.start + phase + k * repeat.period for k in range(n + 1)]
-        return float(np.median(cut_bytes[at])), -n, phase
+        return float(np.median(torn[at])), float(np.median(cut_bytes[at])), -n, phase
 
     phase = min(phases, key=cost) if phases else 0
     n = (repeat.length - phase) // repeat.period
     return [repeat.start + phase + k * repeat.period for k in range(n + 1)]
+
+
+def mended_ends(marks: Sequence[int], first: int, last: int, torn: NDArray[np.float64]) -> list[int]:
+    """The marks, but the first and the last, where the repeat meets other operators, at the closest position within
+    [first, last] that tears no more than the others do."""
+    if len(marks) < 3:
+        return list(marks)
+    usual = float(np.median(torn[marks[1:-1]]))
+    unfit = set(np.flatnonzero(torn > usual).tolist())
+    before, after = range(first, marks[1]), range(marks[-2] + 1, last + 1)
+    return [_nearest(marks[0], before, unfit, {first}), *marks[1:-1], _nearest(marks[-1], after, unfit, {last})]
 
 
 def _typical(flops: NDArray[np.float64], cuts: set[int], rest: Sequence[tuple[int, int]]) -> float:
@@ -177,10 +188,9 @@ def _cut_rest(graph: Graph, flops: NDArray[np.float64], first: int, last: int, t
     return balance(graph, flops, first, last, parts)
 
 
-def _nearest(cut: int, first: int, last: int, unfit: Set[int]) -> int:
-    """The fit position closest to a cut; the ends are always fit."""
-    return min((p for p in range(first, last + 1) if p in (first, last) or p not in unfit),
-               key=lambda p: (abs(p - cut), p))
+def _nearest(cut: int, positions: range, unfit: Set[int], ends: Set[int]) -> int:
+    """The fit position closest to a cut; ends are always fit."""
+    return min((p for p in positions if p in ends or p not in unfit), key=lambda p: (abs(p - cut), p))
 
 
 def balance(graph: Graph, flops: NDArray[np.float64], first: int, last: int, parts: int) -> list[int]:

@@ -7,6 +7,9 @@ their *owner*; the batch is followed from the inputs through the operators' fact
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from planner.core.graph import Graph, Phase, Program, Role
 from planner.core.spec import OpRule
 from planner.costs.memory import value_bytes
@@ -174,17 +177,22 @@ def crossing(index: ProgramIndex, boundary: int) -> tuple[int, ...]:
                         and index.readers[v][-1] >= boundary))
 
 
-def torn(index: ProgramIndex) -> frozenset[int]:
-    """Positions where a cotangent crosses that its owner does not: the owner is made at or after the position, and the
-    cotangent is read before it.
+def torn_bytes(index: ProgramIndex) -> NDArray[np.float64]:
+    """Per position p, bytes of the cotangents that cross though their owner does not: it is made at p or later, and
+    they are read before; [operators + 1].
 
     Two values that differ by an addition share one cotangent, owned by the later of them. A cut between the two would
     leave the crossing unpriced.
     """
-    found: set[int] = set()
-    for n, op in enumerate(index.program.micro.ops):
+    micro = index.program.micro
+    read: dict[int, int] = {}  # cotangent -> first origin that reads it
+    for n, op in enumerate(micro.ops):
         for v in () if n in index.sums else op.inputs:
             own = index.owner.get(v, v)
-            if own != v and own not in index.role and own in index.maker:
-                found.update(range(op.origin + 1, index.maker[own] + 1))
-    return frozenset(found)
+            if own != v and own not in index.role and op.origin < index.maker.get(own, -1):
+                read[v] = min(op.origin, read.get(v, op.origin))
+    change = np.zeros(len(index.program.forward.ops) + 2)
+    for v, first in read.items():
+        change[first + 1] += value_bytes(micro.values[v])
+        change[index.maker[index.owner[v]] + 1] -= value_bytes(micro.values[v])
+    return np.cumsum(change)[: len(index.program.forward.ops) + 1]

@@ -12,9 +12,9 @@ from planner import models
 from planner.candidates import prepare
 from planner.core.graph import Graph
 from planner.costs.memory import value_bytes
-from planner.layers import IMBALANCE, balance
+from planner.layers import IMBALANCE, balance, mended_ends
 from planner.model import Model
-from planner.program_index import crossing
+from planner.program_index import crossing, torn_bytes
 from planner.rules import flops_of
 from planner.trace import trace_program
 from tests.intraop.programs import mlp, program, struct, transformer
@@ -36,9 +36,12 @@ def test_layers_cut_where_one_activation_crosses():
     assert set(inner) == {16 * 32 * 64 * 4.0}
 
 
-def test_what_crosses_backward_belongs_to_what_crosses_forward():
-    """A cotangent whose owner does not cross would be moved between layers at no price."""
-    prepared = prepare(trace_program(models.build("moe-tiny", batch_size=2, layers=2), 1))
+@pytest.mark.parametrize(("name", "size"), [("moe-tiny", {"layers": 2}), ("mlp-tiny", {}), ("unet-tiny", {})])
+def test_what_crosses_backward_belongs_to_what_crosses_forward(name, size):
+    """A cotangent whose owner does not cross would be moved between layers at no price. The last layer of the MLP hands
+    its result to a subtraction, which has the same cotangent; in the U-Net, phases inside and after an addition have as
+    many bytes."""
+    prepared = prepare(trace_program(models.build(name, batch_size=2, dtype="float32", **size), 1))
     index, micro = prepared.index, prepared.program.micro
     made = {v: op.origin for op in micro.ops for v in op.results if index.owner.get(v, v) != v}
     for cut in prepared.layers.cuts[1:-1]:
@@ -47,6 +50,28 @@ def test_what_crosses_backward_belongs_to_what_crosses_forward():
             if op.origin < cut and n not in index.sums:
                 assert all(index.owner[v] in owners for v in op.inputs
                            if made.get(v, -1) >= cut and index.owner[v] not in index.role), (cut, n)
+
+
+def test_what_a_cut_tears_is_counted_once_per_cotangent():
+    """`x - y` has the cotangent of `x`: a cut between the last product and the difference tears one activation."""
+    prepared = prepare(program(mlp(layers=3, width=256, batch=64)))
+    torn, forward = torn_bytes(prepared.index), prepared.program.forward
+    at = next(n for n, op in enumerate(forward.ops) if op.primitive == "sub")
+    assert torn[at] == 64 * 256 * 4
+    assert torn[at + 1] == 0
+    assert not any(torn[cut] for cut in prepared.layers.cuts)
+
+
+def test_the_last_mark_of_a_repeat_moves_off_a_torn_position():
+    marks = [4, 8, 12, 16]
+    torn = np.zeros(21)
+    assert mended_ends(marks, 0, 20, torn) == marks
+    torn[16] = torn[15] = 8
+    assert mended_ends(marks, 0, 20, torn) == [4, 8, 12, 17]
+    torn[[8, 12]] = 8  # as torn as every other mark
+    assert mended_ends(marks, 0, 20, torn) == marks
+    torn[[8, 12]], torn[13:20], torn[4] = 0, 8, 8
+    assert mended_ends(marks, 0, 20, torn) == [3, 8, 12, 20]
 
 
 def received_bytes(graph: Graph, first: int, last: int) -> int:
