@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from planner.assemble import param_plans, stage_decisions, stage_plan
 from planner.candidates import Candidate, Prepared
 from planner.core.graph import Graph, Role
+from planner.core.hardware import Device
 from planner.core.plan import SCHEMA_VERSION, Baseline, LayerInfo, OpInfo, PlanRecord
 from planner.costs.memory import value_bytes
 from planner.request import Request
@@ -56,10 +57,21 @@ def plan_record(request: Request, run: Run, best: Candidate) -> PlanRecord:
         SCHEMA_VERSION, request.version, request.model_name, kind, program.fingerprint, request.cluster,
         request.cluster.device_count, request.batch_size, program.microbatches, schedule, stages, params,
         _layer_infos(prepared), _op_infos(prepared), best.step_time_s, floor,
-        graph_flops(program.micro) * program.microbatches + update, prepared.dtype, _baselines(request, run), request.pins.describe(),
+        graph_flops(program.micro) * program.microbatches + update, prepared.dtype,
+        _baselines(request, run), request.pins.describe(),
         (("slowest-stage bounds skipped", best.pruned), ("slowest-stage bounds tried", best.tried),
          ("microbatch counts tried", len(run.tried))),
-        tuple(run.phases.items()), (*program.warnings, *warnings_of(program.micro)))
+        tuple(run.phases.items()),
+        (*program.warnings, *warnings_of(program.micro), *_slow_dtype(request.cluster.device, prepared.dtype)))
+
+
+def _slow_dtype(device: Device, dtype: str) -> tuple[str, ...]:
+    """A warning where the device computes much faster in the other 16-bit dtype."""
+    other = {"bfloat16": "float16", "float16": "bfloat16"}.get(dtype)
+    if other is None or device.flops_per_s(other) < 2 * device.flops_per_s(dtype):
+        return ()
+    return (f"{device.name} computes {dtype} at {device.flops_per_s(dtype) / 1e12:.4g} TFLOP/s and {other} at "
+            f"{device.flops_per_s(other) / 1e12:.4g}: a model in {other} would be faster",)
 
 
 def _baselines(request: Request, run: Run) -> tuple[Baseline, ...]:

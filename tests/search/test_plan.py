@@ -9,6 +9,7 @@ import pytest
 from jax.ad_checkpoint import checkpoint_name
 
 import planner
+from planner import models
 from planner.errors import BatchError, MemoryLimitError, MeshError, ModelError, PinError, TraceError, UnknownNameError
 from planner.model import Model
 from tests.intraop.programs import mlp, mlp_step, struct, transformer
@@ -149,3 +150,15 @@ def test_a_summary_names_what_an_axis_shards():
     assert "sequence" in axes and "batch" not in axes
     tensor = planner.plan(SMALL, CPU, recipe="tensor", stages=1).record.stages[0].summary
     assert tensor == "x (8): weights (tensor parallel)"
+
+
+def test_a_dtype_that_the_device_is_slow_in_is_a_warning():
+    def build(dtype):
+        return models.build("mlp-tiny", batch_size=8, dtype=dtype)
+
+    volta, ampere = planner.cluster("p3.16xlarge"), planner.cluster("dgx-a100")
+    slow = planner.plan(build("bfloat16"), volta, microbatches=1)
+    assert any("float16 would be faster" in w for w in slow.record.warnings)
+    assert "float16 would be faster" in " ".join(str(slow).split())
+    for dtype, cluster in (("float16", volta), ("float32", volta), ("bfloat16", ampere)):
+        assert not planner.plan(build(dtype), cluster, microbatches=1).record.warnings
