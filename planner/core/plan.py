@@ -111,7 +111,8 @@ class StagePlan:
       in_flight: microbatches whose activations are held at the peak.
       time, memory: predictions.
       collectives: what is predicted to be communicated.
-      send_s: sending this stage's outputs to later stages (and cotangents back), per microbatch.
+      send_s: handing over what comes from earlier stages, and cotangents back to them, and calling the stage's
+        programs, per microbatch; the stage is busy with it.
       gap: proven relative gap of the intra-stage choice; status and solver as in `core.problem.Solution`.
     """
 
