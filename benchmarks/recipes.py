@@ -5,7 +5,7 @@ run.
 
 For each model: the chosen plan, data parallel, FSDP, tensor parallel and a two-stage pipeline of data-parallel stages,
 all compiled first, then stepped in turn, round after round, so that a change of the machine's load meets all of them. A
-row holds the median of each, and the chosen plan's over the best recipe's, which should be at most 1.00. The ratio is
+row holds the median and the least of each, and the chosen plan's over the best recipe's, which should be at most 1.00. The ratio is
 also taken round by round, and its quartiles say how far to trust it.
 """
 
@@ -97,6 +97,7 @@ def measure(name: str, cluster: Cluster, rounds: int) -> dict[str, Any]:
     return {
         "model": name, "settings": dict(settings), "dtype": "float32", "rounds": rounds, "profile": cluster.name,
         "measured_s": {r: round(t, 5) for r, t in medians.items()},
+        "measured_min_s": {r: round(min(series), 5) for r, series in times.items()},
         "predicted_s": {r: round(p.step_time_s, 5) for r, p in plans.items()},
         "plans": {r: described(p) for r, p in plans.items()}, "refused": refused, "best_recipe": best,
         "chosen_over_best": round(medians["chosen"] / medians[best], 4),

@@ -29,6 +29,22 @@ class Link:
     measured: tuple[CollectiveTime, ...] = field(default=(), hash=False)  # compared; links are hashed in inner loops
 
 
+@dataclass(frozen=True, slots=True)
+class ConvolutionRates:
+    """How fast a device convolves, in parts of its matmul rate, where convolutions don't reach that.
+
+    Attributes:
+      forward, input_gradient, filter_gradient: part of the matmul rate that wide convolutions of this kind reach.
+      full_width: features below which a convolution is slower still: one whose input or output features on a device
+        are only `n < full_width` runs at `n / full_width` of that.
+    """
+
+    forward: float
+    input_gradient: float
+    filter_gradient: float
+    full_width: float
+
+
 @dataclass(frozen=True)
 class Device:
     """One accelerator.
@@ -42,6 +58,7 @@ class Device:
       launch_s: fixed cost of one operator inside a compiled program (kernel launch).
       dispatch_s: fixed cost of calling one compiled program on all devices of a stage.
       transcendentals_per_s: elements a second of exp, log, tanh, ...; None where memory traffic always takes longer.
+      convolutions: their rates; None where they run as matmuls do.
     """
 
     name: str
@@ -52,6 +69,7 @@ class Device:
     launch_s: float
     dispatch_s: float = 0.0
     transcendentals_per_s: float | None = None
+    convolutions: ConvolutionRates | None = None
 
     def flops_per_s(self, dtype: str) -> float:
         """Reachable matmul rate for a dtype, in FLOP/s."""
@@ -73,6 +91,8 @@ class Cluster:
       reduce_scatter_as_all_reduce: the compiler runs a reduce-scatter as an all-reduce and a slice (XLA on CPU).
       adds_before_all_reduce: where partial sums are added up, the compiler adds on each device first and all-reduces
         the total once (XLA on GPU), instead of all-reducing each (XLA on CPU).
+      merges_all_reduces: the compiler makes one of all-reduces that don't wait for each other, as those of gradients
+        don't (XLA on CPU): they cost their bytes, and one start.
       sources: (field, where the number is from) for each number in the profile.
     """
 
@@ -84,6 +104,7 @@ class Cluster:
     inter_node: Link
     reduce_scatter_as_all_reduce: bool = False
     adds_before_all_reduce: bool = False
+    merges_all_reduces: bool = False
     sources: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     @property
@@ -108,7 +129,8 @@ class LogicalMesh:
     """A submesh seen as an n-dimensional array of devices (row-major), with the link that each axis uses.
 
     `links[a].bandwidth_bytes_per_s` is per device while all groups along axis `a` communicate at once.
-    `reduce_scatter_as_all_reduce` and `adds_before_all_reduce` are the cluster's.
+    `reduce_scatter_as_all_reduce`, `adds_before_all_reduce` and `merges_all_reduces` are the cluster's. On a mesh that
+    is `merging` (see `costs.collectives.when_merged`) an all-reduce costs its bytes alone.
     """
 
     submesh: Submesh
@@ -116,6 +138,8 @@ class LogicalMesh:
     links: tuple[Link, ...]
     reduce_scatter_as_all_reduce: bool = False
     adds_before_all_reduce: bool = False
+    merges_all_reduces: bool = False
+    merging: bool = False
 
     @property
     def device_count(self) -> int:

@@ -12,7 +12,7 @@ In: bytes, axes, `LogicalMesh`. Out: seconds.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 from types import MappingProxyType
@@ -89,7 +89,15 @@ def collective(kind: str, axes: tuple[int, ...], mesh: LogicalMesh) -> Linear:
     if kind == REDUCE_SCATTER and mesh.reduce_scatter_as_all_reduce:
         kind = ALL_REDUCE
     rings = _rings(axes, mesh)
-    return _FORMULAS[kind](rings) if rings else Linear()
+    if not rings:
+        return Linear()
+    found = _FORMULAS[kind](rings)
+    return Linear(0.0, found.per_byte_s) if mesh.merging and kind == ALL_REDUCE else found
+
+
+def when_merged(mesh: LogicalMesh) -> LogicalMesh:
+    """The mesh as an all-reduce meets it that waits for no other: merging, where the compiler merges such."""
+    return replace(mesh, merging=True) if mesh.merges_all_reduces else mesh
 
 
 _Rings = tuple[tuple[int, Link], ...]

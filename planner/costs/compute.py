@@ -3,10 +3,19 @@
 An operator takes as long as its arithmetic at the reachable rate, or its memory traffic at the sustained bandwidth,
 whichever is longer, and a fixed cost on top (Williams, Waterman, Patterson, CACM 2009).
 
+Convolutions may reach less of the matmul rate than matmuls do, most of all gradients of filters and convolutions of few
+features (`core.hardware.ConvolutionRates`).
+
 In: work done by one device (already divided by its shards). Out: seconds.
 """
 
+import numpy as np
+from numpy.typing import NDArray
+
 from planner.core.hardware import Device
+
+FORWARD, INPUT_GRADIENT, FILTER_GRADIENT = "forward", "input_gradient", "filter_gradient"
+"""What a convolution computes; fields of `core.hardware.ConvolutionRates`."""
 
 
 def op_time_s(flops: float, size_bytes: float, dtype: str, device: Device, *, transcendentals: float = 0,
@@ -40,3 +49,18 @@ def memory_s(size_bytes: float, device: Device) -> float:
 def is_memory_bound(flops: float, size_bytes: float, dtype: str, device: Device) -> bool:
     """Whether memory traffic takes longer than arithmetic."""
     return memory_s(size_bytes, device) > matmul_s(flops, dtype, device)
+
+
+def convolution_efficiency(kind: str, features: NDArray[np.float64], device: Device) -> NDArray[np.float64]:
+    """Part of the matmul rate that convolutions reach.
+
+    Args:
+      kind: `FORWARD`, `INPUT_GRADIENT` or `FILTER_GRADIENT`.
+      features: input or output features on one device, whichever are fewer.
+      device: the accelerator.
+    """
+    rates = device.convolutions
+    if rates is None:
+        return np.ones_like(features)
+    wide = {FORWARD: rates.forward, INPUT_GRADIENT: rates.input_gradient, FILTER_GRADIENT: rates.filter_gradient}[kind]
+    return wide * np.minimum(1.0, features / rates.full_width)

@@ -68,7 +68,8 @@ def logical_mesh(cluster: Cluster, submesh: Submesh, shape: tuple[int, ...]) -> 
         raise MeshError(f"mesh shape {shape} doesn't have {submesh.device_count} devices",
                         f"the submesh is {submesh.nodes} nodes of {submesh.devices_per_node} devices")
     links = tuple(_axis_link(cluster, submesh, shape, axis) for axis in range(len(shape)))
-    return LogicalMesh(submesh, shape, links, cluster.reduce_scatter_as_all_reduce, cluster.adds_before_all_reduce)
+    return LogicalMesh(submesh, shape, links, cluster.reduce_scatter_as_all_reduce, cluster.adds_before_all_reduce,
+                       cluster.merges_all_reduces)
 
 
 def stage_link(cluster: Cluster, *, same_node: bool) -> Link:

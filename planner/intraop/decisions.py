@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from planner.core.graph import Graph, Phase
 from planner.core.plan import Collective
-from planner.core.spec import Spec, shard_count
-from planner.costs.collectives import ALL_REDUCE, collective
+from planner.core.spec import Spec, replicated, shard_count
+from planner.costs.collectives import ALL_REDUCE, when_merged
 from planner.costs.memory import itemsize, value_bytes
 from planner.costs.resharding import reshard_steps
 from planner.intraop.choices import Link
@@ -79,7 +79,7 @@ def decide(index: ProgramIndex, layer: PricedLayer, choice: NDArray[np.int16]) -
         tensors.append((tensor.owner, layer.tensors[item][pick]))
         moves += _joint_sum(index, layer, item, pick)
     for g, price in enumerate(layer.prices):
-        moves += _inside(graph, price, int(choice[g]), layer)
+        moves += _inside(graph, price, int(choice[g]))
     for link in layer.model.links:
         price, row = layer.prices[link.group], int(choice[link.group])
         wanted += [(r.value, r.op, r.position, price.strategies.spec(row, price.dims(r.value))) for r in link.reads]
@@ -118,15 +118,21 @@ def _param(graph: Graph, layer: PricedLayer, item: int, pick: int) -> ParamDecis
                          held - opt, opt)
 
 
-def _inside(graph: Graph, price: GroupPrice, row: int, layer: PricedLayer) -> list[Collective]:
+def _inside(graph: Graph, price: GroupPrice, row: int) -> list[Collective]:
     found: list[Collective] = []
-    for value, mask, phase in price.settled:
-        axes = axes_in(int(mask[row]))
+    for s in price.settled:
+        axes = axes_in(int(s.mask[row]))
         if axes:
-            size = int(value_bytes(graph.values[value]) / price.shards_of(value)[row])
-            time_s = collective(ALL_REDUCE, axes, layer.setting.mesh).at(size)
-            found.append(Collective(ALL_REDUCE, axes, size, time_s, "microbatch", phase.value,
+            size = int(value_bytes(graph.values[s.value]) / price.shards_of(s.value)[row])
+            found.append(Collective(ALL_REDUCE, axes, size, float(s.seconds[row]), "microbatch", s.phase.value,
                                     _where(graph, price.group.ops)))
+    for value in price.handed_back:
+        typed = graph.values[value]
+        steps = reshard_steps(typed.shape, itemsize(typed.dtype), price.strategies.spec(row, price.dims(value)),
+                              replicated(len(typed.shape)), price.setting.mesh,
+                              partial=frozenset(price.pending_axes(value, row)))
+        found += [Collective(s.kind, s.axes, s.bytes, s.time_s, "microbatch", Phase.FORWARD.value,
+                             _where(graph, price.group.ops)) for s in steps]
     return found
 
 
@@ -201,7 +207,7 @@ def _param_moves(index: ProgramIndex, link: Link, layer: PricedLayer, price: Gro
         typed, own = graph.values[value], index.owner.get(value, value)
         target = choices.update.spec(pick, param.classes.dims(own, len(typed.shape)))
         steps = reshard_steps(typed.shape, itemsize(typed.dtype), price.strategies.spec(row, price.dims(value)),
-                              target, mesh, partial=frozenset(price.pending_axes(value, row)))
+                              target, when_merged(mesh), partial=frozenset(price.pending_axes(value, row)))
         per = "batch" if choices.deferred[pick] else "microbatch"
         found += [Collective(s.kind, s.axes, s.bytes, s.time_s, per, Phase.BACKWARD.value, f"gradient of {name}")
                   for s in steps]

@@ -4,14 +4,17 @@ In: a `Group`, its `Strategies`, a `Setting`. Out: a `GroupPrice`, which also sa
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.core.graph import Graph, Phase
-from planner.core.spec import Spec
-from planner.costs.collectives import ALL_REDUCE, collective
-from planner.costs.memory import value_bytes
+from planner.core.graph import Graph, Phase, Role
+from planner.core.spec import Spec, replicated
+from planner.costs.collectives import ALL_REDUCE, collective, when_merged
+from planner.costs.compute import FILTER_GRADIENT, FORWARD, INPUT_GRADIENT, convolution_efficiency
+from planner.costs.memory import itemsize, value_bytes
+from planner.costs.resharding import reshard_table
 from planner.intraop.choices import Group
 from planner.intraop.dims import OpClasses
 from planner.intraop.group_costs import LINEAR, op_work
@@ -19,6 +22,18 @@ from planner.intraop.setting import Array, Costs, Setting
 from planner.intraop.structure import ANCHORS
 from planner.program_index import ProgramIndex
 from planner.strategies import Strategies, axes_in
+
+CONVOLUTION = "conv_general_dilated"
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A reduction that the group finishes: the mesh axes combined per strategy (a mask), and what that takes."""
+
+    value: int
+    mask: NDArray[np.int64]
+    phase: Phase
+    seconds: Array
 
 
 class GroupPrice:
@@ -32,16 +47,20 @@ class GroupPrice:
     def __init__(self, index: ProgramIndex, group: Group, strategies: Strategies, setting: Setting) -> None:
         self.graph = index.program.micro
         self.owner = index.owner
+        self.batch_dims = index.batch_dims
         self.group = group
         self.strategies = strategies
         self.setting = setting
         self.costs: Costs = {k: np.zeros(len(strategies)) for k in ("forward_s", "backward_s", "saved_bytes")}
         self.working = np.zeros(len(strategies))
         self.pending: dict[int, NDArray[np.int64]] = {}
-        self.settled: list[tuple[int, NDArray[np.int64], Phase]] = []  # (value, axes combined per strategy, phase)
+        self.settled: list[Settled] = []
+        self._depth: dict[int, int] = {}  # value -> how many of the group's all-reduces it waits for, one after another
+        self._started: dict[tuple[int, Phase], list[NDArray[np.int64]]] = {}  # masks of a depth, whose start is paid
         self._compute(index)
         self._reductions(index)
         self._saved()
+        self.handed_back = self._hand_back(index)
 
     def dims(self, value: int) -> tuple[int | None, ...]:
         """The class of each dimension of a value."""
@@ -66,9 +85,27 @@ class GroupPrice:
         parts = self.strategies.shards(classes.factors)
         moved = sum(value_bytes(self.graph.values[v]) / self.shards_of(v) for v in _touched(self.graph, n))
         device = self.setting.device
-        self.costs[kind] += np.maximum(work.flops / parts / device.flops_per_s(work.dtype),
+        rate = device.flops_per_s(work.dtype) * self._efficiency(n)
+        self.costs[kind] += np.maximum(work.flops / parts / rate,
                                        moved / device.memory_bandwidth_bytes_per_s) + device.launch_s * work.launches
         self.working = np.maximum(self.working, moved)
+
+    def _efficiency(self, n: int) -> Array:
+        """Part of the matmul rate that operator `n` reaches, per strategy."""
+        op = self.graph.ops[n]
+        if op.primitive != CONVOLUTION:
+            return np.ones(len(self.strategies))
+        made, taken = (self._local_size(op.inputs[1], op.params["dimension_numbers"].rhs_spec[d]) for d in (0, 1))
+        result = self.owner.get(op.results[0], op.results[0])
+        batched = any((result, d) in self.batch_dims for d in range(len(self.graph.values[result].shape)))
+        kind = FORWARD if op.phase is not Phase.BACKWARD else INPUT_GRADIENT if batched else FILTER_GRADIENT
+        return convolution_efficiency(kind, np.minimum(made, taken), self.setting.device)
+
+    def _local_size(self, value: int, dim: int) -> Array:
+        """Size of one dimension of a value on one device, per strategy."""
+        cls = self.dims(value)[dim]
+        size = float(self.graph.values[value].shape[dim])
+        return np.full(len(self.strategies), size) if cls is None else size / self.strategies.shards([cls])
 
     def _fused(self, ops: Sequence[int], by_op: Mapping[int, OpClasses], kind: str) -> None:
         """Elementwise, layout and reduction operators run as fused kernels: bytes of what goes in and comes out."""
@@ -101,30 +138,44 @@ class GroupPrice:
         for n in self.group.ops:
             op = self.graph.ops[n]
             mask = self.strategies.axes_on(by_op[n].reduced)
-            kind = "backward_s" if op.phase is Phase.BACKWARD else "forward_s"
+            depth = 0
             for v in op.inputs:
+                depth = max(depth, self._depth.get(v, 0))
                 waiting = self.pending.get(v)
                 if waiting is None or not waiting.any():
                     continue
                 if op.primitive in LINEAR:
                     mask = mask | waiting
                 else:
-                    self._settle(v, kind)
+                    self._settle(v, op.phase)
+                    depth = max(depth, self._depth[v])
             for r in op.results:
                 self.pending[r] = mask
+                self._depth[r] = depth
             if index.rules[n].combine != "sum":
                 for r in op.results:
-                    self._settle(r, kind)
+                    self._settle(r, op.phase)
 
-    def _settle(self, value: int, kind: str) -> None:
-        mask = self.pending[value]
+    def _settle(self, value: int, phase: Phase) -> None:
+        """Price the all-reduce that a value waits for. Where the compiler merges those that don't wait for each other,
+        the first of a depth pays for the start."""
+        mask, seconds = self.pending[value], np.zeros(len(self.strategies))
+        phase = Phase.BACKWARD if phase is Phase.BACKWARD else Phase.FORWARD
+        depth = self._depth.get(value, 0)
+        started = self._started.setdefault((depth, phase), [])
+        paid = np.any([mask == other for other in started], axis=0) if started else np.zeros(len(mask), dtype=bool)
         local = value_bytes(self.graph.values[value]) / self.shards_of(value)
         for m in np.unique(mask):
             if m:
                 rows = mask == m
-                cost = collective(ALL_REDUCE, axes_in(int(m)), self.setting.mesh)
-                self.costs[kind][rows] += cost.fixed_s + cost.per_byte_s * local[rows]
-        self.settled.append((value, mask, Phase.BACKWARD if kind == "backward_s" else Phase.FORWARD))
+                first, later = (collective(ALL_REDUCE, axes_in(int(m)), mesh)
+                                for mesh in (self.setting.mesh, when_merged(self.setting.mesh)))
+                fixed = np.where(paid[rows], later.fixed_s, first.fixed_s)
+                seconds[rows] = fixed + first.per_byte_s * local[rows]
+        started.append(mask)
+        self.costs["backward_s" if phase is Phase.BACKWARD else "forward_s"] += seconds
+        self.settled.append(Settled(value, mask, phase, seconds))
+        self._depth[value] = depth + 1
         self.pending[value] = np.zeros_like(mask)
 
     def _saved(self) -> None:
@@ -136,6 +187,22 @@ class GroupPrice:
         kept = {v for op in ops if op.phase is Phase.BACKWARD for v in op.inputs}
         for v in sorted(made & kept):
             self.costs["saved_bytes"] += value_bytes(self.graph.values[v]) / self.shards_of(v)
+
+    def _hand_back(self, index: ProgramIndex) -> tuple[int, ...]:
+        """New values of carried state that the group makes. A run keeps them whole on every device between steps."""
+        if index.program.kind != "train":
+            return ()
+        made = {r for n in self.group.ops for r in self.graph.ops[n].results}
+        found = tuple(sorted({o.operand for o in self.graph.outputs_of(Role.STATE)
+                              if isinstance(o.operand, int) and o.operand in made}))
+        for v in found:
+            typed = self.graph.values[v]
+            specs, partials, row = self.produced(v)
+            kept = replicated(len(typed.shape))
+            table = reshard_table(typed.shape, itemsize(typed.dtype), specs, (kept,), self.setting.mesh,
+                                  partials=partials)
+            self.costs["forward_s"] += table[row, 0]
+        return found
 
     def required(self, value: int) -> tuple[tuple[Spec, ...], NDArray[np.int64]]:
         return self.strategies.specs(self.dims(value))

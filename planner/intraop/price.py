@@ -13,6 +13,7 @@ import numpy as np
 from planner.core.graph import Graph, Phase
 from planner.core.hardware import LogicalMesh
 from planner.core.spec import Spec, shard_count
+from planner.costs.collectives import when_merged
 from planner.costs.memory import itemsize, value_bytes
 from planner.costs.resharding import reshard_table
 from planner.intraop.choices import Group, LayerModel, Link, Param, Tensor
@@ -191,7 +192,8 @@ def _param_link_costs(index: ProgramIndex, link: Link, param: Param, choices: Pa
         own = index.owner.get(value, value)
         target, at = choices.update_specs(param.classes, own, len(typed.shape))
         made, partials, row = price.produced(value)
-        sync = reshard_table(typed.shape, itemsize(typed.dtype), made, target, mesh, partials=partials)[np.ix_(row, at)]
+        sync = reshard_table(typed.shape, itemsize(typed.dtype), made, target, when_merged(mesh), partials=partials)
+        sync = sync[np.ix_(row, at)]
         deferred = choices.deferred[None, :]
         costs["batch_s"] += np.where(deferred, sync, 0.0)
         costs["backward_s"] += np.where(deferred, 0.0, sync)

@@ -1,7 +1,9 @@
 """How long collectives take between the devices of this machine, and how long a hand-over from one device to another.
 
-Every kind is timed over groups of 2, 4, ... devices, all groups at once, at a few sizes; a straight line through the
-sizes (least relative squares) is what a profile keeps.
+Every kind is timed over groups of 2, 4, ... devices, all groups at once. The time per byte is the slope of a straight
+line through a few sizes (least relative squares), back to back. The fixed time is that of a small buffer where each
+device has work of its own before each collective, as in a model: then devices don't arrive together, those that share
+cores least of all (eight on two cores: three times what it is back to back).
 
 In: devices. Out: `CollectiveTime`, `Link`.
 """
@@ -17,21 +19,53 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from planner.core.hardware import CollectiveTime
 from planner.costs.collectives import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, KINDS, PERMUTE, REDUCE_SCATTER
 from planner.measure.arithmetic import Reading
-from planner.measure.timing import INNER, Devices, Times, time_calls, time_on_all
+from planner.measure.timing import INNER, Devices, Times, on_all, time_in_turn
 
 _LENGTH = 8
 """Collectives in one program. What a program without any takes is subtracted, and the rest divided by this."""
+
+_WORK_S = 1e-3
+"""Work of a device between two collectives, in seconds while all are busy. [chosen: what an operator of a small
+model takes]"""
+
+_START_REPEATS = 41
+"""Runs of each program that tells the fixed time: the difference of two long times."""
+
+_WORK_SIZE = 128
+"""Side of the matrices of that work."""
 
 LOCAL_ELEMENTS = (1 << 10, 1 << 16, 1 << 19)
 """Sizes of one device's float32 buffer: 4 KiB, 256 KiB, 2 MiB."""
 
 
-def collective_times(devices: Devices, group: int) -> list[tuple[CollectiveTime, float]]:
-    """Each kind over groups of `group` devices, with the largest relative spread among its sizes."""
-    buffers = [elements + -elements % group for elements in LOCAL_ELEMENTS]  # scatters divide the buffer
-    idle = {local: time_on_all(lambda x: x + 1, [((local,), "float32")], devices, group=group, repeats=15).typical_s
-            for local in buffers}
-    return [_fit(kind, group, devices, idle) for kind in KINDS]
+def collective_times(devices: Devices, group: int, flops_per_s: float) -> list[tuple[CollectiveTime, float]]:
+    """Each kind over groups of `group` devices, with the largest relative spread among its sizes.
+
+    Args:
+      devices: all devices.
+      group: how many of them communicate with each other.
+      flops_per_s: of one device in float32 matmuls; sets how many make up the work between collectives.
+    """
+    steps = max(1, round(_WORK_S * flops_per_s / (2 * _WORK_SIZE**3)))
+    starts = _in_turn(devices, group, LOCAL_ELEMENTS[0], steps, repeats=_START_REPEATS)
+    by_size = {local: _in_turn(devices, group, local, 0, repeats=9) for local in LOCAL_ELEMENTS}
+    found: list[tuple[CollectiveTime, float]] = []
+    for kind in KINDS:
+        sizes = [4.0 * local * (group if kind in (ALL_GATHER, ALL_TO_ALL) else 1) for local in LOCAL_ELEMENTS]
+        _, per_byte = line(sizes, [by_size[local][kind][0] for local in LOCAL_ELEMENTS])
+        start, spread = starts[kind]
+        found.append((CollectiveTime(kind, group, start, per_byte), spread))
+    return found
+
+
+def _in_turn(devices: Devices, group: int, local: int, steps: int, *, repeats: int) -> dict[str, tuple[float, float]]:
+    """Seconds of one collective of each kind beyond the work before it, and the relative spread of the program's."""
+    local += -local % group  # scatters divide the buffer
+    bodies = [_chain(lambda x: x, steps), *(_chain(_collective(kind, group), steps) for kind in KINDS)]
+    without, *times = time_in_turn([on_all(body, _inputs(local), devices, group=group) for body in bodies], repeats)
+    # Never below a hundredth of what was seen, should the run without have been disturbed more than this one.
+    return {kind: (max(t.typical_s - without.typical_s, t.typical_s / 100) / _LENGTH, t.spread)
+            for kind, t in zip(KINDS, times, strict=True)}
 
 
 def hand_over(devices: Devices) -> tuple[float, float, Reading]:
@@ -43,7 +77,7 @@ def hand_over(devices: Devices) -> tuple[float, float, Reading]:
     times: list[Times] = []
     for elements in LOCAL_ELEMENTS:
         array = jax.device_put(jnp.ones((half * elements,), jnp.float32), here)
-        times.append(time_calls(lambda array=array: jax.device_put(array, there), repeats=15))
+        times += time_in_turn([lambda array=array: jax.device_put(array, there)], repeats=15)
         sizes.append(4.0 * elements)
     fixed, per_byte = line(sizes, [t.typical_s for t in times])
     return fixed, 1 / per_byte, Reading(1 / per_byte, max(t.spread for t in times), "device_put between two halves")
@@ -83,23 +117,24 @@ def line(sizes: Sequence[float], seconds: Sequence[float]) -> tuple[float, float
     return float(fixed), float(slope)
 
 
-def _fit(kind: str, group: int, devices: Devices, idle_s: dict[int, float]) -> tuple[CollectiveTime, float]:
-    sizes: list[float] = []
-    seconds: list[float] = []
-    spreads: list[float] = []
-    for local, idle in idle_s.items():
-        times = time_on_all(_chain(kind, group), [((local,), "float32")], devices, group=group)
-        sizes.append(4.0 * local * (group if kind in (ALL_GATHER, ALL_TO_ALL) else 1))
-        # Never below a tenth of what was seen, should the idle run have been disturbed more than this one.
-        seconds.append(max(times.typical_s - idle, times.typical_s / 10) / _LENGTH)
-        spreads.append(times.spread)
-    fixed, per_byte = line(sizes, seconds)
-    return CollectiveTime(kind, group, fixed, per_byte), max(spreads)
+def merges(devices: Devices) -> bool:
+    """Whether the compiler makes one all-reduce of several that don't wait for each other."""
+    mesh = Mesh(np.array(devices), (INNER,))
+    whole, rows, columns = (NamedSharding(mesh, PartitionSpec(*spec)) for spec in ((), (INNER, None), (None, INNER)))
+    size = 16 * len(devices)
+    matrix = jax.ShapeDtypeStruct((size, size), jnp.float32)
+    two = jax.jit(lambda a, b, c, d: (a @ b, c @ d), in_shardings=(columns, rows) * 2, out_shardings=whole)
+    text = two.lower(*(matrix,) * 4).compile().as_text() or ""
+    return len(re.findall(r" all-reduce(?:-start)?\(", text)) == 1
 
 
-def _chain(kind: str, group: int) -> Callable[[jax.Array], jax.Array]:
-    """A program of `_LENGTH` collectives, each fed by the one before."""
-    once = {
+def _inputs(local: int) -> list[tuple[tuple[int, ...], str]]:
+    """What a chain is given: the buffer of its collectives, the matrix of its work."""
+    return [((local,), "float32"), ((_WORK_SIZE, _WORK_SIZE), "float32")]
+
+
+def _collective(kind: str, group: int) -> Callable[[jax.Array], jax.Array]:
+    return {
         ALL_REDUCE: lambda x: jax.lax.psum(x, INNER),
         ALL_GATHER: lambda x: jax.lax.all_gather(x, INNER, tiled=True)[:x.shape[0]],
         REDUCE_SCATTER: lambda x: jnp.tile(jax.lax.psum_scatter(x, INNER, tiled=True), group),
@@ -107,9 +142,13 @@ def _chain(kind: str, group: int) -> Callable[[jax.Array], jax.Array]:
         PERMUTE: lambda x: jax.lax.ppermute(x, INNER, [(i, (i + 1) % group) for i in range(group)]),
     }[kind]
 
-    def chain(x: jax.Array) -> jax.Array:
+
+def _chain(collective: Callable[[jax.Array], jax.Array], steps: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """A program of `_LENGTH` collectives with work between them, each fed by the one before."""
+    def chain(x: jax.Array, matrix: jax.Array) -> jax.Array:
         for _ in range(_LENGTH):
-            x = once(x)
+            worked = jax.lax.fori_loop(0, steps, lambda _, m: m @ matrix, matrix + 1e-20 * x[0])
+            x = collective(x + 1e-20 * worked[0, 0])
         return x
 
     return chain

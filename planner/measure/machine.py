@@ -20,7 +20,8 @@ from planner.measure.arithmetic import (
     memory_rate,
     transcendental_rate,
 )
-from planner.measure.communication import adds_then_sums, collective_times, hand_over, sums_then_slices
+from planner.measure.communication import adds_then_sums, collective_times, hand_over, merges, sums_then_slices
+from planner.measure.convolution import convolution_rates
 from planner.measure.timing import Devices
 from planner.profiles import read_profile, write_profile
 
@@ -30,6 +31,9 @@ Progress = Callable[[str, float], None]
 _CPU_SIZES = (128, 256, 512)
 _LARGE_SIZES = (1024, 2048, 4096)
 """Sides of the matmuls that are timed; accelerators need large ones to show what they can."""
+
+_CPU_IMAGES, _LARGE_IMAGES = 8, 256
+"""Images of a device whose convolution is timed."""
 
 _CPU_ELEMENTS, _LARGE_ELEMENTS = 1 << 20, 1 << 26
 """Elements of the arrays whose traffic is timed: 4 MiB a device where devices share a CPU's caches, else 256 MiB."""
@@ -56,7 +60,7 @@ def local_cluster(devices: Devices, cache_dir: Path | str, *, progress: Progress
 
 
 def measure(devices: Devices | None = None, *, progress: Progress | None = None) -> Cluster:
-    """Time these devices (all local ones by default); takes about half a minute on a CPU.
+    """Time these devices (all local ones by default); takes one to two minutes on a CPU.
 
     Raises:
       MeshError: no devices.
@@ -66,7 +70,7 @@ def measure(devices: Devices | None = None, *, progress: Progress | None = None)
         raise MeshError("no devices to measure", "give at least one")
     told = progress or (lambda what, share: None)
     device, sources = _measure_device(devices, told)
-    link, link_sources = _measure_links(devices, told)
+    link, link_sources = _measure_links(devices, device, told)
     told("done", 1.0)
     sources |= link_sources
     return Cluster(
@@ -74,7 +78,7 @@ def measure(devices: Devices | None = None, *, progress: Progress | None = None)
         intra_node=link, inter_node=Link(link.bandwidth_bytes_per_s, link.latency_s),
         reduce_scatter_as_all_reduce=len(devices) > 1 and sums_then_slices(devices),
         adds_before_all_reduce=len(devices) > 1 and adds_then_sums(devices),
-        sources=tuple(sources.items()))
+        merges_all_reduces=len(devices) > 1 and merges(devices), sources=tuple(sources.items()))
 
 
 def _measure_device(devices: Devices, told: Progress) -> tuple[Device, dict[str, str]]:
@@ -86,29 +90,35 @@ def _measure_device(devices: Devices, told: Progress) -> tuple[Device, dict[str,
     elements = _CPU_ELEMENTS if platform == "cpu" else _LARGE_ELEMENTS
     memory = memory_rate(devices, elements)
     exponentials = transcendental_rate(devices, elements // 4)
-    told("small operators", 0.3)
+    told("small operators", 0.25)
     launch, dispatch = launch_and_dispatch(devices)
     best = {dtype: max(readings, key=lambda r: r.value) for dtype, readings in rates.items()}
     shares = sorted(r.value / best[dtype].value for dtype, readings in rates.items() for r in readings)
+    told("convolutions", 0.3)
+    efficiency = shares[len(shares) // 2]
+    rates, convolved = convolution_rates(devices, efficiency * best["float32"].value,
+                                         _CPU_IMAGES if platform == "cpu" else _LARGE_IMAGES)
     device = Device(
         name=devices[0].device_kind,
         peak_flops_per_s=(*((dtype, r.value) for dtype, r in best.items()), ("default", best["float32"].value)),
-        matmul_efficiency=shares[len(shares) // 2], memory_bytes=_memory_bytes(devices),
+        matmul_efficiency=efficiency, memory_bytes=_memory_bytes(devices),
         memory_bandwidth_bytes_per_s=memory.value, launch_s=launch.value, dispatch_s=dispatch.value,
-        transcendentals_per_s=exponentials.value if platform == "cpu" else None)
+        transcendentals_per_s=exponentials.value if platform == "cpu" else None,
+        convolutions=rates)
     sources = {f"device.peak_flops_per_s.{dtype}": _source(devices, r) for dtype, r in best.items()}
     sources |= {
         "device.peak_flops_per_s.default": "the float32 rate",
         "device.matmul_efficiency": f"median over sizes {sizes} and dtypes of rate / best rate",
         "device.memory_bytes": "the runtime's limit, or the machine's memory divided by its devices",
         "device.memory_bandwidth_bytes_per_s": _source(devices, memory),
+        "device.convolutions": _source(devices, convolved),
         "device.launch_s": _source(devices, launch), "device.dispatch_s": _source(devices, dispatch)}
     if device.transcendentals_per_s is not None:
         sources["device.transcendentals_per_s"] = _source(devices, exponentials)
     return device, sources
 
 
-def _measure_links(devices: Devices, told: Progress) -> tuple[Link, dict[str, str]]:
+def _measure_links(devices: Devices, device: Device, told: Progress) -> tuple[Link, dict[str, str]]:
     sources = {"devices_per_node": "counted"}
     if len(devices) == 1:
         sources |= {"intra_node": "a single device has no links: any number would do",
@@ -117,15 +127,17 @@ def _measure_links(devices: Devices, told: Progress) -> tuple[Link, dict[str, st
     groups = [n for n in range(2, len(devices) + 1) if len(devices) % n == 0]
     measured = []
     for done, group in enumerate(groups):
-        told(f"collectives of {group} devices", 0.35 + 0.55 * done / len(groups))
-        measured += collective_times(devices, group)
+        told(f"collectives of {group} devices", 0.45 + 0.45 * done / len(groups))
+        measured += collective_times(devices, group, device.flops_per_s("float32"))
     told("hand-over between stages", 0.95)
     latency, rate, reading = hand_over(devices)
     sources |= {
         "intra_node.bandwidth_bytes_per_s": _source(devices, reading),
         "intra_node.latency_s": _source(devices, reading),
         "intra_node.measured": _source(devices, Reading(
-            0.0, max(spread for _, spread in measured), f"8 collectives in a program, groups of {groups}, 3 sizes")),
+            0.0, max(spread for _, spread in measured),
+            f"8 collectives in a program, less one without, groups of {groups}; fixed time of 4 KiB with a millisecond "
+            "of work before each, time per byte from 3 sizes without work")),
         "inter_node": "as within the node: there is only one"}
     return Link(rate, latency, tuple(fit for fit, _ in measured)), sources
 

@@ -45,27 +45,38 @@ def time_on_all(body: Callable[..., jax.Array], inputs: Sequence[tuple[tuple[int
     """Time a compiled program that runs `body` on every device with arrays of its own.
 
     Args:
+      body, inputs, devices, group: as of `on_all`.
+      repeats: timed runs, after two that aren't.
+    """
+    return time_in_turn([on_all(body, inputs, devices, group=group)], repeats)[0]
+
+
+def on_all(body: Callable[..., jax.Array], inputs: Sequence[tuple[tuple[int, ...], str]], devices: Devices, *,
+           group: int = 1) -> Callable[[], jax.Array]:
+    """The call of a compiled program that runs `body` on every device with arrays of its own.
+
+    Args:
       body: from one device's arrays to an array; may use collectives over axis `INNER`.
       inputs: shape and dtype of each array of one device.
       devices: all devices.
       group: devices along axis `INNER`; must divide their number.
-      repeats: timed runs, after two that aren't.
     """
     mesh = Mesh(np.array(devices).reshape(-1, group), (OUTER, INNER))
     spec = PartitionSpec((OUTER, INNER))
     arrays = [jax.device_put(jnp.full((len(devices) * shape[0], *shape[1:]), 1 / 64, dtype), NamedSharding(mesh, spec))
               for shape, dtype in inputs]
     program = jax.jit(jax.shard_map(body, mesh=mesh, in_specs=(spec,) * len(arrays), out_specs=spec, check_vma=False))
-    return time_calls(lambda: program(*arrays), repeats)
+    return lambda: program(*arrays)
 
 
-def time_calls(call: Callable[[], jax.Array], repeats: int) -> Times:
-    """Time a call until its result is there; two runs first that aren't counted."""
-    for _ in range(2):
-        jax.block_until_ready(call())
-    found: list[float] = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        jax.block_until_ready(call())
-        found.append(time.perf_counter() - start)
-    return Times(tuple(sorted(found)))
+def time_in_turn(calls: Sequence[Callable[[], jax.Array]], repeats: int) -> list[Times]:
+    """Time calls until their results are there, one after the other and again, so that a change of the machine's load
+    meets all of them; two rounds first that aren't counted."""
+    found: list[list[float]] = [[] for _ in calls]
+    for n in range(2 + repeats):
+        for call, seconds in zip(calls, found, strict=True):
+            start = time.perf_counter()
+            jax.block_until_ready(call())
+            if n >= 2:
+                seconds.append(time.perf_counter() - start)
+    return [Times(tuple(sorted(seconds))) for seconds in found]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from planner.core.files import write_atomically
-from planner.core.hardware import Cluster, CollectiveTime, Device, Link
+from planner.core.hardware import Cluster, CollectiveTime, ConvolutionRates, Device, Link
 from planner.costs.collectives import KINDS
 from planner.errors import MeshError, ProfileError, UnknownNameError
 from planner.profiles.fields import Fields
@@ -101,6 +101,7 @@ def _cluster_from(fields: Fields) -> Cluster:
         intra_node=_link_from(fields.inner("intra_node")), inter_node=_link_from(fields.inner("inter_node")),
         reduce_scatter_as_all_reduce=fields.flag("reduce_scatter_as_all_reduce", default=False),
         adds_before_all_reduce=fields.flag("adds_before_all_reduce", default=False),
+        merges_all_reduces=fields.flag("merges_all_reduces", default=False),
         sources=fields.sources("sources"))
     fields.text("description", default="")
     fields.refuse_unknown()
@@ -113,7 +114,15 @@ def _device_from(fields: Fields) -> Device:
         matmul_efficiency=fields.fraction("matmul_efficiency"), memory_bytes=fields.count("memory_bytes"),
         memory_bandwidth_bytes_per_s=fields.positive("memory_bandwidth_bytes_per_s"),
         launch_s=fields.non_negative("launch_s"), dispatch_s=fields.non_negative("dispatch_s", default=0.0),
-        transcendentals_per_s=fields.positive("transcendentals_per_s") if "transcendentals_per_s" in fields else None)
+        transcendentals_per_s=fields.positive("transcendentals_per_s") if "transcendentals_per_s" in fields else None,
+        convolutions=_convolutions_from(fields.inner("convolutions")) if "convolutions" in fields else None)
+    fields.refuse_unknown()
+    return found
+
+
+def _convolutions_from(fields: Fields) -> ConvolutionRates:
+    found = ConvolutionRates(fields.fraction("forward"), fields.fraction("input_gradient"),
+                             fields.fraction("filter_gradient"), fields.positive("full_width"))
     fields.refuse_unknown()
     return found
 
@@ -137,4 +146,5 @@ def _to_json(cluster: Cluster, description: str) -> dict[str, Any]:
     return {"name": cluster.name, "description": description, "device": device,
             "devices_per_node": cluster.devices_per_node, **links,
             "reduce_scatter_as_all_reduce": cluster.reduce_scatter_as_all_reduce,
-            "adds_before_all_reduce": cluster.adds_before_all_reduce, "sources": dict(cluster.sources)}
+            "adds_before_all_reduce": cluster.adds_before_all_reduce,
+            "merges_all_reduces": cluster.merges_all_reduces, "sources": dict(cluster.sources)}
