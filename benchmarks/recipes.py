@@ -5,8 +5,8 @@ run.
 
 For each model: the chosen plan, data parallel, FSDP, tensor parallel and a two-stage pipeline of data-parallel stages,
 all compiled first, then stepped in turn, round after round, so that a change of the machine's load meets all of them. A
-row holds the median and the least of each, and the chosen plan's over the best recipe's, which should be at most 1.00. The ratio is
-also taken round by round, and its quartiles say how far to trust it.
+row holds the median and the least of each, and the chosen plan's median over the best recipe's, which should be at most
+1.00. The ratio is also taken round by round, and its quartiles say how far to trust it.
 """
 
 import argparse

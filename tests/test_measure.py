@@ -12,7 +12,7 @@ from planner.core.hardware import Cluster
 from planner.costs.collectives import KINDS
 from planner.errors import MeshError, ProfileError
 from planner.measure import local_cluster, measure
-from planner.measure.communication import adds_then_sums, line, sums_then_slices
+from planner.measure.communication import adds_then_sums, line, merges, sums_then_slices
 from planner.measure.timing import INNER, Times, time_on_all
 from planner.profiles import read_profile, write_profile
 
@@ -53,6 +53,17 @@ def test_xla_on_cpu_makes_an_all_reduce_of_a_reduce_scatter() -> None:
 
 def test_xla_on_cpu_combines_partial_sums_before_it_adds_them() -> None:
     assert not adds_then_sums(jax.devices())
+
+
+def test_xla_on_cpu_merges_all_reduces() -> None:
+    assert merges(jax.devices())
+
+
+def test_rates_of_convolutions_are_measured(measured: tuple[Cluster, object]) -> None:
+    rates = measured[0].device.convolutions
+    assert rates is not None
+    assert all(0 < part <= 1 for part in (rates.forward, rates.input_gradient, rates.filter_gradient))
+    assert 1 <= rates.full_width <= 64 and measured[0].merges_all_reduces
 
 
 def test_a_kept_profile_is_not_measured_again(measured: tuple[Cluster, object], tmp_path: Path,

@@ -95,11 +95,14 @@ class GroupPrice:
         op = self.graph.ops[n]
         if op.primitive != CONVOLUTION:
             return np.ones(len(self.strategies))
-        made, taken = (self._local_size(op.inputs[1], op.params["dimension_numbers"].rhs_spec[d]) for d in (0, 1))
+        numbers = op.params["dimension_numbers"]
         result = self.owner.get(op.results[0], op.results[0])
         batched = any((result, d) in self.batch_dims for d in range(len(self.graph.values[result].shape)))
         kind = FORWARD if op.phase is not Phase.BACKWARD else INPUT_GRADIENT if batched else FILTER_GRADIENT
-        return convolution_efficiency(kind, np.minimum(made, taken), self.setting.device)
+        # The gradient of a filter takes the batch for features, and the filter's input features for a batch.
+        value, spec = (op.results[0], numbers.out_spec) if kind == FILTER_GRADIENT else (op.inputs[1], numbers.rhs_spec)
+        features = np.minimum(self._local_size(value, spec[0]), self._local_size(value, spec[1]))
+        return convolution_efficiency(kind, features, self.setting.device)
 
     def _local_size(self, value: int, dim: int) -> Array:
         """Size of one dimension of a value on one device, per strategy."""

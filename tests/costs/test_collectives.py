@@ -1,5 +1,7 @@
 """Collectives against formulas worked out by hand, and laws they must obey."""
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +21,7 @@ from planner.costs.collectives import (
     permute_s,
     reduce_scatter_s,
     send_s,
+    when_merged,
 )
 from tests.costs.machines import FAST, SLOW, mesh
 
@@ -118,3 +121,12 @@ def test_a_faster_link_is_never_slower(kind: str, size: float) -> None:
 def test_all_to_all_moves_less_than_all_gather() -> None:
     for kind in (ALL_TO_ALL, PERMUTE):
         assert collective(kind, (0,), mesh(4)).at(100) < collective(ALL_GATHER, (0,), mesh(4)).at(400)
+
+
+def test_a_merged_all_reduce_costs_its_bytes() -> None:
+    plain = mesh(4)
+    assert when_merged(plain) is plain
+    merged = when_merged(dataclasses.replace(plain, merges_all_reduces=True))
+    # 800 B around a ring of 4: 2 x 600 B at 100 B/s; alone, 6 steps of 0.5 s more.
+    assert all_reduce_s(800, (0,), merged) == pytest.approx(12) == all_reduce_s(800, (0,), plain) - 3
+    assert all_gather_s(800, (0,), merged) == all_gather_s(800, (0,), plain)

@@ -2,11 +2,20 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.costs.compute import is_memory_bound, op_time_s
+from planner.core.hardware import ConvolutionRates
+from planner.costs.compute import (
+    FILTER_GRADIENT,
+    FORWARD,
+    INPUT_GRADIENT,
+    convolution_efficiency,
+    is_memory_bound,
+    op_time_s,
+)
 from tests.costs.machines import DEVICE
 
 
@@ -33,3 +42,14 @@ def test_transcendentals_count_only_where_a_profile_gives_their_rate() -> None:
 def test_sharing_work_over_devices_helps_but_never_more_than_by_their_number(flops: float, size: float, n: int) -> None:
     whole, share = (op_time_s(flops / k, size / k, "bfloat16", DEVICE) for k in (1, n))
     assert whole / n <= share * (1 + 1e-12) and share <= whole * (1 + 1e-12)
+
+
+def test_convolutions_by_kind_and_width() -> None:
+    device = dataclasses.replace(DEVICE, convolutions=ConvolutionRates(0.8, 0.5, 0.25, 16))
+    features = np.array([64.0, 16.0, 4.0])
+    # 16 features are wide enough; 4 reach 4/16 of it.
+    assert convolution_efficiency(FORWARD, features, device).tolist() == pytest.approx([0.8, 0.8, 0.2])
+    assert convolution_efficiency(INPUT_GRADIENT, features, device).tolist() == pytest.approx([0.5, 0.5, 0.125])
+    assert convolution_efficiency(FILTER_GRADIENT, features, device).tolist() == pytest.approx([0.25, 0.25, 0.0625])
+    # A profile without them: as matmuls.
+    assert convolution_efficiency(FILTER_GRADIENT, features, DEVICE).tolist() == [1, 1, 1]

@@ -1,0 +1,78 @@
+"""What a group of operators costs: convolutions by kind, and all-reduces that the compiler merges."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from planner import models
+from planner.core.hardware import ConvolutionRates, Device
+from planner.intraop.group_price import GroupPrice
+from planner.intraop.price import price_layer
+from planner.intraop.setting import Setting
+from planner.intraop.structure import layer_model
+from planner.model import Model
+from planner.program_index import index_program
+from planner.strategies import AxisUse
+from tests.intraop.programs import DGX, mesh, program, struct
+
+
+def prices(model: Model, device: Device, *, merges: bool = False) -> tuple[GroupPrice, ...]:
+    """All groups of the model as one data-parallel layer over two devices."""
+    index = index_program(program(model, 1))
+    on = dataclasses.replace(mesh(2), merges_all_reduces=merges)
+    setting = Setting(on, device, (AxisUse.BATCH,), 1, True)
+    last = max(op.origin for op in index.program.micro.ops)
+    return price_layer(index, layer_model(index, 0, last), setting).prices
+
+
+def total(found: tuple[GroupPrice, ...], kind: str) -> float:
+    return float(sum(np.min(p.costs[kind]) for p in found))
+
+
+def convolved() -> Model:
+    def loss(params, batch):
+        x = batch["x"]
+        for w in params:
+            x = jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return jnp.mean(x**2)
+
+    return Model(loss, [struct(3, 3, 64, 64), struct(3, 3, 64, 64)], {"x": struct(64, 32, 32, 64)}, optax.sgd(0.1),
+                 name="convolved")
+
+
+@pytest.mark.parametrize(("slow", "forward", "backward"), [
+    # Two forward, one gradient of an input (the batch needs none), two of filters.
+    (ConvolutionRates(0.01, 1, 1, 1), 2, 0), (ConvolutionRates(1, 0.01, 1, 1), 0, 1),
+    (ConvolutionRates(1, 1, 0.01, 1), 0, 2), (ConvolutionRates(1, 1, 1, 6400), 2, 3)])
+def test_each_kind_of_convolution_has_its_rate(slow: ConvolutionRates, forward: int, backward: int) -> None:
+    plain = dataclasses.replace(DGX.device, peak_flops_per_s=(("default", 1e9),))
+    usual, slowed = (prices(convolved(), d) for d in (plain, dataclasses.replace(plain, convolutions=slow)))
+    one = total(usual, "forward_s") / 2
+    assert total(slowed, "forward_s") - total(usual, "forward_s") == pytest.approx(99 * forward * one, rel=0.05)
+    assert total(slowed, "backward_s") - total(usual, "backward_s") == pytest.approx(99 * backward * one, rel=0.1)
+
+
+def test_of_all_reduces_that_do_not_wait_for_each_other_one_pays_for_the_start() -> None:
+    model = models.build("wresnet-tiny", batch_size=16)
+    alone, merged = (prices(model, DGX.device, merges=flag) for flag in (False, True))
+    for a, m in zip(alone, merged, strict=True):
+        assert len(a.settled) == len(m.settled)
+        for one, other in zip(a.settled, m.settled, strict=True):
+            assert np.all(other.seconds <= one.seconds)
+    # Mean and mean of squares of every normalisation.
+    assert total(merged, "forward_s") < total(alone, "forward_s")
+    first = [p.settled[0] for p in merged if p.settled]
+    assert first and all(np.all(s.seconds[s.mask != 0] >= DGX.intra_node.latency_s) for s in first)
+
+
+def test_new_state_goes_back_to_every_device() -> None:
+    index = index_program(program(models.build("wresnet-tiny", batch_size=16), 1))
+    setting = Setting(mesh(2), DGX.device, (AxisUse.TENSOR,), 1, True)
+    last = max(op.origin for op in index.program.micro.ops)
+    found = price_layer(index, layer_model(index, 0, last), setting).prices
+    leaves = len(jax.tree.leaves(models.build("wresnet-tiny", batch_size=16).state))
+    assert sum(len(p.handed_back) for p in found) == leaves
