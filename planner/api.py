@@ -49,11 +49,22 @@ def plan(model: Model, mesh: jax.sharding.Mesh | Cluster | Sequence[jax.Device],
     if not isinstance(model, Model):
         raise ModelError(f"{type(model).__name__} is not a planner.Model",
                          "wrap it: planner.Model(loss_fn, params, batch, optimizer=...)")
+    _check_optimizer(model)
+    if budget_s is not None and not budget_s > 0:
+        raise PlannerError(f"a budget of {budget_s} seconds", "give a number of seconds above zero, or none")
     fixed = replace(pins or Pins(), **pinned)
     cluster = cluster_of(mesh, hardware, cache_dir)
     request = Request(partial(trace_program, model), model.name, model.kind, model.batch_size, cluster, fixed,
                       package_version(), budget_s, progress or _quiet)
     return Plan(search(request))
+
+
+def _check_optimizer(model: Model) -> None:
+    """Refuse what is not an optimizer before anything is traced."""
+    missing = [name for name in ("init", "update") if not callable(getattr(model.optimizer, name, None))]
+    if model.optimizer is not None and missing:
+        raise ModelError(f"the optimizer of {model.name!r} is {type(model.optimizer).__name__}, which has no "
+                         f"{' and no '.join(missing)}", "give an optax gradient transformation, e.g. optax.adamw(3e-4)")
 
 
 def compare(model: Model, mesh: jax.sharding.Mesh | Cluster | Sequence[jax.Device], *, hardware: Cluster | None = None,

@@ -44,6 +44,9 @@ def check_pins(request: Request) -> None:
                          f"use one of {', '.join(map(str, sorted(near, key=lambda n: abs(n - b))[:4]))}")
     if pins.stages is not None and pins.stages < 1:
         raise PinError(f"{pins.stages} stages", "ask for at least one stage")
+    stages = pins.stages or len(pins.boundaries or ()) + 1
+    if stages > request.cluster.device_count:
+        raise PinError(f"{stages} stages on {request.cluster.device_count} devices", "each stage needs a device")
     if pins.boundaries is not None:
         cuts = pins.boundaries
         if list(cuts) != sorted(set(cuts)) or (cuts and cuts[0] < 1):

@@ -13,7 +13,7 @@ from planner.core.hardware import Submesh
 from planner.core.pins import Pins
 from planner.core.plan import PlanRecord
 from planner.costs.topology import logical_mesh
-from planner.errors import MemoryLimitError, PlannerError
+from planner.errors import MemoryLimitError, PinError, PlannerError
 from planner.intraop.compose import SliceTable
 from planner.record import Run, plan_record
 from planner.request import Request, check_pins
@@ -80,6 +80,7 @@ def _try(request: Request, run: Run, microbatches: int) -> None:
         run.update = program.update
     with run.phase("layers"):
         prepared = prepare(program)
+    _check_layers(request, len(prepared.layers))
     spaces = mesh_spaces(request.cluster, request.pins, single=request.kind == "step")
     tables: dict[MeshSpace, SliceTable] = {}
     request.progress(f"{microbatches} microbatches: {len(prepared.layers)} layers of {len(prepared.models)} kinds, "
@@ -111,6 +112,17 @@ def _try(request: Request, run: Run, microbatches: int) -> None:
             run.baselines.setdefault(name, None)
             if candidate is not None:
                 _keep(request, run, candidate)
+
+
+def _check_layers(request: Request, layers: int) -> None:
+    """Refuse pins that ask for more stages than there are layers, or for layers that are not there."""
+    cuts = request.pins.boundaries or ()
+    if (request.pins.stages or 1) > layers:
+        raise PinError(f"{request.pins.stages} stages of {request.model_name!r}, which has {layers} layers",
+                       f"ask for at most {layers} stages")
+    if cuts and cuts[-1] >= layers:
+        raise PinError(f"stage boundary {cuts[-1]} of {request.model_name!r}, whose layers are 0 to {layers - 1}",
+                       "give the first layer of each stage after the first")
 
 
 def _keep(request: Request, run: Run, candidate: Candidate) -> None:

@@ -1,8 +1,10 @@
 """A planned run beside the single-device run, tensor by tensor.
 
 Three runs see the same random batches: the plan on its devices, plain JAX on one device, and plain JAX with parameters
-off by a rounding error (how much of a difference means nothing). Gradients of the first step are read from a run of the
-same plan whose optimizer only writes them down. In: plan, model, devices. Out: `CheckReport`; numbers never raise.
+off by a rounding error (how much of a difference means nothing). Where a kink lies in the way (a ReLU, a maximum), most
+roundings change nothing and a few change much: before a tensor fails, more of them are tried. Gradients of the first
+step are read from a run of the same plan whose optimizer only writes them down. In: plan, model, devices. Out:
+`CheckReport`; numbers never raise.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,6 +20,7 @@ from planner.check.reference import Reference, StepResult
 from planner.check.report import CheckReport, TensorCheck
 from planner.core.plan import PlanRecord
 from planner.emit.match import matching_devices, matching_program
+from planner.errors import PlannerError
 from planner.model import Model, leaves_with_paths
 from planner.runtime import compile_plan
 from planner.trace import trace_program
@@ -28,6 +31,10 @@ bfloat16, which is what sums over a few thousand terms and five steps collect.""
 
 TF32_TOLERANCE = 2e-2
 """float32 on a GPU: its matrix products round to ten bits (TF32) unless asked otherwise."""
+
+NOISE_RUNS = 8
+"""Perturbed runs before a tensor fails. [chosen: on a graph network with maxima, 5 perturbations in 10 moved a
+parameter by 1e-4 or more, the others by 6e-6]"""
 
 
 @dataclass(frozen=True)
@@ -61,16 +68,31 @@ def check_plan(record: PlanRecord, model: Model, devices: Sequence[jax.Device], 
 
     Raises:
       PlanMismatchError: plan, model and devices do not belong together (wrong numbers are reported, not raised).
+      PlannerError: no steps to compare.
     """
+    if steps < 1:
+        raise PlannerError(f"{steps} steps leave nothing to compare", "compare at least one")
     devices = matching_devices(record, devices)
     allowed = _tolerance(record, model, devices) if tolerance is None else tolerance
     model = with_numbers(model, seed)
     data = [batches(n) if batches is not None else random_batch(model, seed + 1 + n) for n in range(steps)]
     alone = Reference(model, record.microbatches, devices[0])
-    near = _perturbed(model, seed)
-    right, noisy = alone.run(model.params, model.state, data), alone.run(near.params, near.state, data)
+    right = alone.run(model.params, model.state, data)
     found, losses = _planned(record, model, devices, data)
-    judge = _Judge(allowed)
+    grads = _gradients(record, model, devices, data[0]) if record.kind == "train" else None
+    entries: list[TensorCheck] = []
+    for run in range(NOISE_RUNS):
+        near = _perturbed(model, seed + run)
+        more = _judged(allowed, model, (found, right, alone.run(near.params, near.state, data)), grads)
+        entries = [replace(e, noise=max(e.noise, m.noise)) for e, m in zip(entries or more, more, strict=True)]
+        if all(e.passed for e in entries):
+            break
+    return CheckReport(tuple(entries), steps, tuple((a, float(b.loss)) for a, b in zip(losses, right, strict=False)))
+
+
+def _judged(tolerance: float, model: Model, runs: tuple[list[StepResult], ...], grads: Any) -> list[TensorCheck]:
+    """One entry per tensor of the planned, the single-device and the perturbed run; `grads` of the first step."""
+    judge, (found, right, noisy) = _Judge(tolerance), runs
     for n, (a, b, c) in enumerate(zip(found, right, noisy, strict=True)):
         judge.trees("loss", f"step {n}", a.loss, b.loss, c.loss, None)
         judge.trees("output", f"step {n}", a.outputs, _outputs(b.outputs, a.outputs), _outputs(c.outputs, a.outputs),
@@ -79,10 +101,8 @@ def check_plan(record: PlanRecord, model: Model, devices: Sequence[jax.Device], 
     judge.trees("parameter", "", a.params, b.params, c.params, model.params)
     judge.trees("state", "", a.state, b.state, c.state, model.state)
     judge.trees("optimizer", "", a.opt_state, b.opt_state, c.opt_state, None)
-    if record.kind == "train":
-        judge.trees("gradient", "", _gradients(record, model, devices, data[0]), right[0].grads, noisy[0].grads, None)
-    return CheckReport(tuple(judge.entries), steps,
-                       tuple((a, float(b.loss)) for a, b in zip(losses, right, strict=False)))
+    judge.trees("gradient", "", grads, right[0].grads, noisy[0].grads, None)
+    return judge.entries
 
 
 def _planned(record: PlanRecord, model: Model, devices: Sequence[Any], data: Sequence[Any]

@@ -27,6 +27,9 @@ def load(name: str, *, batch: int | None, device_count: int, settings: dict[str,
       UnknownNameError: not in the zoo.
       ModelError: the file, module or function is missing, fails, or does not return a `planner.Model`.
     """
+    if name.endswith(".py"):
+        raise ModelError(f"{name!r} is a file, and which function of it makes the model is not said",
+                         f"write {name}:FUNCTION")
     if ":" not in name:
         from planner import models
 

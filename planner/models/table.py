@@ -4,6 +4,7 @@ Each family module calls `register` for its sizes; `planner.models.build` turns 
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -44,13 +45,34 @@ class Entry:
         """The network of this size, with fields of its configuration replaced.
 
         Raises:
-          ModelError: if the configuration has no field of that name, or the family can't scan its layers.
+          ModelError: if the configuration has no field of that name, a value can't be, or the family can't scan its
+            layers.
         """
         known = tuple(f.name for f in dataclasses.fields(self.config))
         unknown = sorted(set(overrides) - set(known))
         if unknown:
             raise ModelError(f"model {name!r} has no setting {unknown[0]!r}", f"its settings are {', '.join(known)}")
+        for key, value in overrides.items():
+            _check_setting(name, key, value, getattr(self.config, key))
         return self.make(dataclasses.replace(self.config, **overrides))
+
+
+def _check_setting(model: str, key: str, value: Any, example: Any) -> None:
+    """A setting has the type of the one it replaces; sizes are at least 1, where none (0) is not there by default."""
+    if isinstance(example, bool):
+        fits, wanted = isinstance(value, bool), "true or false"
+    elif isinstance(example, int):
+        least = 0 if example == 0 else 1
+        fits, wanted = isinstance(value, int) and not isinstance(value, bool) and value >= least, \
+            f"a whole number of at least {least}"
+    elif isinstance(example, float):
+        fits, wanted = isinstance(value, int | float) and 0 <= value < math.inf, "a number of at least 0"
+    elif isinstance(example, str):
+        fits, wanted = isinstance(value, str), "a name"
+    else:
+        fits, wanted = isinstance(value, type(example)), f"a {type(example).__name__}, given in Python"
+    if not fits:
+        raise ModelError(f"setting {key!r} of model {model!r} is {value!r}", f"give {wanted}, e.g. {example}")
 
 
 MODELS: Table[Entry] = Table("planner.models", "model")

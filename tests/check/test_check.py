@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from planner.check import check_plan
-from planner.check.compare import _error
+from planner.check.compare import NOISE_RUNS, _error
 from planner.check.inputs import random_batch, with_numbers
+from planner.check.reference import Reference
 from planner.check.report import NOISE_FACTOR, CheckReport, TensorCheck
 from planner.emit import payloads
 from planner.model import Model
@@ -43,6 +44,18 @@ def test_a_gradient_that_is_lost_is_found(monkeypatch):
     assert not report.passed
     assert {"gradient", "parameter"} <= {t.what for t in report.failures}
     assert "FAILED" in str(report)
+
+
+def test_only_a_tensor_that_would_fail_asks_for_more_perturbed_runs(monkeypatch):
+    runs = []
+    run = Reference.run
+    monkeypatch.setattr(Reference, "run", lambda self, *args: runs.append(args) or run(self, *args))
+    assert checked(models.mlp(layers=2), PIPELINE).passed
+    assert len(runs) == 2
+    monkeypatch.setattr(stage_functions, "_plus", lambda total, parts: sum(parts) + 0 * total)
+    runs.clear()
+    assert not checked(models.mlp(layers=2), PIPELINE).passed
+    assert len(runs) == 1 + NOISE_RUNS
 
 
 def test_a_wrong_split_of_deferred_gradients_is_found(monkeypatch):
