@@ -186,13 +186,10 @@ class _Edit:
             if partial:
                 splits = op.primitive in SPLITTABLE | LOCAL and len(op.results) == 1
                 return self._cut(op, n, partial, passed, stage) if splits else "other"
-            sources = op.inputs
-            if op.primitive not in LINEAR or len(sources) != 1:
-                return "whole" if not self._partial_before(n, stage) else "other"
-            if self._readers.get(sources[0], []) != [n]:
-                return "whole" if not self._partial_before(n, stage) else "other"
+            if op.primitive not in LINEAR or len(op.inputs) != 1 or self._readers.get(op.inputs[0], []) != [n]:
+                return "other" if op.primitive in LINEAR | SUMS and self._partial_before(n, stage) else "whole"
             passed.append(n)
-            value = sources[0]
+            value = op.inputs[0]
 
     def _partial_before(self, n: int, stage: int) -> bool:
         """Whether the operator is given a gradient that is a sum over sharded examples, or something linear in one."""

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from planner.core.graph import Graph, Op, Operand, Phase, Value
 from planner.core.spec import Spec
 from planner.emit.annotated import Annotated
-from planner.emit.payloads import Barrier
+from planner.emit.payloads import Barrier, Copy
 
 
 class Edit:
@@ -31,6 +31,16 @@ class Edit:
         """Operator `n` of the given graph, reading renamed values."""
         op = self._given.graph.ops[n]
         self._add(n, replace(op, operands=_renamed(op.operands, names)), self._given.stage_of[n])
+
+    def keep_made(self, n: int, made: Mapping[int, Spec]) -> None:
+        """Operator `n`, some of its results made in other shardings than they settle in: a copy of each settles."""
+        op, stage = self._given.graph.ops[n], self._given.stage_of[n]
+        before = {v: self._twin(v, stage) for v in made}
+        self._add(n, replace(op, results=tuple(before.get(v, v) for v in op.results)), stage)
+        for v, spec in made.items():
+            self._specs[stage][before[v]] = spec
+            self._add(None, Op("copy", (before[v],), (v,), MappingProxyType({}), (), op.source, op.phase, op.origin,
+                               Copy(self._values[v].shape)), stage)
 
     def repeat(self, n: int, names: Mapping[int, int], stage: int) -> dict[int, int]:
         """Operator `n` once more, as part of the backward, with results of its own: old result -> new."""

@@ -18,6 +18,7 @@ from planner.emit.match import matching_devices, matching_program
 from planner.emit.meshes import stage_mesh
 from planner.emit.pipeline_code import pipeline_code
 from planner.emit.recompute import with_recompute
+from planner.emit.settle import with_products_as_made
 from planner.model import Model
 from planner.runtime.pipeline import PipelineStep
 from planner.runtime.placement import check_concrete, initial_state, place
@@ -66,5 +67,6 @@ def compile_plan(record: PlanRecord, model: Model, devices: Sequence[jax.Device]
 
 def rewritten(record: PlanRecord, program: Program) -> tuple[Annotated, tuple[str, ...]]:
     """The program's micro graph as the plan runs it, and what of the plan it does not do."""
-    return with_deferred_gradients(
-        record, with_gathers_per_layer(record, with_recompute(record, annotate_program(record, program))))
+    given = with_recompute(record, annotate_program(record, program))
+    given = with_products_as_made(record, with_gathers_per_layer(record, given))
+    return with_deferred_gradients(record, given)

@@ -1,0 +1,68 @@
+"""What plans say is communicated, and what the compiled step communicates: bytes per kind, in the loop over
+microbatches and once per batch, on eight CPU devices.
+
+XLA on CPU runs a reduce-scatter as an all-reduce, which the profile says, so both are counted as all-reduces. It syncs
+both gradients of a tied embedding in one where they wait for the end of the batch; the plan counts two.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import pytest
+
+import planner
+from planner import models
+from tests.integration.hlo import collectives
+
+SIZES: Mapping[str, Mapping[str, Any]] = {"gpt-tiny": {"batch_size": 32, "layers": 2, "hidden": 64},
+                                          "wresnet-tiny": {"batch_size": 32}}
+EMBEDDING = 256 * 64 * 4
+"""Bytes of the gradient of the embedding."""
+
+SMALL = 0.02
+"""Share of bytes that gathers of small things may add: scales of norms that the compiler moves to where it multiplies
+them, and running statistics."""
+
+
+def counted(name: str, recipe: str, microbatches: int, **changed: Any) -> tuple[Counter, Counter, tuple[str, ...]]:
+    """Bytes by (kind, per microbatch or batch), predicted and compiled; warnings of the step."""
+    model = models.build(name, dtype="float32", **{**SIZES[name], **changed})
+    plan = planner.plan(model, planner.cluster("cpu-8"), recipe=recipe, stages=1, microbatches=microbatches)
+    step, state = plan.compile(model, jax.devices(), params=models.init(model), state=models.init_state(model))
+    predicted: Counter[tuple[str, str]] = Counter()
+    for c in plan.stages[0].collectives:
+        kind = "all-reduce" if c.kind == "reduce-scatter" else c.kind
+        predicted[kind, c.per if microbatches > 1 else "microbatch"] += c.bytes
+    found: Counter[tuple[str, str]] = Counter()
+    for c in collectives(step.lower(state, model.batch).compile().as_text()):
+        found[c.kind, "batch" if microbatches > 1 and not c.in_loop else "microbatch"] += c.bytes
+    return predicted, found, step.warnings
+
+
+CASES = [("gpt-tiny", recipe, microbatches) for recipe in ("data", "fsdp", "tensor") for microbatches in (1, 4)] \
+    + [("wresnet-tiny", recipe, 4) for recipe in ("data", "fsdp", "tensor")]
+
+
+@pytest.mark.parametrize(("name", "recipe", "microbatches"), CASES)
+def test_the_step_communicates_what_the_plan_says(name, recipe, microbatches):
+    """Every all-reduce, the gradients' too: what waits for the end of the batch waits, and nothing else. Under FSDP,
+    every gather of a parameter: in every microbatch, forward and backward."""
+    predicted, found, warnings = counted(name, recipe, microbatches)
+    assert warnings == ()
+    twice = EMBEDDING if (name, microbatches) == ("gpt-tiny", 4) and recipe != "tensor" else 0
+    assert predicted["all-reduce", "microbatch"] == found["all-reduce", "microbatch"]
+    assert predicted["all-reduce", "batch"] == found["all-reduce", "batch"] + twice
+    if (name, recipe) != ("gpt-tiny", "tensor"):
+        wanted = predicted["all-gather", "microbatch"]
+        assert wanted <= found["all-gather", "microbatch"] <= wanted * (1 + SMALL)
+        assert found["all-gather", "batch"] <= SMALL * wanted
+    if (name, recipe) == ("gpt-tiny", "fsdp"):
+        assert found["all-gather", "microbatch"] == predicted["all-gather", "microbatch"]
+
+
+def test_a_product_that_is_gathered_afterwards_is_made_in_shards():
+    """Not the logits' gradient is gathered, but what it becomes: a quarter of the bytes."""
+    predicted, found, _ = counted("gpt-tiny", "tensor", 1, batch_size=16)
+    assert found["all-gather", "microbatch"] == predicted["all-gather", "microbatch"] == 16 * 32 * 64 * 4
