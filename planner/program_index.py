@@ -6,6 +6,7 @@ their *owner*; the batch is followed from the inputs through the operators' fact
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,14 @@ class ProgramIndex:
     differentiable: frozenset[int]  # forward values that have a cotangent
     alive_at_peak: frozenset[int]  # values of a user's train step that are alive when most bytes are
     sums: frozenset[int]  # operators that add up the cotangents of a value
+
+    @cached_property
+    def spans(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Owners that operators make and read, ascending, with the origins that make and last read each."""
+        rows = sorted((v, o, self.readers[v][-1]) for v, o in self.maker.items()
+                      if v not in self.role and self.readers.get(v))
+        owner, made, read = np.array(rows, dtype=np.int64).reshape(-1, 3).T
+        return owner, made, read
 
 
 def index_program(program: Program) -> ProgramIndex:
@@ -172,9 +181,8 @@ def owners(graph: Graph) -> dict[int, int]:
 
 def crossing(index: ProgramIndex, boundary: int) -> tuple[int, ...]:
     """Owners made before forward operator `boundary` and read at or after it (inputs and constants left out)."""
-    return tuple(sorted(v for v, o in index.maker.items()
-                        if o < boundary and v not in index.role and index.readers.get(v)
-                        and index.readers[v][-1] >= boundary))
+    owner, made, read = index.spans
+    return tuple(int(v) for v in owner[(made < boundary) & (read >= boundary)])
 
 
 def torn_bytes(index: ProgramIndex) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ one row per strategy and one column per mesh axis that holds the class the axis 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
 
 import numpy as np
@@ -46,6 +46,10 @@ class Strategies:
         return len(self.table)
 
     @cached_property
+    def _rows(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(map(tuple, self.table.tolist()))
+
+    @cached_property
     def _per_class(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Per class and strategy: the shards it is cut into, and the mesh axes on it as a bit mask."""
         classes = int(self.table.max(initial=-1)) + 1
@@ -77,16 +81,25 @@ class Strategies:
 
     def spec(self, row: int, dims: Sequence[int | None]) -> Spec:
         """The spec under strategy `row` of a tensor whose dimensions are of the given classes (None: unsharded)."""
-        return tuple(tuple(a for a in range(len(self.mesh_shape)) if c is not None and self.table[row, a] == c)
-                     for c in dims)
+        return _spec(self._rows[row], dims)
 
     def specs(self, dims: Sequence[int | None]) -> tuple[tuple[Spec, ...], NDArray[np.int64]]:
         """Distinct specs of such a tensor over all strategies, and per strategy the index of its spec."""
-        found: dict[Spec, int] = {}
-        index = np.empty(len(self.table), dtype=np.int64)
-        for row in range(len(self.table)):
-            index[row] = found.setdefault(self.spec(row, dims), len(found))
-        return tuple(found), index
+        return _distinct_specs(self._rows, tuple(dims))
+
+
+def _spec(row: tuple[int, ...], dims: Sequence[int | None]) -> Spec:
+    return tuple(tuple(a for a, on in enumerate(row) if on == c) if c is not None else () for c in dims)
+
+
+@lru_cache(maxsize=1 << 16)
+def _distinct_specs(rows: tuple[tuple[int, ...], ...], dims: tuple[int | None, ...]
+                    ) -> tuple[tuple[Spec, ...], NDArray[np.int64]]:
+    """See `Strategies.specs`. Meshes of one shape ask the same of the same layers, hence the cache."""
+    found: dict[Spec, int] = {}
+    index = np.array([found.setdefault(_spec(row, dims), len(found)) for row in rows], dtype=np.int64)
+    index.flags.writeable = False
+    return tuple(found), index
 
 
 def enumerate_strategies(sizes: Sequence[int], mesh_shape: tuple[int, ...], allowed: Sequence[Sequence[int]],
