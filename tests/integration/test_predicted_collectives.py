@@ -55,7 +55,7 @@ def test_the_step_communicates_what_the_plan_says(name, recipe, microbatches):
     twice = (0, *tied) if recipe == "tensor" else tied  # whether the lookup is split by examples is the plan's choice
     assert predicted["all-reduce", "microbatch"] == found["all-reduce", "microbatch"]
     assert predicted["all-reduce", "batch"] - found["all-reduce", "batch"] in twice
-    if (name, recipe) != ("gpt-tiny", "tensor"):
+    if recipe != "tensor":  # gathers of activations: the partitioner makes more, or other ones
         wanted = predicted["all-gather", "microbatch"]
         assert wanted <= found["all-gather", "microbatch"] <= wanted * (1 + SMALL)
         assert found["all-gather", "batch"] <= SMALL * wanted
