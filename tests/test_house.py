@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import planner
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "planner"
 TREES = {path: ast.parse(path.read_text(), filename=str(path)) for path in sorted(PACKAGE.rglob("*.py"))}
@@ -156,14 +158,24 @@ def test_constants_and_locals_are_not_mutable_globals(source: str) -> None:
 
 
 def test_public_names_are_reexported_as_themselves() -> None:
+    """For type checkers as imports, for whoever runs it as a table: the same names from the same modules."""
     def faults(_: Path, tree: ast.Module) -> Iterator[str]:
-        for node in tree.body:
-            if isinstance(node, ast.Import | ast.ImportFrom):
-                yield from (f"write `import {a.name} as {a.name}`" for a in node.names if a.asname != a.name)
-            elif not isinstance(node, ast.Expr | ast.Assign | ast.AnnAssign):
-                yield f"line {node.lineno}: the package's front holds names, no logic"
+        (block,) = (node for node in tree.body if isinstance(node, ast.If))
+        shown = {a.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for a in node.names}
+        yield from (f"write `import {a.name} as {a.name}`" for node in block.body if isinstance(node, ast.ImportFrom)
+                    for a in node.names if a.asname != a.name)
+        if shown != dict(planner.NAMES):
+            yield f"imports and NAMES differ in {sorted(set(shown.items()) ^ set(planner.NAMES.items()))}"
+        yield from (f"line {node.lineno}: the package's front holds names, no logic" for node in tree.body
+                    if not isinstance(node, ast.ImportFrom | ast.Expr | ast.Assign | ast.AnnAssign | ast.If))
 
     complain({PACKAGE / "__init__.py": TREES[PACKAGE / "__init__.py"]}, faults)
+
+
+def test_public_names_are_what_they_say() -> None:
+    assert all(getattr(planner, name).__name__ == name for name in planner.NAMES)
+    with pytest.raises(AttributeError, match="module 'planner' has no attribute 'plam'"):
+        _ = planner.plam
 
 
 def project_files() -> list[Path]:

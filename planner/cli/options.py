@@ -1,11 +1,12 @@
 """Options that several commands share: the model, where it runs, what is pinned."""
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from planner.core.hardware import Cluster
 from planner.core.pins import Pins
-from planner.errors import MeshError, PinError
+from planner.errors import MeshError, PinError, PlannerError
 
 if TYPE_CHECKING:
     import jax
@@ -57,6 +58,29 @@ def add_pins(parser: argparse.ArgumentParser) -> None:
                        help="sharding of parameters, per dimension: 'params/**/wq=None,model', 'embed=data+model,None'")
     group.add_argument("--pin-activation", action="append", default=[], metavar="NAME=SPEC",
                        help="sharding of an activation named by jax.ad_checkpoint.checkpoint_name")
+
+
+def add_under_plan(parser: argparse.ArgumentParser, *, verb: str, steps: int) -> None:
+    """What `run` and `check` share: model, devices, pins, a plan or the search for one, how many steps."""
+    add_model(parser)
+    add_place(parser, may_plan_only=False)
+    add_pins(parser)
+    parser.add_argument("--plan", metavar="FILE", help=f"{verb} this plan; default: plan now, with the pins above")
+    parser.add_argument("--budget", type=float, metavar="SECONDS", help="stop searching after about this long")
+    parser.add_argument("--steps", type=int, default=steps, metavar="N", help=f"training steps (default {steps})")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of parameters and batches (default 0)")
+
+
+def check_writable(*paths: str | None) -> None:
+    """Refuse a file that could not be written, before the work that would be lost.
+
+    Raises:
+      PlannerError: its folder is not there, or it is a folder.
+    """
+    for path in paths:
+        if path is not None and (not Path(path).parent.is_dir() or Path(path).is_dir()):
+            why = "it is a folder" if Path(path).is_dir() else f"there is no folder {Path(path).parent}"
+            raise PlannerError(f"cannot write {path}: {why}", "give a file in a folder that is there")
 
 
 def pins(args: argparse.Namespace) -> Pins:
@@ -133,7 +157,9 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def _value(text: str) -> int | float | str:
+def _value(text: str) -> bool | int | float | str:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
     for kind in (int, float):
         try:
             return kind(text)

@@ -19,8 +19,7 @@ from planner.core.files import write_atomically
 from planner.core.plan import PlanRecord
 from planner.errors import PlannerError, UnknownNameError
 from planner.report.figures import devices, graph, memory, shardings, style, timetable
-
-FORMATS = (".png", ".svg", ".pdf")
+from planner.report.formats import check_format
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,7 @@ def plot(record: PlanRecord, path: str | os.PathLike[str], kind: str = "all") ->
       PlannerError: the ending is not a known format, or the file cannot be written.
     """
     place = Path(path)
-    if place.suffix.lower() not in FORMATS:
-        raise PlannerError(f"cannot draw {place.name!r}: its ending is no picture format",
-                           f"use one of {', '.join(FORMATS)}")
+    check_format(place)
     if kind != "all" and kind not in pictures():
         raise UnknownNameError("kind of picture", kind, ("all", *pictures()))
     with matplotlib.rc_context(dict(style.RC)):

@@ -5,17 +5,12 @@ import argparse
 from planner.cli import options
 from planner.cli.command import FAILED, OK, Command, Output
 from planner.cli.commands.plan import found_plan
+from planner.errors import PlannerError
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Model, devices, and perhaps a plan."""
-    options.add_model(parser)
-    options.add_place(parser, may_plan_only=False)
-    options.add_pins(parser)
-    parser.add_argument("--plan", metavar="FILE", help="check this plan; default: plan now, with the pins above")
-    parser.add_argument("--budget", type=float, metavar="SECONDS", help="stop searching after about this long")
-    parser.add_argument("--steps", type=int, default=5, metavar="N", help="training steps compared (default 5)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the random inputs (default 0)")
+    options.add_under_plan(parser, verb="check", steps=5)
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
@@ -23,6 +18,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
     """Check and print the report; 1 where the numbers differ."""
     from planner.cli import running
 
+    if args.steps < 1:
+        raise PlannerError(f"--steps {args.steps} leaves nothing to do", "give at least one step")
     devices = options.devices(args)
     plan = running.saved_plan(args, devices) or found_plan(args, out)
     model = running.with_values(options.model(args, len(devices)), args.seed)

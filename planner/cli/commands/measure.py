@@ -15,6 +15,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Measure, write, print."""
+    options.check_writable(args.output)
     devices = options.devices(args)
     from planner import measure, profiles
     from planner.report import machine

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from planner.cli import options
 from planner.cli.command import OK, Command, Output
+from planner.report.formats import check_format
 
 if TYPE_CHECKING:
     from planner.planned import Plan
@@ -23,6 +24,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Plan, save, draw, print. Ctrl-C ends the search with the best plan so far."""
+    options.check_writable(args.output, args.plot)
+    if args.plot:
+        check_format(args.plot)
     found = found_plan(args, out)
     if args.output:
         found.save(args.output)

@@ -5,17 +5,12 @@ import argparse
 from planner.cli import options
 from planner.cli.command import OK, Command, Output
 from planner.cli.commands.plan import found_plan
+from planner.errors import PlannerError
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Model, devices, perhaps a plan, and how long."""
-    options.add_model(parser)
-    options.add_place(parser, may_plan_only=False)
-    options.add_pins(parser)
-    parser.add_argument("--plan", metavar="FILE", help="run this plan; default: plan now, with the pins above")
-    parser.add_argument("--budget", type=float, metavar="SECONDS", help="stop searching after about this long")
-    parser.add_argument("--steps", type=int, default=10, metavar="N", help="training steps (default 10)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of parameters and batches (default 0)")
+    options.add_under_plan(parser, verb="run", steps=10)
     parser.add_argument("--json", action="store_true", help="print one JSON object a step")
 
 
@@ -24,6 +19,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
     from planner.cli import running
     from planner.report import units
 
+    if args.steps < 1:
+        raise PlannerError(f"--steps {args.steps} leaves nothing to do", "give at least one step")
     devices = options.devices(args)
     plan = running.saved_plan(args, devices) or found_plan(args, out)
     model = running.with_values(options.model(args, len(devices)), args.seed)
