@@ -149,7 +149,7 @@ def _summary(index: ProgramIndex, graph: Graph, decisions: Sequence[LayerDecisio
     shape = pick.table.mesh.shape
     if not shape:
         return "one device"
-    words: list[str] = []
+    named: dict[str, list[str]] = {}
     inputs = _input_dims(index)
     for axis, size in enumerate(shape):
         roles: list[str] = []
@@ -170,8 +170,8 @@ def _summary(index: ProgramIndex, graph: Graph, decisions: Sequence[LayerDecisio
         elif any(any(axis in axes for axes in p.update_spec) and not any(axis in axes for axes in p.spec)
                  for p in params):
             roles.append("optimizer state (ZeRO)")
-        words.append(f"{pick.axis_names[axis]} ({size}): {' + '.join(roles) if roles else 'replicated'}")
-    return "; ".join(words)
+        named.setdefault(" + ".join(roles) or "replicated", []).append(f"{pick.axis_names[axis]} ({size})")
+    return "; ".join(f"{', '.join(axes)}: {roles}" for roles, axes in named.items())
 
 
 def _input_dims(index: ProgramIndex) -> dict[tuple[int, int], str]:

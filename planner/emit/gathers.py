@@ -8,8 +8,8 @@ the parameters that it gathers go behind a barrier, together with the tensors th
 tensors, and are not the same as any other. Within a layer the compiler may gather ahead. A layer that is run again in
 the backward gathers once for both (`recompute.py` holds its parameters back).
 
-XLA's barriers hold until its collectives are settled, on every platform. Its scheduler for CPUs, which comes later, is
-free to gather a layer's parameters before they are needed, and holds more for it; the counts stay.
+On CPU, where this was seen in compiled programs (jax 0.10.2), the barriers hold until the collectives are settled, so
+the counts are the plan's; the scheduler comes after their removal and may gather early, which holds more memory.
 
 In: `Annotated`. Out: `Annotated`. Source: ZeRO stage 3 (arXiv:1910.02054) and FSDP (arXiv:2304.11277) gather a layer's
 parameters before its forward and again before its backward.
