@@ -90,6 +90,16 @@ def test_help_of_every_command_has_examples(capsys):
             assert parser().parse_args(words).command is command
 
 
+def test_command_lines_of_the_readme_can_be_parsed(request):
+    text = (request.path.parent.parent / "README.md").read_text()
+    lines = [line.split("#")[0].removeprefix("$ ") for line in text.splitlines()
+             if line.startswith(("planner ", "$ planner "))]
+    commands = [part.strip() for line in lines for part in re.split(r";|\s{2,}", line) if part.strip()]
+    assert len(commands) > 8
+    for command in commands:
+        parser().parse_args(command.split()[1:])
+
+
 @pytest.mark.parametrize(("argv", "absent"), [
     (["--help"], {"jax", "matplotlib", "networkx", "numpy", "ortools"}),
     (["plan", "--help"], {"jax", "matplotlib", "networkx", "ortools"}),
