@@ -51,7 +51,7 @@ def plan(model: Model, mesh: jax.sharding.Mesh | Cluster | Sequence[jax.Device],
                          "wrap it: planner.Model(loss_fn, params, batch, optimizer=...)")
     _check_optimizer(model)
     if budget_s is not None and not budget_s >= 0:
-        raise PlannerError(f"a budget of {budget_s} seconds", "give a number of seconds, 0 for the first plan that fits")
+        raise PlannerError(f"a budget of {budget_s} seconds", "give seconds, or 0 for the first plan that fits")
     fixed = replace(pins or Pins(), **pinned)
     cluster = cluster_of(mesh, hardware, cache_dir)
     request = Request(partial(trace_program, model), model.name, model.kind, model.batch_size, cluster, fixed,
