@@ -4,11 +4,12 @@ In: how far each class can be sharded, the mesh shape, what each axis may be use
 one row per strategy and one column per mesh axis that holds the class the axis shards (-1: none).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property, lru_cache
 from itertools import product
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,14 +104,14 @@ def _distinct_specs(rows: tuple[tuple[int, ...], ...], dims: tuple[int | None, .
 
 
 def enumerate_strategies(sizes: Sequence[int], mesh_shape: tuple[int, ...], allowed: Sequence[Sequence[int]],
-                         forced: Sequence[int] = ()) -> Strategies:
+                         forced: Mapping[int, Collection[int]] = MappingProxyType({})) -> Strategies:
     """Every legal assignment of mesh axes to classes.
 
     Args:
       sizes: per class, the number that its shard count must divide.
       mesh_shape: sizes of the mesh axes.
       allowed: per mesh axis, the classes it may shard. Every axis may also shard nothing.
-      forced: mesh axes that must shard something wherever that is legal.
+      forced: mesh axis -> classes of which it must shard one wherever that is legal, else any.
     """
     options = [[-1, *(c for c in allowed[a] if sizes[c] % n == 0 and sizes[c] >= n)] for a, n in enumerate(mesh_shape)]
     rows: list[tuple[int, ...]] = []
@@ -121,17 +122,16 @@ def enumerate_strategies(sizes: Sequence[int], mesh_shape: tuple[int, ...], allo
                 count[c] = count.get(c, 1) * mesh_shape[a]
         if all(sizes[c] % n == 0 for c, n in count.items()):
             rows.append(row)
-    for a in forced:
-        used = [row for row in rows if row[a] >= 0]
-        rows = used or rows
+    for a, among in forced.items():
+        rows = [row for row in rows if row[a] in among] or [row for row in rows if row[a] >= 0] or rows
     return Strategies(np.array(rows, dtype=np.int64).reshape(len(rows), len(mesh_shape)), mesh_shape)
 
 
-def forced_axes(uses: Sequence[AxisUse], *, contraction: bool) -> list[int]:
+def forced_axes(uses: Sequence[AxisUse], *, contraction: bool, weights: Collection[int]) -> dict[int, Collection[int]]:
     """Mesh axes that a recipe says are used wherever possible: data axes by every operator, tensor axes by
-    contractions."""
-    return [a for a, use in enumerate(uses)
-            if use in (AxisUse.BATCH, AxisUse.FSDP) or (use is AxisUse.TENSOR and contraction)]
+    contractions, on a class of the weight where there is one."""
+    data = {a: () for a, use in enumerate(uses) if use in (AxisUse.BATCH, AxisUse.FSDP)}
+    return data | {a: weights for a, use in enumerate(uses) if use is AxisUse.TENSOR and contraction}
 
 
 def allowed_classes(classes: Sequence[int], batch: frozenset[int], uses: Sequence[AxisUse]) -> list[list[int]]:

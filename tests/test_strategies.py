@@ -48,10 +48,13 @@ def test_specs_are_those_of_the_rows_in_order_of_first_use(case):
         assert parts == prod(mesh[a] for axes in spec for a in axes)
 
 
-@given(cases(), st.integers(0, 2))
-def test_a_forced_axis_shards_something_wherever_it_can(case, axis):
+@given(cases(), st.integers(0, 2), st.sets(st.integers(0, 3)))
+def test_a_forced_axis_shards_what_it_must_wherever_it_can(case, axis, among):
     sizes, mesh, allowed, _ = case
     axis %= len(mesh)
     free = enumerate_strategies(sizes, mesh, allowed).table[:, axis]
-    forced = enumerate_strategies(sizes, mesh, allowed, forced=(axis,)).table[:, axis]
-    assert np.all(forced >= 0) == np.any(free >= 0)
+    forced = enumerate_strategies(sizes, mesh, allowed, forced={axis: among}).table[:, axis]
+    if np.isin(free, list(among)).any():
+        assert np.isin(forced, list(among)).all()
+    else:
+        assert np.all(forced >= 0) == np.any(free >= 0)

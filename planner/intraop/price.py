@@ -53,7 +53,8 @@ def price_layer(index: ProgramIndex, model: LayerModel, setting: Setting) -> Pri
     """Price every choice of the layer. See the module."""
     graph = index.program.micro
     shape = setting.mesh.shape
-    groups = tuple(_group_strategies(index, g, setting) for g in model.groups)
+    weights = _weight_classes(index, model)
+    groups = tuple(_group_strategies(index, g, w, setting) for g, w in zip(model.groups, weights, strict=True))
     params = tuple(param_choices(p, setting.uses, shape, deferrable=setting.training and setting.microbatches > 1,
                                  pinned=setting.pins.get(p.value)) for p in model.params)
     priced = [GroupPrice(index, g, s, setting) for g, s in zip(model.groups, groups, strict=True)]
@@ -80,7 +81,20 @@ def _add_edge(edges: dict[tuple[int, int], Costs], key: tuple[int, int], costs: 
     edges[key] = costs
 
 
-def _group_strategies(index: ProgramIndex, group: Group, setting: Setting) -> Strategies:
+def _weight_classes(index: ProgramIndex, model: LayerModel) -> list[frozenset[int]]:
+    """Per group, the classes of the dimensions of weights that its contractions read."""
+    found: list[set[int]] = [set() for _ in model.groups]
+    for link in model.param_links:
+        of = model.groups[link.group].classes.of
+        for read in link.reads:
+            if index.program.micro.ops[read.op].primitive in CONTRACTIONS:
+                own = index.owner.get(read.value, read.value)
+                rank = len(index.program.micro.values[read.value].shape)
+                found[link.group] |= {of[own, d] for d in range(rank) if (own, d) in of}
+    return [frozenset(classes) for classes in found]
+
+
+def _group_strategies(index: ProgramIndex, group: Group, weights: frozenset[int], setting: Setting) -> Strategies:
     classes = group.classes
     weight: dict[int, int] = {}
     for (value, d), c in classes.of.items():
@@ -94,7 +108,7 @@ def _group_strategies(index: ProgramIndex, group: Group, setting: Setting) -> St
     contraction = any(index.program.micro.ops[n].primitive in CONTRACTIONS for n in group.ops)
     allowed = allowed_classes(sorted(set(free)), batch, setting.uses)
     return enumerate_strategies(classes.size, setting.mesh.shape, allowed,
-                                forced_axes(setting.uses, contraction=contraction))
+                                forced_axes(setting.uses, contraction=contraction, weights=weights))
 
 
 def _tensor_specs(index: ProgramIndex, tensor: Tensor, setting: Setting) -> tuple[Spec, ...]:
