@@ -4,59 +4,22 @@ In: `Prepared` program, meshes, pins. Out: `Candidate`s: chosen stages with thei
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planner.assemble import StagePick
-from planner.core.graph import Program, Role
 from planner.core.hardware import Cluster
 from planner.core.pins import Pins
 from planner.costs.topology import stage_link
-from planner.intraop.boundary import boundary
-from planner.intraop.choices import LayerModel
-from planner.intraop.compose import SliceTable, slice_table
-from planner.intraop.frontier import LayerFrontier, layer_frontier
-from planner.intraop.price import price_layer
-from planner.intraop.setting import MAX_CLASSES, Setting
-from planner.intraop.structure import layer_model
-from planner.intraop.variants import Multipliers
-from planner.layers import Layers, cluster_layers, crossing_bytes
-from planner.pinning import pinned_specs
-from planner.program_index import ProgramIndex, index_program
-from planner.rules import graph_flops, main_dtype
-from planner.solvers.eliminate_tables import WidthExceeded
+from planner.intraop.compose import SliceTable
+from planner.mesh_tables import capacity_bytes, stage_limit
+from planner.prepared import Prepared, forbidden_cuts
 from planner.spaces import MeshSpace, SubmeshSpace
 from planner.stages import construct, place
 
 Array = NDArray[np.float64]
-
-MEMORY_MARGIN = 0.08
-"""Share of device memory left free for fragmentation and the compiler's scratch. [chosen]"""
-
-PRICE_SCALES = (0.01, 0.1, 0.6, 2.0, 5.0, 10.0, 20.0, 40.0, 100.0)
-"""Prices of a byte, relative to the step's compute time per byte of capacity. [chosen: from negligible to
-prohibitive]"""
-
-MAX_STAGES = 64
-"""Stages of a pipeline at most. [chosen: deeper pipelines spend their time in the bubble]"""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A program with its layers and the structure of each distinct layer."""
-
-    index: ProgramIndex
-    layers: Layers
-    models: tuple[LayerModel, ...]  # per class
-    crossing_bytes: tuple[float, ...]  # activations that enter each layer
-    micro_flops: int
-    dtype: str  # that most of them are computed in
-
-    @property
-    def program(self) -> Program:
-        return self.index.program
 
 
 @dataclass(frozen=True)
@@ -78,85 +41,6 @@ class Outcome:
 
     candidate: Candidate | None
     lower_bound_s: float
-
-
-def prepare(program: Program) -> Prepared:
-    """Index a program, cut it into layers, and build the structure of each distinct layer."""
-    index = index_program(program)
-    layers = cluster_layers(index)
-    models = tuple(layer_model(index, *layers.ranges[layers.representative(c)]) for c in range(max(layers.classes) + 1))
-    crossing = crossing_bytes(index)
-    return Prepared(index, layers, models, tuple(float(crossing[c]) for c in layers.cuts), graph_flops(program.micro),
-                    main_dtype(program.micro))
-
-
-def memory_prices(prepared: Prepared, hardware: Cluster, devices: int, pins: Pins) -> Multipliers:
-    """The memory prices that layers on a mesh of `devices` are solved at, around the step's compute time per byte of
-    capacity; saved bytes also as if as many microbatches were in flight as the first of equal stages holds."""
-    program = prepared.program
-    device = hardware.device
-    step_s = program.microbatches * prepared.micro_flops / hardware.device_count / device.flops_per_s(prepared.dtype)
-    base = max(step_s, 1e-6) / device.memory_bytes
-    flights = sorted({1, min(hardware.device_count // devices, program.microbatches)}) \
-        if program.kind == "train" else [1]
-    free = no_price(prepared, pins)
-    recompute = free.recompute
-    rows = [(base * scale, k, r) for scale in PRICE_SCALES for k in flights for r in recompute]
-    return Multipliers(free.per_byte_s + tuple(r[0] for r in rows), free.in_flight + tuple(r[1] for r in rows),
-                       free.recompute + tuple(r[2] for r in rows))
-
-
-def no_price(prepared: Prepared, pins: Pins) -> Multipliers:
-    """Memory for nothing, with and without recomputation where both are open."""
-    training = prepared.program.kind == "train"
-    recompute = (False,) if not training else (False, True) if pins.recompute is None else (pins.recompute,)
-    return Multipliers((0.0,) * len(recompute), (1,) * len(recompute), recompute)
-
-
-def mesh_table(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pins) -> SliceTable:
-    """Costs of all slices of layers on one logical mesh.
-
-    A layer too entangled for exact elimination is solved again with fewer dimensions open to sharding; the table then
-    is not `exact` and proves no bound. Where every slice fits at its fastest, no other memory price is tried.
-    """
-    for classes in (MAX_CLASSES, 4, 3, 2):
-        try:
-            fastest = _table(prepared, space, hardware, pins, classes, no_price(prepared, pins))
-            if _all_fit(prepared, hardware, pins, fastest):
-                return fastest
-            return _table(prepared, space, hardware, pins, classes,
-                          memory_prices(prepared, hardware, space.mesh.device_count, pins))
-        except WidthExceeded as error:
-            too_wide = error
-    raise too_wide
-
-
-def _all_fit(prepared: Prepared, hardware: Cluster, pins: Pins, fastest: SliceTable) -> bool:
-    """Whether every slice, at its fastest, fits with as many microbatches in flight as any stage may hold."""
-    microbatches = prepared.program.microbatches
-    flight = microbatches if pins.schedule == "gpipe" else min(_stage_limit(prepared, hardware, pins), microbatches)
-    need = fastest.memory_bytes(flight if prepared.program.kind == "train" else 1)[..., 0]
-    return bool((need[np.isfinite(need)] <= _capacity_bytes(hardware)).all())
-
-
-def _capacity_bytes(hardware: Cluster) -> float:
-    return hardware.device.memory_bytes * (1 - MEMORY_MARGIN)
-
-
-def _table(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pins, classes: int, prices: Multipliers
-           ) -> SliceTable:
-    program, index, layers = prepared.program, prepared.index, prepared.layers
-    setting = Setting(space.mesh, hardware.device, space.uses, program.microbatches, program.kind == "train",
-                      pinned_specs(index, pins, space.names, space.mesh.shape), program.kind != "inference", classes)
-    frontiers: list[LayerFrontier] = []
-    for c, model in enumerate(prepared.models):
-        first, last = layers.ranges[layers.representative(c)]
-        before = boundary(index, first, space.mesh.shape, space.uses, setting.pins)
-        after = boundary(index, last, space.mesh.shape, space.uses, setting.pins)
-        frontiers.append(layer_frontier(program.micro, price_layer(index, model, setting), before, after, prices))
-    table = slice_table(program.micro, space.mesh, [frontiers[c] for c in layers.classes], prices,
-                        training=setting.training)
-    return replace(table, exact=classes == MAX_CLASSES)
 
 
 @dataclass(frozen=True)
@@ -181,7 +65,7 @@ def best_pipeline(prepared: Prepared, hardware: Cluster, spaces: Sequence[Submes
     """
     program = prepared.program
     microbatches = program.microbatches
-    stages = _stage_limit(prepared, hardware, pins)
+    stages = stage_limit(prepared, hardware, pins)
     flights = [1 if program.kind != "train" else microbatches if in_flight_all and s else min(s + 1, microbatches)
                for s in range(stages)]
     costs = _slice_costs(prepared, hardware, spaces, tables, flights)
@@ -220,19 +104,11 @@ def _candidate(prepared: Prepared, picks: tuple[StagePick, ...], tried: int, pru
     return Candidate(prepared, picks, time_s, peak, tried, pruned)
 
 
-def _stage_limit(prepared: Prepared, hardware: Cluster, pins: Pins) -> int:
-    if prepared.program.kind == "step":
-        return 1
-    if pins.stages is not None:
-        return pins.stages
-    return min(len(prepared.layers), hardware.device_count, MAX_STAGES)
-
-
 def _slice_costs(prepared: Prepared, hardware: Cluster, spaces: Sequence[SubmeshSpace],
                  tables: dict[MeshSpace, SliceTable], flights: Sequence[int]) -> _Costs:
     """Per in-flight count and submesh, the fastest fitting variant of every slice, and a bound below all of them."""
     count, microbatches = len(prepared.layers), prepared.program.microbatches
-    capacity = _capacity_bytes(hardware)
+    capacity = capacity_bytes(hardware)
     distinct = sorted(set(flights))
     shape = (len(distinct), len(spaces), count, count)
     times, floors = np.full(shape, np.inf), np.full(shape, np.inf)
@@ -293,19 +169,3 @@ def _mask(prepared: Prepared, times_s: Array, pins: Pins) -> Array:
                 inner = any(k < b <= j for b in pins.boundaries)
                 allowed[k, j] &= k in starts and j in ends and not inner
     return np.where(allowed[None, None], times_s, np.inf)
-
-
-def forbidden_cuts(prepared: Prepared) -> frozenset[int]:
-    """Layer boundaries that would put a reader of carried state in an earlier stage than the maker of its next
-    value."""
-    index, cuts = prepared.index, prepared.layers.cuts
-    micro = index.program.micro
-    inputs = {(i.path, i.row): i.value for i in micro.inputs_of(Role.STATE)}
-    found: set[int] = set()
-    for out in micro.outputs_of(Role.STATE):
-        value = inputs.get((out.path, out.row))
-        if value is None or not isinstance(out.operand, int) or out.operand not in index.maker:
-            continue
-        made, read = index.maker[out.operand], index.first_reader.get(value, len(micro.ops))
-        found |= {n for n, cut in enumerate(cuts) if read < cut <= made}
-    return frozenset(found)

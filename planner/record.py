@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from planner.assemble import param_plans, stage_decisions, stage_plan
-from planner.candidates import Candidate, Prepared
+from planner.candidates import Candidate
 from planner.core.graph import Graph, Role
 from planner.core.hardware import Device
 from planner.core.plan import SCHEMA_VERSION, Baseline, LayerInfo, OpInfo, PlanRecord
 from planner.costs.memory import value_bytes
+from planner.prepared import Prepared
 from planner.request import Request
 from planner.rules import flops_of, graph_flops, warnings_of
 

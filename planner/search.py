@@ -8,13 +8,15 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from planner.candidates import MEMORY_MARGIN, Candidate, Prepared, best_pipeline, mesh_table, prepare
+from planner.candidates import Candidate, best_pipeline
 from planner.core.hardware import Submesh
 from planner.core.pins import Pins
 from planner.core.plan import PlanRecord
 from planner.costs.topology import logical_mesh
 from planner.errors import MemoryLimitError, PinError, PlannerError
 from planner.intraop.compose import SliceTable
+from planner.mesh_tables import MEMORY_MARGIN, mesh_table
+from planner.prepared import Prepared, prepare
 from planner.record import Run, plan_record
 from planner.request import Request, check_pins
 from planner.spaces import RECIPES, MeshSpace, SubmeshSpace, mesh_spaces, recipe_uses

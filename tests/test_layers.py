@@ -9,11 +9,11 @@ import optax
 import pytest
 
 from planner import models
-from planner.candidates import prepare
 from planner.core.graph import Graph
 from planner.costs.memory import value_bytes
 from planner.layers import IMBALANCE, balance, mended_ends
 from planner.model import Model
+from planner.prepared import prepare
 from planner.program_index import crossing, torn_bytes
 from planner.rules import flops_of
 from planner.trace import trace_program

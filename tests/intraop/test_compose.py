@@ -7,13 +7,14 @@ from itertools import product
 import numpy as np
 import pytest
 
-from planner.candidates import Prepared, mesh_table, prepare
 from planner.core.hardware import Cluster
 from planner.core.pins import Pins
 from planner.core.spec import shard_count
 from planner.costs.memory import value_bytes
 from planner.intraop.compose import SliceTable
 from planner.intraop.variants import PERIOD, SHARES, Multipliers, slice_variants
+from planner.mesh_tables import mesh_table
+from planner.prepared import Prepared, prepare
 from planner.spaces import MeshSpace
 from planner.strategies import AxisUse
 from tests.intraop.programs import DGX, mesh, program, transformer

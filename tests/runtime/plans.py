@@ -75,8 +75,8 @@ def record_of(model: Model, design: Design) -> PlanRecord:
             "optimal", "test", ""))
     return PlanRecord(SCHEMA_VERSION, "0", model.name, model.kind, program.fingerprint, CLUSTER, per * design.stages,
                       model.batch_size, design.microbatches, design.schedule, tuple(stages), params, tuple(layers),
-                      tuple(OpInfo(op.primitive, 0, 0, (), "") for op in program.forward.ops), 1.0, 1.0, 1, "float32", (), (), (),
-                      (), ())
+                      tuple(OpInfo(op.primitive, 0, 0, (), "") for op in program.forward.ops), 1.0, 1.0, 1, "float32",
+                      (), (), (), (), ())
 
 
 def _homes(program: Program, bounds: tuple[int, ...]) -> dict[int, int]:

@@ -1,0 +1,110 @@
+"""The costs of every slice of layers on one logical mesh, at as many prices of memory as the mesh calls for.
+
+In: `Prepared`, a `MeshSpace`, the cluster, pins. Out: a `SliceTable`, and what bounds stages: how many, how large.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from planner.core.hardware import Cluster
+from planner.core.pins import Pins
+from planner.intraop.boundary import boundary
+from planner.intraop.compose import SliceTable, slice_table
+from planner.intraop.frontier import LayerFrontier, layer_frontier
+from planner.intraop.price import price_layer
+from planner.intraop.setting import MAX_CLASSES, Setting
+from planner.intraop.variants import Multipliers
+from planner.pinning import pinned_specs
+from planner.prepared import Prepared
+from planner.solvers.eliminate_tables import WidthExceeded
+from planner.spaces import MeshSpace
+
+MEMORY_MARGIN = 0.08
+"""Share of device memory left free for fragmentation and the compiler's scratch. [chosen]"""
+
+PRICE_SCALES = (0.01, 0.1, 0.6, 2.0, 5.0, 10.0, 20.0, 40.0, 100.0)
+"""Prices of a byte, relative to the step's compute time per byte of capacity. [chosen: from negligible to
+prohibitive]"""
+
+MAX_STAGES = 64
+"""Stages of a pipeline at most. [chosen: deeper pipelines spend their time in the bubble]"""
+
+
+def stage_limit(prepared: Prepared, hardware: Cluster, pins: Pins) -> int:
+    """How many stages a pipeline may have at most."""
+    if prepared.program.kind == "step":
+        return 1
+    if pins.stages is not None:
+        return pins.stages
+    return min(len(prepared.layers), hardware.device_count, MAX_STAGES)
+
+
+def capacity_bytes(hardware: Cluster) -> float:
+    """What a plan may use of a device's memory."""
+    return hardware.device.memory_bytes * (1 - MEMORY_MARGIN)
+
+
+def memory_prices(prepared: Prepared, hardware: Cluster, devices: int, pins: Pins) -> Multipliers:
+    """The memory prices that layers on a mesh of `devices` are solved at, around the step's compute time per byte of
+    capacity; saved bytes also as if as many microbatches were in flight as the first of equal stages holds."""
+    program = prepared.program
+    device = hardware.device
+    step_s = program.microbatches * prepared.micro_flops / hardware.device_count / device.flops_per_s(prepared.dtype)
+    base = max(step_s, 1e-6) / device.memory_bytes
+    flights = sorted({1, min(hardware.device_count // devices, program.microbatches)}) \
+        if program.kind == "train" else [1]
+    free = no_price(prepared, pins)
+    recompute = free.recompute
+    rows = [(base * scale, k, r) for scale in PRICE_SCALES for k in flights for r in recompute]
+    return Multipliers(free.per_byte_s + tuple(r[0] for r in rows), free.in_flight + tuple(r[1] for r in rows),
+                       free.recompute + tuple(r[2] for r in rows))
+
+
+def no_price(prepared: Prepared, pins: Pins) -> Multipliers:
+    """Memory for nothing, with and without recomputation where both are open."""
+    training = prepared.program.kind == "train"
+    recompute = (False,) if not training else (False, True) if pins.recompute is None else (pins.recompute,)
+    return Multipliers((0.0,) * len(recompute), (1,) * len(recompute), recompute)
+
+
+def mesh_table(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pins) -> SliceTable:
+    """Costs of all slices of layers on one logical mesh.
+
+    A layer too entangled for exact elimination is solved again with fewer dimensions open to sharding; the table then
+    is not `exact` and proves no bound. Where every slice fits at its fastest, no other memory price is tried.
+    """
+    for classes in (MAX_CLASSES, 4, 3, 2):
+        try:
+            fastest = _table(prepared, space, hardware, pins, classes, no_price(prepared, pins))
+            if _all_fit(prepared, hardware, pins, fastest):
+                return fastest
+            return _table(prepared, space, hardware, pins, classes,
+                          memory_prices(prepared, hardware, space.mesh.device_count, pins))
+        except WidthExceeded as error:
+            too_wide = error
+    raise too_wide
+
+
+def _all_fit(prepared: Prepared, hardware: Cluster, pins: Pins, fastest: SliceTable) -> bool:
+    """Whether every slice, at its fastest, fits with as many microbatches in flight as any stage may hold."""
+    microbatches = prepared.program.microbatches
+    flight = microbatches if pins.schedule == "gpipe" else min(stage_limit(prepared, hardware, pins), microbatches)
+    need = fastest.memory_bytes(flight if prepared.program.kind == "train" else 1)[..., 0]
+    return bool((need[np.isfinite(need)] <= capacity_bytes(hardware)).all())
+
+
+def _table(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pins, classes: int, prices: Multipliers
+           ) -> SliceTable:
+    program, index, layers = prepared.program, prepared.index, prepared.layers
+    setting = Setting(space.mesh, hardware.device, space.uses, program.microbatches, program.kind == "train",
+                      pinned_specs(index, pins, space.names, space.mesh.shape), program.kind != "inference", classes)
+    frontiers: list[LayerFrontier] = []
+    for c, model in enumerate(prepared.models):
+        first, last = layers.ranges[layers.representative(c)]
+        before = boundary(index, first, space.mesh.shape, space.uses, setting.pins)
+        after = boundary(index, last, space.mesh.shape, space.uses, setting.pins)
+        frontiers.append(layer_frontier(program.micro, price_layer(index, model, setting), before, after, prices))
+    table = slice_table(program.micro, space.mesh, [frontiers[c] for c in layers.classes], prices,
+                        training=setting.training)
+    return replace(table, exact=classes == MAX_CLASSES)

@@ -1,0 +1,55 @@
+"""A program made ready for pricing, once per microbatch count: indexed, in layers, each distinct layer structured.
+
+In: a `Program`. Out: `Prepared`, and the cuts that carried state forbids.
+"""
+
+from dataclasses import dataclass
+
+from planner.core.graph import Program, Role
+from planner.intraop.choices import LayerModel
+from planner.intraop.structure import layer_model
+from planner.layers import Layers, cluster_layers, crossing_bytes
+from planner.program_index import ProgramIndex, index_program
+from planner.rules import graph_flops, main_dtype
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A program with its layers and the structure of each distinct layer."""
+
+    index: ProgramIndex
+    layers: Layers
+    models: tuple[LayerModel, ...]  # per class
+    crossing_bytes: tuple[float, ...]  # activations that enter each layer
+    micro_flops: int
+    dtype: str  # that most of them are computed in
+
+    @property
+    def program(self) -> Program:
+        return self.index.program
+
+
+def prepare(program: Program) -> Prepared:
+    """Index a program, cut it into layers, and build the structure of each distinct layer."""
+    index = index_program(program)
+    layers = cluster_layers(index)
+    models = tuple(layer_model(index, *layers.ranges[layers.representative(c)]) for c in range(max(layers.classes) + 1))
+    crossing = crossing_bytes(index)
+    return Prepared(index, layers, models, tuple(float(crossing[c]) for c in layers.cuts), graph_flops(program.micro),
+                    main_dtype(program.micro))
+
+
+def forbidden_cuts(prepared: Prepared) -> frozenset[int]:
+    """Layer boundaries that would put a reader of carried state in an earlier stage than the maker of its next
+    value."""
+    index, cuts = prepared.index, prepared.layers.cuts
+    micro = index.program.micro
+    inputs = {(i.path, i.row): i.value for i in micro.inputs_of(Role.STATE)}
+    found: set[int] = set()
+    for out in micro.outputs_of(Role.STATE):
+        value = inputs.get((out.path, out.row))
+        if value is None or not isinstance(out.operand, int) or out.operand not in index.maker:
+            continue
+        made, read = index.maker[out.operand], index.first_reader.get(value, len(micro.ops))
+        found |= {n for n, cut in enumerate(cuts) if read < cut <= made}
+    return frozenset(found)
