@@ -1,0 +1,128 @@
+"""A merged problem as flat arrays, for compiled loops.
+
+Choices of all nodes lie in one row: node v has the places offset[v] to offset[v + 1]. Edge e has a matrix of
+(choices of a[e]) rows by (choices of b[e]) columns at start[e] in `tables`. Node v's edges are around[near[v] :
+near[v + 1]]. Memory: node v's uses are use[v] to use[v + 1]; use k holds usages[place[k] + i] in grid times first[k] to
+last[k] - 1 if v takes i.
+
+In: `Merged`, `Grid`, `Use`s. Out: a `FlatModel`; `choice_of` leads back to positions in the workspace.
+"""
+
+from dataclasses import dataclass
+from typing import cast
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.core.problem import INFINITE_COST
+from planner.solvers.large.merge import Merged
+from planner.solvers.large.usage import Grid, Use
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FlatModel:
+    """See the module. Costs are floats: exact where totals stay below 2^53; forbidden is `INFINITE_COST`."""
+
+    offset: Ints
+    costs: Floats
+    a: Ints
+    b: Ints
+    start: Ints
+    tables: Floats
+    near: Ints
+    around: Ints
+    use: Ints
+    first: Ints
+    last: Ints
+    place: Ints
+    usages: Ints
+    room: Ints
+    names: tuple[int, ...]
+
+    @property
+    def nodes(self) -> int:
+        return len(self.names)
+
+    def sizes(self) -> Ints:
+        """Choices per node."""
+        return np.diff(self.offset)
+
+    def cost(self, choice: Ints) -> float:
+        """Total cost of a choice; at least `INFINITE_COST` where it is forbidden."""
+        sizes = self.sizes()
+        pairs = self.start + choice[self.a] * sizes[self.b] + choice[self.b]
+        return float(self.costs[self.offset[:-1] + choice].sum() + self.tables[pairs].sum())
+
+    def usage(self, choice: Ints) -> Ints:
+        """Memory of the choice at each grid time."""
+        return _usage(self.use, self.first, self.last, self.place, self.usages, choice, len(self.room))
+
+    def fits(self, choice: Ints) -> bool:
+        """Whether memory stays within the limit."""
+        return bool((self.usage(choice) <= self.room).all())
+
+
+def flatten(merged: Merged, grid: Grid, uses: dict[int, Use]) -> FlatModel:
+    """The arrays of a merged graph."""
+    names = tuple(merged.labels)
+    index = {v: n for n, v in enumerate(names)}
+    edges = [(v, u) for v in names for u in merged.near[v] if index[v] < index[u]]
+    tables = [merged.near[v][u].ravel() for v, u in edges]
+    a = np.array([index[v] for v, _ in edges], dtype=np.int64)
+    b = np.array([index[u] for _, u in edges], dtype=np.int64)
+    ends = np.concatenate([a, b])
+    order = np.argsort(ends, kind="stable")
+    found = [uses.get(v) for v in names]
+    present = [use for use in found if use is not None]
+    flat = [use.usages.ravel() for use in present]
+    strides = [use.usages.shape[1] for use in present for _ in use.first]
+    return FlatModel(
+        offset=_offsets([len(merged.labels[v]) for v in names]),
+        costs=_floats([merged.costs[v] for v in names]),
+        a=a,
+        b=b,
+        start=_offsets([len(t) for t in tables])[:-1],
+        tables=_floats(tables),
+        near=np.concatenate([[0], np.cumsum(np.bincount(ends, minlength=len(names)))]),
+        around=order % max(1, len(edges)),
+        use=_offsets([0 if use is None else len(use.first) for use in found]),
+        first=_joined([use.first for use in present]),
+        last=_joined([use.last for use in present]),
+        place=_offsets(strides)[:-1],
+        usages=_joined(flat),
+        room=grid.room,
+        names=names,
+    )
+
+
+def choice_of(merged: Merged, model: FlatModel, choice: Ints) -> dict[int, int]:
+    """Position per node of the workspace."""
+    index = {v: n for n, v in enumerate(model.names)}
+    return {m.node: int(m.picks[choice[index[m.of]]]) for m in merged.members()}
+
+
+@numba.njit(cache=True, nogil=True)
+def _usage(use: Ints, first: Ints, last: Ints, place: Ints, usages: Ints, choice: Ints, times: int) -> Ints:
+    change = np.zeros(times + 1, dtype=np.int64)
+    for v in range(len(choice)):
+        for k in range(use[v], use[v + 1]):
+            used = usages[place[k] + choice[v]]
+            change[first[k]] += used
+            change[last[k]] -= used
+    return np.cumsum(change)[:-1]
+
+
+def _offsets(counts: list[int]) -> Ints:
+    return np.concatenate([[0], np.cumsum(np.array(counts, dtype=np.int64))]).astype(np.int64)
+
+
+def _joined(parts: list[Ints]) -> Ints:
+    return cast(Ints, np.concatenate([np.zeros(0, dtype=np.int64), *parts]))
+
+
+def _floats(parts: list[Ints]) -> Floats:
+    return np.minimum(_joined(parts), INFINITE_COST).astype(np.float64)
