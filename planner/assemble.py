@@ -106,8 +106,9 @@ def _memory(decisions: Sequence[LayerDecisions], pick: StagePick) -> MemoryParts
     params = sum(p.params_bytes for d in decisions for p in d.params)
     opt = sum(p.opt_state_bytes for d in decisions for p in d.params)
     grads = sum(d.grads_bytes for d in decisions)
-    return MemoryParts(int(params), int(opt), int(grads), int(pick.in_flight * parts[4]),
-                       int(pick.table.working_bytes[pick.first, pick.last, pick.variant]))
+    peak = float(pick.table.memory_bytes(pick.in_flight)[pick.first, pick.last, pick.variant])
+    activations = int(pick.in_flight * parts[4])
+    return MemoryParts(int(params), int(opt), int(grads), activations, int(peak - parts[3] - activations))
 
 
 def merge(moves: Sequence[Collective]) -> tuple[Collective, ...]:

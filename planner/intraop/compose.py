@@ -71,8 +71,9 @@ class SliceTable:
         return again if priced[again, state_in, state_out] < priced[kept, state_in, state_out] else kept
 
     def memory_bytes(self, in_flight: int) -> Array:
-        """Peak bytes per device of every slice and variant with that many microbatches in flight, [L, L, G]."""
-        return self.parts[..., 3] + in_flight * self.parts[..., 4] + self.working_bytes
+        """Peak bytes per device of every slice and variant with that many microbatches in flight, [L, L, G]: when
+        activations are most, or when gradients are combined."""
+        return self.parts[..., 3] + np.maximum(in_flight * self.parts[..., 4] + self.working_bytes, self.parts[..., 5])
 
     @property
     def microbatch_s(self) -> Array:

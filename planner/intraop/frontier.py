@@ -23,7 +23,7 @@ from planner.solvers.eliminate_tables import eliminate
 
 Array = NDArray[np.float64]
 
-PARTS = ("forward_s", "backward_s", "batch_s", "resident_bytes", "saved_bytes")
+PARTS = ("forward_s", "backward_s", "batch_s", "resident_bytes", "saved_bytes", "sync_bytes")
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,9 @@ def _weights(layer: PricedLayer, multipliers: Multipliers) -> dict[str, Array]:
     b = float(layer.setting.microbatches)
     price = np.array(multipliers.per_byte_s)
     again = np.array(multipliers.recompute, dtype=float)
+    saved = price * np.array(multipliers.in_flight) * (1 - again)
     return {"forward_s": b * (1 + again), "backward_s": np.full(len(price), b), "batch_s": np.ones(len(price)),
-            "resident_bytes": price, "saved_bytes": price * np.array(multipliers.in_flight) * (1 - again)}
+            "resident_bytes": price, "saved_bytes": saved, "sync_bytes": np.zeros(len(price))}
 
 
 def _objective(costs: dict[str, Array], weights: dict[str, Array], multipliers: Multipliers, size: int | tuple[int, int]

@@ -185,7 +185,7 @@ def _param_link_costs(index: ProgramIndex, link: Link, param: Param, choices: Pa
     """Gathering a parameter where it is used (in forward and again in backward), and combining its gradient."""
     graph, mesh = index.program.micro, setting.mesh
     size = (len(price.strategies), len(choices))
-    costs = {k: np.zeros(size) for k in ("forward_s", "backward_s", "batch_s", "resident_bytes")}
+    costs = {k: np.zeros(size) for k in ("forward_s", "backward_s", "batch_s", "resident_bytes", "sync_bytes")}
     fetched: set[tuple[int, bool]] = set()
     for read in link.reads:
         if index.owner.get(read.value, read.value) != read.value:
@@ -214,5 +214,9 @@ def _param_link_costs(index: ProgramIndex, link: Link, param: Param, choices: Pa
         held = value_bytes(graph.values[param.value])  # accumulated in the parameter's own dtype
         local = held / np.array([shard_count(s, mesh.shape) for s in made])[row]
         settled = held / np.array([shard_count(s, mesh.shape) for s in target])[at]
-        costs["resident_bytes"] += np.where(deferred, local[:, None], settled[None, :])
+        kept = np.where(deferred, local[:, None], settled[None, :])
+        costs["resident_bytes"] += kept
+        if mesh.merges_all_reduces:  # then every gradient is alive twice, as it goes in and as it comes out
+            summed = np.array([bool(p) for p in partials])[row]
+            costs["sync_bytes"] += np.where(summed[:, None], 2 * local[:, None] - kept, 0.0)
     return costs

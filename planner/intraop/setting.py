@@ -18,7 +18,8 @@ Array = NDArray[np.float64]
 
 Costs = dict[str, Array]
 """Arrays by kind: `forward_s` and `backward_s` per microbatch, `batch_s` once per batch, `resident_bytes` held all the
-time, `saved_bytes` per microbatch in flight. An absent kind is zero."""
+time, `saved_bytes` per microbatch in flight, `sync_bytes` while all gradients are combined at once. An absent kind is
+zero."""
 
 MAX_CLASSES = 7
 """Classes of a group, or dimensions of a tensor, that may be sharded; beyond this the smallest stay unsharded, so that

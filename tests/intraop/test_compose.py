@@ -12,6 +12,7 @@ from planner.core.pins import Pins
 from planner.core.spec import shard_count
 from planner.costs.memory import value_bytes
 from planner.intraop.compose import SliceTable
+from planner.intraop.frontier import PARTS
 from planner.intraop.variants import PERIOD, SHARES, Multipliers, slice_variants
 from planner.mesh_tables import mesh_table
 from planner.prepared import Prepared, prepare
@@ -71,7 +72,7 @@ def test_parts_add_up_along_the_path_and_rows(ends):
     first, last = ends
     for g in range(0, len(t.variants), 3):
         states = t.path(first, last, g)
-        total = np.zeros(5)
+        total = np.zeros(len(PARTS))
         total[4] = held(prepared, t.layers[first], states[0], t.mesh.shape)
         for n, layer in enumerate(range(first, last + 1)):
             row = t.row(first, layer, g, states[n], states[n + 1])
