@@ -35,8 +35,13 @@ class Messages:
         return other
 
 
-def sweep(model: FlatModel, messages: Messages, costs: Floats, noise: Floats, *, forward: bool) -> Ints:
-    """One sweep over all nodes; `costs` include rent, `noise` (per choice) disturbs the picks only."""
+def sweep(model: FlatModel, messages: Messages, costs: Floats, noise: Floats, *, forward: bool) -> tuple[Ints, Ints, float]:
+    """One sweep over all nodes: the picks, and the bound that the messages now give, before rounding is allowed for.
+
+    Args:
+      costs: with rent.
+      noise: per choice, disturbs the picks only.
+    """
     return _sweep(
         model.offset, costs, model.a, model.b, model.start, model.tables, model.near, model.around,
         messages.to_a, messages.to_b, messages.given, noise, forward,
@@ -101,9 +106,11 @@ def _spare_columns(table: Floats, there: Floats, out: Floats) -> None:
 def _sweep(
     offset: Ints, costs: Floats, a: Ints, b: Ints, start: Ints, tables: Floats, near: Ints, around: Ints,
     to_a: Ints, to_b: Ints, given: Floats, noise: Floats, forward: bool,
-) -> Ints:  # fmt: skip
+) -> tuple[Ints, Ints, float]:  # fmt: skip
     count = len(offset) - 1
     picks = np.zeros(count, dtype=np.int64)
+    least_own = np.zeros(count, dtype=np.int64)
+    total = 0.0  # of the nodes' minima; an edge's is 0 once its second end has taken what it can spare
     widest = 0
     for v in range(count):
         widest = max(widest, offset[v + 1] - offset[v])
@@ -144,7 +151,9 @@ def _sweep(
             if look[i] < least:
                 least, best = look[i], i
         picks[v] = best
+        least_own[v] = own.argmin()
         shares = max(later, near[v + 1] - near[v] - later)
+        total += own.min() * (1.0 - later / shares) if shares else own.min()
         if later:
             for k in range(near[v], near[v + 1]):
                 e = around[k]
@@ -154,7 +163,7 @@ def _sweep(
                     mine = given[to_a[e] : to_a[e] + n] if is_a else given[to_b[e] : to_b[e] + n]
                     for i in range(n):
                         mine[i] -= own[i] / shares
-    return picks
+    return picks, least_own, total
 
 
 @numba.njit(cache=True, nogil=True)

@@ -1,0 +1,221 @@
+"""Search for large problems: prices and roundings first, then tree moves from the best of them, until the deadline.
+
+In: a `Reduction`. Out: a `Found`; every better choice goes to `offer`. With more than one thread, each anneals from its
+own start with its own random numbers (the compiled loops release the GIL).
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from planner.core.problem import INFINITE_COST
+from planner.solvers.large.flat import Floats, FlatModel, Ints, choice_of, flatten
+from planner.solvers.large.merge import Merged, merge
+from planner.solvers.large.prices import Prices, search_prices
+from planner.solvers.large.prune import prune
+from planner.solvers.large.sweeps import rent, sweep
+from planner.solvers.large.trees import Moves, Place, search_trees
+from planner.solvers.large.usage import memory_of
+from planner.solvers.large.watch import peaks, watch
+from planner.solvers.reduce import Reduction
+
+PRICES_SHARE = 0.25
+"""Part of the time for prices: bounds and roundings have nearly settled by then on A, M, S."""
+
+STARTS_SHARE = 0.2
+"""Part of the time for short searches from each of the best roundings."""
+
+STARTS = 8
+"""Roundings kept."""
+
+TEMPERATURE = 2e-5
+"""Part of the bound that a move may cost at first [fitted on A, M, S: 1e-3 is too hot, 1e-5 to 1e-4 alike]."""
+
+LARGEST = 60
+"""Nodes of the largest tree [fitted on A, M, S: 12 to 300 alike]."""
+
+CHUNK = 2000
+"""Moves between looks at the clock and at unwatched times: some 40 ms."""
+
+REPORT_S = 1.0
+"""Seconds between reports of better choices: the referee takes a while over one."""
+
+Offer = Callable[[tuple[int, ...], int], int]
+"""Called with a choice of the reduced problem and the bound so far; returns the exact cost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A proven bound on the reduced problem (0 if none), and what was done, in a few words."""
+
+    bound: int
+    did: str
+
+
+@dataclass
+class Large:
+    """One search: the model, its prices, and the best choice that any thread found."""
+
+    reduction: Reduction
+    merged: Merged
+    model: FlatModel
+    offer: Offer
+    bound: int = 0
+    best: Ints | None = None
+    cost: float = np.inf
+    offered: float = np.inf
+    told: float = 0.0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def learn(self, choice: Ints, cost: float) -> None:
+        """Take note of a choice that fits at all times."""
+        with self.lock:
+            if cost < min(self.cost, INFINITE_COST):
+                self.best, self.cost = choice.copy(), cost
+
+    def report(self, *, last: bool = False) -> None:
+        """Offer the best choice, if it is new and the last report was a while ago."""
+        if self.best is None or self.cost >= self.offered:
+            return
+        if last or time.perf_counter() - self.told > REPORT_S:
+            with self.lock:
+                best, self.offered = self.best, self.cost
+            picks = choice_of(self.merged, self.model, best)
+            self.offer(tuple(picks[v] for v in self.reduction.work.remaining()), self.bound)
+            self.told = time.perf_counter()
+
+
+def search_large(reduction: Reduction, offer: Offer, *, deadline: float, threads: int = 1) -> Found:
+    """Search until the deadline (in terms of `time.perf_counter()`) or until the bound is met."""
+    began = time.perf_counter()
+    merged, model = build(reduction)
+    large = Large(reduction, merged, model, offer)
+    starts = _Starts()
+    try:
+        until = began + PRICES_SHARE * (deadline - began)
+        prices = search_prices(model, until, starts.see)
+        large.bound = max(0, int(np.ceil(prices.bound - 1e-6 - 1e-15 * abs(prices.bound))))
+        found = starts.best or [_cheapest_memory(model, prices)]
+        _anneal_all(large, prices, found, deadline, threads)
+    finally:
+        large.report(last=True)
+    return Found(large.bound, f"merged into {model.nodes} nodes; prices; trees")
+
+
+def build(reduction: Reduction) -> tuple[Merged, FlatModel]:
+    """Merge and flatten."""
+    merged = merge(reduction.work)
+    grid, uses = memory_of(reduction.work, merged)
+    if prune(merged, uses):
+        grid, uses = memory_of(reduction.work, merged)
+    return merged, flatten(merged, grid, uses)
+
+
+class _Starts:
+    """The roundings of the lowest value seen."""
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[float, Ints]] = []
+
+    def see(self, picks: Ints, usage: Ints, value: float) -> None:
+        del usage
+        if value >= INFINITE_COST or any(value == other for other, _ in self._kept):
+            return
+        if len(self._kept) < STARTS or value < self._kept[-1][0]:
+            self._kept = sorted([*self._kept, (value, picks)], key=lambda pair: pair[0])[:STARTS]
+
+    @property
+    def best(self) -> list[Ints]:
+        return [picks for _, picks in self._kept]
+
+
+def _cheapest_memory(model: FlatModel, prices: Prices) -> Ints:
+    """A rounding under prices so high that little else counts."""
+    scale = max(1.0, abs(prices.bound)) / max(1.0, float(np.abs(model.room).sum()))
+    costs = model.costs + rent(model, 4 * prices.prices + scale)
+    messages = prices.messages.copy()
+    picks = np.zeros(model.nodes, dtype=np.int64)
+    for n in range(20):
+        picks, _, _ = sweep(model, messages, costs, np.zeros(len(costs)), forward=n % 2 == 0)
+    return picks
+
+
+def _anneal_all(large: Large, prices: Prices, starts: Sequence[Ints], deadline: float, threads: int) -> None:
+    """Short searches from all starts, then long ones from the best."""
+    began = time.perf_counter()
+    rents = rent(large.model, prices.prices)
+    heat = TEMPERATURE * max(1.0, abs(prices.bound))
+    walks = [Walk(large, prices, rents, start, seed) for seed, start in enumerate(starts)]
+    stop = threading.Event()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            each = STARTS_SHARE * (deadline - began) * threads / len(walks)
+            jobs = [pool.submit(walk.run, heat, each, deadline, stop) for walk in walks]
+            _wait(large, jobs, deadline)
+            walks.sort(key=lambda walk: walk.best_cost)
+            jobs = [
+                pool.submit(walk.run, heat, deadline - time.perf_counter(), deadline, stop) for walk in walks[:threads]
+            ]
+            _wait(large, jobs, deadline)
+        finally:
+            stop.set()
+
+
+def _wait(large: Large, jobs: Sequence["threading.Thread | object"], deadline: float) -> None:
+    while time.perf_counter() < deadline and not all(job.done() for job in jobs):  # type: ignore[attr-defined]
+        time.sleep(0.02)
+        large.report()
+
+
+class Walk:
+    """One annealing search, with the times it watches."""
+
+    def __init__(self, large: Large, prices: Prices, rents: Floats, start: Ints, seed: int) -> None:
+        self.large, self.rents, self.seed = large, rents, seed * 1_000_000
+        model = large.model
+        slack = int(np.abs(model.room).max(initial=0)) // 50
+        dear = np.argsort(-prices.prices, kind="stable")[: min(200, int((prices.prices > 0).sum()))]
+        self.times = np.unique(np.concatenate([dear, peaks(model.usage(start), model.room, slack)])).astype(np.int64)
+        self.good: Ints | None = None
+        self.best_cost = np.inf
+        self.choice = start.copy()
+        self._place()
+
+    def _place(self) -> None:
+        self.model = watch(self.large.model, self.times)
+        best = self.choice if self.good is None else self.good
+        self.place = Place(self.choice, self.model.usage(self.choice), best.copy(), self.best_cost)
+
+    def run(self, heat: float, seconds: float, deadline: float, stop: threading.Event) -> None:
+        """Anneal from `heat` down to nothing within the seconds given."""
+        began = time.perf_counter()
+        while not stop.is_set():
+            now = time.perf_counter()
+            part = (now - began) / max(seconds, 1e-9)
+            if part >= 1 or now >= deadline:
+                break
+            self.seed += 1
+            moves = Moves(CHUNK, LARGEST, heat * max(0.0, 1 - 1.1 * part) ** 3, 0.5, self.seed)
+            search_trees(self.model, self.place, self.rents, moves)
+            self._check()
+
+    def _check(self) -> None:
+        """Look at all times: keep what fits, watch what was missed."""
+        full = self.large.model
+        missed: list[Ints] = []
+        place = self.place
+        if place.best_cost < self.best_cost:
+            usage = full.usage(place.best)
+            if (usage <= full.room).all():
+                self.good, self.best_cost = place.best.copy(), full.cost(place.best)
+                self.large.learn(self.good, self.best_cost)
+            missed.append(peaks(usage, full.room, 0))
+        missed.append(peaks(full.usage(place.choice), full.room, 0))
+        if any(len(times) for times in missed):
+            self.times = np.unique(np.concatenate([self.times, *missed]))
+            self.choice = place.choice
+            self._place()
