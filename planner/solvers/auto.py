@@ -1,5 +1,5 @@
 """The default: reduce exactly; eliminate if that is cheap; else bound and search by dual ascent, then CP-SAT on the
-rest.
+rest; or, where the problem is too large for CP-SAT, merge and search (`large/`).
 
 What the ascent finds removes more (whatever is too dear to be in a better solution), so CP-SAT sees a small problem and
 a good start. Every step leaves a `Solution` of the original problem; the answer has the lowest cost and the highest
@@ -27,14 +27,14 @@ MAX_TABLE = 1_000_000
 REDUCTION_SHARE = 0.3
 """Part of the time limit that reductions may take."""
 
-LONG_ASCENT_SHARE = 0.9
-"""The same where the problem is too large for CP-SAT as it stands."""
-
 ASCENT_SHARE = 0.5
 """Part of the time limit by which the ascent ends; CP-SAT gets the rest."""
 
 MAX_TERMS = 4_000_000
-"""Terms of the largest CP-SAT model that is built (minutes beyond it); larger problems are left to the ascent."""
+"""Terms of the largest CP-SAT model that is built (minutes beyond it); larger problems go to `large`."""
+
+LANDING_S = 1.0
+"""Seconds kept for the last solution of a large problem: to carry it back and price it, about twice what S takes."""
 
 PATIENCE = 60
 """Sweeps of the ascent without progress before it gives way to CP-SAT [fitted on contest instance G]."""
@@ -102,6 +102,9 @@ def _solve(run: _Run) -> None:
     run.did.append(f"reduced {len(run.problem.nodes)} to {len(reduction.work.remaining())} nodes")
     if _settled(run, reduction):
         return
+    if model_size(reduction.problem) > MAX_TERMS:
+        _search_large(run, reduction)
+        return
     reduction = _ascend(run, reduction)
     if not run.is_closed and not _settled(run, reduction):
         _search(run, reduction)
@@ -133,10 +136,7 @@ def _ascend(run: _Run, reduction: Reduction) -> Reduction:
         return run.learn_choice(reduction.expand(choice), bound + reduction.constant) - reduction.constant
 
     deadline = run.began + ASCENT_SHARE * run.options.timeout_s
-    patience = PATIENCE
-    if model_size(reduction.problem) > MAX_TERMS:
-        deadline, patience = run.began + LONG_ASCENT_SHARE * run.options.timeout_s, 10 * PATIENCE
-    found = ascend(state, offer, deadline=deadline, patience=patience)
+    found = ascend(state, offer, deadline=deadline, patience=PATIENCE)
     run.did.append(f"dual ascent ({found.sweeps} sweeps)")
     run.learn_bound(found.bound + reduction.constant)
     if run.is_closed or run.cost is None:
@@ -145,6 +145,21 @@ def _ascend(run: _Run, reduction: Reduction) -> Reduction:
     tighter = reduce_further(reduction.work, deadline=max(deadline, time.perf_counter() + 0.1 * run.left_s()))
     run.did.append(f"reduced to {len(tighter.work.remaining())} nodes")
     return tighter
+
+
+def _search_large(run: _Run, reduction: Reduction) -> None:
+    """Merge and search until the time is up."""
+    from planner.solvers.large.search import search_large  # here, as numba takes half a second to import
+
+    def offer(choice: tuple[int, ...], bound: int) -> int:
+        return run.learn_choice(reduction.expand(choice), bound + reduction.constant) - reduction.constant
+
+    landing = min(LANDING_S, 0.1 * run.options.timeout_s)
+    found = search_large(
+        reduction, offer, deadline=run.began + run.options.timeout_s - landing, threads=run.options.threads
+    )
+    run.did.append(found.did)
+    run.learn_bound(found.bound + reduction.constant)
 
 
 def _search(run: _Run, reduction: Reduction) -> None:

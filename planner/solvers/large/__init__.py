@@ -1,5 +1,5 @@
-"""Large problems: nodes that determine each other are merged, the rest is searched by message passing and exact forests.
+"""Large problems: nodes that determine each other are merged, the rest is searched by messages and exact trees.
 
-The order: `merge` (Workspace -> Merged), `flat` (Merged -> FlatModel, arrays for compiled loops), then `sweeps` (dual
-bound and rounding), `forest` (exact re-choice of a random forest of nodes) and `repair` (memory), driven by `search`.
+The order: `merge` (Workspace -> Merged), `usage` (its memory), `prune`, `flat` (arrays for compiled loops), then
+`sweeps` (messages), `prices` (on memory; the bound), `trees` (local search), `watch` (tight times), all by `search`.
 """

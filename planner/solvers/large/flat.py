@@ -9,13 +9,13 @@ In: `Merged`, `Grid`, `Use`s. Out: a `FlatModel`; `choice_of` leads back to posi
 """
 
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from planner.core.problem import INFINITE_COST
+from planner.solvers.large.compiled import compiled
 from planner.solvers.large.merge import Merged
 from planner.solvers.large.usage import Grid, Use
 
@@ -23,9 +23,8 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class FlatModel:
-    """See the module. Costs are floats: exact where totals stay below 2^53; forbidden is `INFINITE_COST`."""
+class Graph(NamedTuple):
+    """Nodes and edges; see the module. Costs are floats: exact where totals stay below 2^53."""
 
     offset: Ints
     costs: Floats
@@ -35,31 +34,48 @@ class FlatModel:
     tables: Floats
     near: Ints
     around: Ints
+
+
+class Memory(NamedTuple):
+    """Uses of memory, and the room there is for them at each grid time; see the module."""
+
     use: Ints
     first: Ints
     last: Ints
     place: Ints
     usages: Ints
     room: Ints
+
+
+@dataclass(frozen=True)
+class FlatModel:
+    """Graph and memory of the merged nodes `names`. Named tuples, as compiled loops take those as they are."""
+
+    graph: Graph
+    memory: Memory
     names: tuple[int, ...]
 
     @property
     def nodes(self) -> int:
         return len(self.names)
 
+    @property
+    def room(self) -> Ints:
+        return self.memory.room
+
     def sizes(self) -> Ints:
         """Choices per node."""
-        return np.diff(self.offset)
+        return np.diff(self.graph.offset)
 
     def cost(self, choice: Ints) -> float:
         """Total cost of a choice; at least `INFINITE_COST` where it is forbidden."""
-        sizes = self.sizes()
-        pairs = self.start + choice[self.a] * sizes[self.b] + choice[self.b]
-        return float(self.costs[self.offset[:-1] + choice].sum() + self.tables[pairs].sum())
+        graph = self.graph
+        pairs = graph.start + choice[graph.a] * self.sizes()[graph.b] + choice[graph.b]
+        return float(graph.costs[graph.offset[:-1] + choice].sum() + graph.tables[pairs].sum())
 
     def usage(self, choice: Ints) -> Ints:
         """Memory of the choice at each grid time."""
-        return _usage(self.use, self.first, self.last, self.place, self.usages, choice, len(self.room))
+        return _usage(self.memory, choice)
 
     def fits(self, choice: Ints) -> bool:
         """Whether memory stays within the limit."""
@@ -80,7 +96,7 @@ def flatten(merged: Merged, grid: Grid, uses: dict[int, Use]) -> FlatModel:
     present = [use for use in found if use is not None]
     flat = [use.usages.ravel() for use in present]
     strides = [use.usages.shape[1] for use in present for _ in use.first]
-    return FlatModel(
+    graph = Graph(
         offset=_offsets([len(merged.labels[v]) for v in names]),
         costs=_floats([merged.costs[v] for v in names]),
         a=a,
@@ -89,14 +105,16 @@ def flatten(merged: Merged, grid: Grid, uses: dict[int, Use]) -> FlatModel:
         tables=_floats(tables),
         near=np.concatenate([[0], np.cumsum(np.bincount(ends, minlength=len(names)))]),
         around=order % max(1, len(edges)),
+    )
+    memory = Memory(
         use=_offsets([0 if use is None else len(use.first) for use in found]),
         first=_joined([use.first for use in present]),
         last=_joined([use.last for use in present]),
         place=_offsets(strides)[:-1],
         usages=_joined(flat),
         room=grid.room,
-        names=names,
     )
+    return FlatModel(graph, memory, names)
 
 
 def choice_of(merged: Merged, model: FlatModel, choice: Ints) -> dict[int, int]:
@@ -105,14 +123,14 @@ def choice_of(merged: Merged, model: FlatModel, choice: Ints) -> dict[int, int]:
     return {m.node: int(m.picks[choice[index[m.of]]]) for m in merged.members()}
 
 
-@numba.njit(cache=True, nogil=True)
-def _usage(use: Ints, first: Ints, last: Ints, place: Ints, usages: Ints, choice: Ints, times: int) -> Ints:
-    change = np.zeros(times + 1, dtype=np.int64)
+@compiled
+def _usage(memory: Memory, choice: Ints) -> Ints:
+    change = np.zeros(len(memory.room) + 1, dtype=np.int64)
     for v in range(len(choice)):
-        for k in range(use[v], use[v + 1]):
-            used = usages[place[k] + choice[v]]
-            change[first[k]] += used
-            change[last[k]] -= used
+        for k in range(memory.use[v], memory.use[v + 1]):
+            used = memory.usages[memory.place[k] + choice[v]]
+            change[memory.first[k]] += used
+            change[memory.last[k]] -= used
     return np.cumsum(change)[:-1]
 
 
@@ -121,7 +139,7 @@ def _offsets(counts: list[int]) -> Ints:
 
 
 def _joined(parts: list[Ints]) -> Ints:
-    return cast(Ints, np.concatenate([np.zeros(0, dtype=np.int64), *parts]))
+    return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
 
 
 def _floats(parts: list[Ints]) -> Floats:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from planner.solvers.large.flat import Floats, FlatModel, Ints
-from planner.solvers.large.sweeps import Messages, bound, rent, sweep
+from planner.solvers.large.flat import FlatModel, Floats, Ints
+from planner.solvers.large.sweeps import Messages, bound, no_messages, rent, sweep
 
 WARM_UP = 20
 """Sweeps before prices move: the first picks are poor guides [fitted on contest instance G]."""
@@ -25,8 +25,8 @@ WARM_UP = 20
 FIRST_STEP, LAST_STEP = 0.05, 1e-4
 """Part of the bound by which a step of the first phase may raise it, at its beginning and end [fitted on A, M, S]."""
 
-MEMORY = 0.8
-"""Weight of the past in the running average of usages [fitted on A, M, S: 0.9 is best for S, 0.7 for A and M]."""
+MEMORY = 0.9
+"""Weight of the past in the running average of usages [fitted on A, M, S]."""
 
 SHRINK, PATIENCE = 0.7, 20
 """In the second phase the target comes closer by SHRINK after PATIENCE sweeps without success [fitted on A and M]."""
@@ -51,10 +51,9 @@ class PriceSearch:
         self.model = model
         self.unit = float(max(1, np.abs(model.room).max(initial=1)))
         self.room = model.room / self.unit
-        self.messages = Messages(model)
+        self.messages = no_messages(model)
         self.prices = np.zeros(len(model.room))  # per `unit` of memory
-        self.costs = model.costs
-        self.noise = np.zeros(len(model.costs))
+        self.costs = model.graph.costs
         self.sweeps = 0
         self.average: Floats | None = None
         self.best = Prices(self.prices, -np.inf, self.messages)
@@ -62,14 +61,12 @@ class PriceSearch:
 
     def step(self, see: See) -> None:
         """One sweep, and note of the best."""
-        picks, alone, total = sweep(
-            self.model, self.messages, self.costs, self.noise, forward=self.sweeps % 2 == 0
-        )
+        picks, alone, total = sweep(self.model, self.messages, self.costs, forward=self.sweeps % 2 == 0)
         self.sweeps += 1
         rented = float((self.prices * self.room).sum())
         self.now = total - rented
         if self.now > self.best.bound:
-            self.best = Prices(self.prices, self.now, self.messages.copy())
+            self.best = Prices(self.prices, self.now, self.messages.copied())
         usage = self.model.usage(picks)
         see(picks, usage, self.model.cost(picks) + float((self.prices * (usage / self.unit - self.room)).sum()))
         over = self.model.usage(alone) / self.unit - self.room
@@ -82,17 +79,17 @@ class PriceSearch:
         slope = np.where((slope < 0) & (self.prices <= 0), 0.0, slope)
         if (size := float((slope * slope).sum())) > 0:
             self.prices = np.maximum(0.0, self.prices + rise / size * slope)
-            self.costs = self.model.costs + rent(self.model, self.prices / self.unit)
+            self.costs = self.model.graph.costs + rent(self.model, self.prices / self.unit)
 
     def back_to_best(self) -> None:
         """Start again from the best prices and messages."""
-        self.prices, self.messages, self.average = self.best.prices, self.best.messages.copy(), None
-        self.costs = self.model.costs + rent(self.model, self.prices / self.unit)
+        self.prices, self.messages, self.average = self.best.prices, self.best.messages.copied(), None
+        self.costs = self.model.graph.costs + rent(self.model, self.prices / self.unit)
 
     def answer(self) -> Prices:
         """The best prices, with a bound that allows for rounding."""
         prices = self.best.prices / self.unit
-        proven = bound(self.model, self.best.messages, self.model.costs + rent(self.model, prices))
+        proven = bound(self.model, self.best.messages, self.model.graph.costs + rent(self.model, prices))
         rented = float((prices * self.model.room).sum())
         magnitude = float((prices * np.abs(self.model.room)).sum())
         return Prices(prices, proven - rented - 1e-12 * magnitude, self.best.messages)

@@ -7,13 +7,13 @@ own start with its own random numbers (the compiled loops release the GIL).
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from planner.core.problem import INFINITE_COST
-from planner.solvers.large.flat import Floats, FlatModel, Ints, choice_of, flatten
+from planner.solvers.large.flat import FlatModel, Floats, Ints, choice_of, flatten
 from planner.solvers.large.merge import Merged, merge
 from planner.solvers.large.prices import Prices, search_prices
 from planner.solvers.large.prune import prune
@@ -136,11 +136,11 @@ class _Starts:
 def _cheapest_memory(model: FlatModel, prices: Prices) -> Ints:
     """A rounding under prices so high that little else counts."""
     scale = max(1.0, abs(prices.bound)) / max(1.0, float(np.abs(model.room).sum()))
-    costs = model.costs + rent(model, 4 * prices.prices + scale)
-    messages = prices.messages.copy()
+    costs = model.graph.costs + rent(model, 4 * prices.prices + scale)
+    messages = prices.messages.copied()
     picks = np.zeros(model.nodes, dtype=np.int64)
     for n in range(20):
-        picks, _, _ = sweep(model, messages, costs, np.zeros(len(costs)), forward=n % 2 == 0)
+        picks = sweep(model, messages, costs, forward=n % 2 == 0).picks
     return picks
 
 
@@ -165,8 +165,8 @@ def _anneal_all(large: Large, prices: Prices, starts: Sequence[Ints], deadline: 
             stop.set()
 
 
-def _wait(large: Large, jobs: Sequence["threading.Thread | object"], deadline: float) -> None:
-    while time.perf_counter() < deadline and not all(job.done() for job in jobs):  # type: ignore[attr-defined]
+def _wait(large: Large, jobs: Sequence[Future[None]], deadline: float) -> None:
+    while time.perf_counter() < deadline and not all(job.done() for job in jobs):
         time.sleep(0.02)
         large.report()
 
@@ -175,20 +175,19 @@ class Walk:
     """One annealing search, with the times it watches."""
 
     def __init__(self, large: Large, prices: Prices, rents: Floats, start: Ints, seed: int) -> None:
-        self.large, self.rents, self.seed = large, rents, seed * 1_000_000
+        self.large, self.rents, self.seed = large, rents, seed * 2**32
         model = large.model
         slack = int(np.abs(model.room).max(initial=0)) // 50
         dear = np.argsort(-prices.prices, kind="stable")[: min(200, int((prices.prices > 0).sum()))]
         self.times = np.unique(np.concatenate([dear, peaks(model.usage(start), model.room, slack)])).astype(np.int64)
         self.good: Ints | None = None
         self.best_cost = np.inf
-        self.choice = start.copy()
-        self._place()
+        self._watch(start.copy())
 
-    def _place(self) -> None:
+    def _watch(self, choice: Ints) -> None:
         self.model = watch(self.large.model, self.times)
-        best = self.choice if self.good is None else self.good
-        self.place = Place(self.choice, self.model.usage(self.choice), best.copy(), self.best_cost)
+        best = choice if self.good is None else self.good
+        self.place = Place(choice, self.model.usage(choice), best.copy(), self.best_cost)
 
     def run(self, heat: float, seconds: float, deadline: float, stop: threading.Event) -> None:
         """Anneal from `heat` down to nothing within the seconds given."""
@@ -198,9 +197,9 @@ class Walk:
             part = (now - began) / max(seconds, 1e-9)
             if part >= 1 or now >= deadline:
                 break
+            moves = Moves(CHUNK, LARGEST, heat * max(0.0, 1 - 1.1 * part) ** 3, 0.5)
             self.seed += 1
-            moves = Moves(CHUNK, LARGEST, heat * max(0.0, 1 - 1.1 * part) ** 3, 0.5, self.seed)
-            search_trees(self.model, self.place, self.rents, moves)
+            search_trees(self.model, self.place, self.rents, moves, self.seed)
             self._check()
 
     def _check(self) -> None:
@@ -217,5 +216,4 @@ class Walk:
         missed.append(peaks(full.usage(place.choice), full.room, 0))
         if any(len(times) for times in missed):
             self.times = np.unique(np.concatenate([self.times, *missed]))
-            self.choice = place.choice
-            self._place()
+            self._watch(place.choice)

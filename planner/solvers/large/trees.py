@@ -5,34 +5,40 @@ choices under cost + rent + noise are found by dynamic programming from the leav
 of k nodes that searches d^k choices in k d^2 steps. The move is kept if memory stays within the limit (or comes closer
 to it), and the cost falls or rises by no more than an exponentially distributed allowance (Metropolis).
 
-In: a `FlatModel`, a choice. Out: the choice changed in place, the best one seen; compiled, and releases the GIL.
+In: a `FlatModel`, a place. Out: the place changed, and the best choice seen; compiled, and releases the GIL.
 """
 
+# In compiled loops an element of an array is a plain number, which its static type doesn't say.
+# pyright: reportReturnType=false, reportArgumentType=false, reportAssignmentType=false
+
 from dataclasses import dataclass
+from typing import NamedTuple
 
-import numba
 import numpy as np
+from numpy.typing import NDArray
 
-from planner.solvers.large.flat import Floats, FlatModel, Ints
+from planner.core.problem import INFINITE_COST
+from planner.solvers.large.compiled import compiled
+from planner.solvers.large.flat import FlatModel, Floats, Graph, Ints, Memory
+
+WIDEST_WEIGHT = 4.0
+"""While memory is over the limit, rents are multiplied by up to e^4, evenly on a log scale."""
 
 
-@dataclass(frozen=True, slots=True)
-class Moves:
+class Moves(NamedTuple):
     """How to search.
 
     Attributes:
-      count: moves to try.
+      tries: moves to try.
       largest: nodes of the largest tree; sizes are spread evenly on a log scale.
       temperature: mean rise in cost that is allowed, and the noise on a choice's cost.
       rent_weight: part of the rent that counts when moves are judged, 0 to 1.
-      seed: of the random numbers.
     """
 
-    count: int
+    tries: int
     largest: int
     temperature: float
     rent_weight: float
-    seed: int
 
 
 @dataclass
@@ -45,197 +51,233 @@ class Place:
     best_cost: float
 
 
-def search_trees(model: FlatModel, place: Place, rent: Floats, moves: Moves) -> int:
-    """Try moves from `place`, which is changed; the number of moves kept."""
-    kept, place.best_cost = _search(
-        model.offset, model.costs, model.a, model.b, model.start, model.tables, model.near, model.around, model.use,
-        model.first, model.last, model.place, model.usages, model.room, place.choice, place.usage, place.best,
-        place.best_cost, model.cost(place.choice), rent, moves.count, moves.largest, moves.temperature,
-        moves.rent_weight, moves.seed,
-    )  # fmt: skip
+class _Tree(NamedTuple):
+    """A tree and what is known of it. Per place in it: node, parent node, edge to it, new choice. Per node: its place,
+    and `mark`: 2 * stamp in the tree of this stamp, 2 * stamp + 1 looked at. `value` [choices of all nodes]: cost of
+    the subtree; `back` [place, parent's choice]: best choice given the parent's. `rim`: nodes waiting to be added."""
+
+    node: Ints
+    parent: Ints
+    link: Ints
+    fresh: Ints
+    place: Ints
+    mark: Ints
+    rim: Ints
+    value: Floats
+    back: Ints
+
+
+class _Scene(NamedTuple):
+    """What a search sees and changes: as in `FlatModel` and `Place`, with the rent of every choice."""
+
+    graph: Graph
+    memory: Memory
+    rent: Floats
+    choice: Ints
+    usage: Ints
+    best: Ints
+    chance: NDArray[np.uint64]
+
+
+def search_trees(model: FlatModel, place: Place, rent: Floats, moves: Moves, seed: int) -> int:
+    """Try moves from `place`, which is changed; the number of moves kept. Equal seeds make equal moves."""
+    chance = np.array([(seed * 0x9E3779B97F4A7C15 + 1) % 2**64 or 1], dtype=np.uint64)
+    scene = _Scene(model.graph, model.memory, rent, place.choice, place.usage, place.best, chance)
+    tree = _no_tree(model, moves.largest)
+    kept, found = _search(scene, tree, moves, place.best_cost, model.cost(place.choice))
+    if found:
+        place.best_cost = model.cost(place.best)  # anew: a sum of differences drifts
     return kept
 
 
-@numba.njit(cache=True, nogil=True)
-def _charge(
-    v: int, old: int, new: int, use: Ints, first: Ints, last: Ints, place: Ints, usages: Ints, usage: Ints
-) -> None:
-    """Replace a node's memory."""
-    for k in range(use[v], use[v + 1]):
-        more = usages[place[k] + new] - usages[place[k] + old]
-        if more != 0:
-            for t in range(first[k], last[k]):
-                usage[t] += more
+def _no_tree(model: FlatModel, largest: int) -> _Tree:
+    def ints(value: int = 0) -> Ints:
+        return np.full(model.nodes, value, dtype=np.int64)
+
+    return _Tree(
+        node=ints(), parent=ints(), link=ints(), fresh=ints(), place=ints(), mark=ints(-1), rim=ints(),
+        value=np.zeros(len(model.graph.costs)),
+        back=np.zeros((largest, int(model.sizes().max(initial=1))), dtype=np.int64),
+    )  # fmt: skip
 
 
-@numba.njit(cache=True, nogil=True)
-def _grow(
-    root: int, size: int, near: Ints, around: Ints, a: Ints, b: Ints, mark: Ints, stamp: int, tree: Ints,
-    parent: Ints, link: Ints, rim: Ints, rim_link: Ints,
-) -> int:  # fmt: skip
-    """Grow an induced tree around `root`; mark[v] = 2 * stamp for its nodes, 2 * stamp + 1 for others looked at."""
-    tree[0], parent[0], link[0] = root, -1, -1
-    mark[root] = 2 * stamp
-    count, wait = 1, 0
-    for k in range(near[root], near[root + 1]):
-        e = around[k]
-        u = b[e] if a[e] == root else a[e]
-        rim[wait] = u
-        wait += 1
-        mark[u] = 2 * stamp + 1
-    while wait > 0 and count < size:
-        pick = np.random.randint(wait)
-        v = rim[pick]
-        wait -= 1
-        rim[pick] = rim[wait]
-        inside, through = 0, -1
-        for k in range(near[v], near[v + 1]):
-            e = around[k]
-            u = b[e] if a[e] == v else a[e]
-            if mark[u] == 2 * stamp:
-                inside += 1
-                through = e
-        if inside != 1:
-            continue
-        up = b[through] if a[through] == v else a[through]
-        tree[count], link[count] = v, through
-        parent[count] = up
-        mark[v] = 2 * stamp
-        count += 1
-        for k in range(near[v], near[v + 1]):
-            e = around[k]
-            u = b[e] if a[e] == v else a[e]
-            if mark[u] < 2 * stamp:
-                mark[u] = 2 * stamp + 1
-                rim[wait] = u
-                wait += 1
-    return count
-
-
-@numba.njit(cache=True, nogil=True)
-def _search(
-    offset: Ints, costs: Floats, a: Ints, b: Ints, start: Ints, tables: Floats, near: Ints, around: Ints,
-    use: Ints, first: Ints, last: Ints, place: Ints, usages: Ints, room: Ints,
-    choice: Ints, usage: Ints, best: Ints, best_cost: float, cost: float, rent: Floats,
-    count: int, largest: int, temperature: float, rent_weight: float, seed: int,
-) -> tuple[int, float]:  # fmt: skip
-    np.random.seed(seed)
-    nodes = len(offset) - 1
-    mark = np.full(nodes, -1, dtype=np.int64)
-    tree, parent, link = np.empty(nodes, np.int64), np.empty(nodes, np.int64), np.empty(nodes, np.int64)
-    rim = np.empty(nodes, np.int64)
-    slot = np.empty(nodes, np.int64)
-    value = np.empty(len(costs))
-    take = np.empty(len(costs), np.int64)  # best choice of a node per choice of its parent, at the node's `slot_take`
-    widest = 0
-    for v in range(nodes):
-        widest = max(widest, offset[v + 1] - offset[v])
-    back = np.empty(largest * widest, np.int64)
-    fresh = np.empty(nodes, np.int64)
-    over = 0.0
-    for t in range(len(room)):
-        over += max(0, usage[t] - room[t])
-    kept = 0
-    for step in range(count):
-        size = min(largest, int(np.exp(np.random.random() * np.log(largest + 0.999))))
-        weight = 1.0 if np.random.random() < 0.5 else 2.0 * np.random.random()
+@compiled
+def _search(scene: _Scene, tree: _Tree, moves: Moves, best_cost: float, cost: float) -> tuple[int, bool]:
+    room = scene.memory.room
+    over = _excess(scene.usage, room)
+    kept, found = 0, False
+    for stamp in range(moves.tries):
+        size = min(moves.largest, int(np.exp(_random(scene.chance) * np.log(moves.largest + 0.999))))
+        weight = 1.0 if _random(scene.chance) < 0.5 else 2.0 * _random(scene.chance)
         if over > 0:
-            weight = np.exp(np.random.random() * 4.0)
-        found = _grow(
-            np.random.randint(nodes), size, near, around, a, b, mark, step, tree, parent, link, rim, take
-        )
-        for k in range(found):
-            slot[tree[k]] = k
-        # own costs, with frozen neighbours
-        for k in range(found):
-            v = tree[k]
-            n = offset[v + 1] - offset[v]
-            at = offset[v]
-            for i in range(n):
-                value[at + i] = costs[at + i] + weight * rent[at + i]
-                if temperature > 0.0:
-                    value[at + i] -= temperature * np.log(np.random.random() + 1e-300)
-            for q in range(near[v], near[v + 1]):
-                e = around[q]
-                is_a = a[e] == v
-                u = b[e] if is_a else a[e]
-                if mark[u] == 2 * step:
-                    continue
-                m = offset[u + 1] - offset[u]
-                for i in range(n):
-                    value[at + i] += tables[start[e] + i * m + choice[u]] if is_a else tables[
-                        start[e] + choice[u] * n + i
-                    ]
-        # up
-        for k in range(found - 1, 0, -1):
-            v, u, e = tree[k], parent[k], link[k]
-            n, m = offset[v + 1] - offset[v], offset[u + 1] - offset[u]
-            is_a = a[e] == v
-            for j in range(m):
-                least, arg = np.inf, 0
-                for i in range(n):
-                    pair = tables[start[e] + i * m + j] if is_a else tables[start[e] + j * n + i]
-                    total = value[offset[v] + i] + pair
-                    if total < least:
-                        least, arg = total, i
-                value[offset[u] + j] += least
-                back[k * widest + j] = arg
-        # down
-        root = tree[0]
-        least, arg = np.inf, 0
-        for i in range(offset[root + 1] - offset[root]):
-            if value[offset[root] + i] < least:
-                least, arg = value[offset[root] + i], i
-        fresh[0] = arg
-        moved = 1 if arg != choice[root] else 0
-        for k in range(1, found):
-            fresh[k] = back[k * widest + fresh[slot[parent[k]]]]
-            if fresh[k] != choice[tree[k]]:
-                moved += 1
-        if moved == 0:
+            weight = np.exp(_random(scene.chance) * WIDEST_WEIGHT)
+        count = _grow(scene, tree, stamp, size)
+        for k in range(count):
+            _own_values(scene, tree, stamp, tree.node[k], weight, moves.temperature)
+        if not _choose(scene.graph, tree, count, scene.choice):
             continue
-        # what changes
-        more = more_rent = 0.0
-        for k in range(found):
-            v, new, old = tree[k], fresh[k], choice[tree[k]]
-            more += costs[offset[v] + new] - costs[offset[v] + old]
-            more_rent += rent[offset[v] + new] - rent[offset[v] + old]
-            for q in range(near[v], near[v + 1]):
-                e = around[q]
-                is_a = a[e] == v
-                u = b[e] if is_a else a[e]
-                inside = mark[u] == 2 * step
-                if inside and not is_a:
-                    continue
-                other = fresh[slot[u]] if inside else choice[u]
-                m = offset[u + 1] - offset[u]
-                n = offset[v + 1] - offset[v]
-                if is_a:
-                    more += tables[start[e] + new * m + other] - tables[start[e] + old * m + choice[u]]
-                else:
-                    more += tables[start[e] + other * n + new] - tables[start[e] + choice[u] * n + old]
-        allowance = 0.0
-        if temperature > 0.0:
-            allowance = -temperature * np.log(np.random.random() + 1e-300)
-        if over == 0.0 and more + rent_weight * more_rent > allowance:
+        more, more_rent = _difference(scene, tree, stamp, count)
+        allowance = -moves.temperature * np.log(_random(scene.chance) + 1e-300)
+        judged = more + moves.rent_weight * more_rent
+        if (over == 0 and judged > allowance) or more >= 0.5 * INFINITE_COST:
             continue
-        if over > 0.0 and more > 1e17:
-            continue
-        for k in range(found):
-            _charge(tree[k], choice[tree[k]], fresh[k], use, first, last, place, usages, usage)
-        now = 0.0
-        for t in range(len(room)):
-            now += max(0, usage[t] - room[t])
-        if now < over or (now <= over and more + rent_weight * more_rent <= allowance):
-            for k in range(found):
-                choice[tree[k]] = fresh[k]
+        _charge(scene, tree, count, 1)
+        now = _excess(scene.usage, room)
+        if now < over or (now == over and judged <= allowance):
+            for k in range(count):
+                scene.choice[tree.node[k]] = tree.fresh[k]
             cost += more
             over = now
             kept += 1
-            if over == 0.0 and cost < best_cost:
-                best_cost = cost
-                best[:] = choice
+            if over == 0 and cost < best_cost:
+                best_cost, found = cost, True
+                scene.best[:] = scene.choice
         else:
-            for k in range(found):
-                _charge(tree[k], fresh[k], choice[tree[k]], use, first, last, place, usages, usage)
-    return kept, best_cost
+            _charge(scene, tree, count, -1)
+    return kept, found
+
+
+@compiled
+def _random(chance: NDArray[np.uint64]) -> float:
+    """The next number in [0, 1), by xorshift64* (Vigna, 2016)."""
+    x = chance[0]
+    x ^= x >> np.uint64(12)
+    x ^= x << np.uint64(25)
+    x ^= x >> np.uint64(27)
+    chance[0] = x
+    return ((x * np.uint64(0x2545F4914F6CDD1D)) >> np.uint64(11)) * 2.0**-53
+
+
+@compiled
+def _excess(usage: Ints, room: Ints) -> int:
+    """Memory over the limit, summed over times."""
+    over = 0
+    for t in range(len(room)):
+        over += max(0, usage[t] - room[t])
+    return over
+
+
+@compiled
+def _other(graph: Graph, e: int, v: int) -> int:
+    """The end of edge e that isn't v."""
+    return graph.b[e] if graph.a[e] == v else graph.a[e]
+
+
+@compiled
+def _pair(graph: Graph, e: int, v: int, mine: int, theirs: int) -> float:
+    """Cost of edge e if v takes `mine` and its other end `theirs`."""
+    b = graph.b[e]
+    columns = graph.offset[b + 1] - graph.offset[b]
+    if b == v:
+        return graph.tables[graph.start[e] + theirs * columns + mine]
+    return graph.tables[graph.start[e] + mine * columns + theirs]
+
+
+@compiled
+def _grow(scene: _Scene, tree: _Tree, stamp: int, size: int) -> int:
+    """Grow an induced tree around a random node; its number of nodes."""
+    graph = scene.graph
+    inside, seen = 2 * stamp, 2 * stamp + 1
+    v, through = int(_random(scene.chance) * (len(graph.offset) - 1)), -1
+    count = wait = 0
+    while True:
+        tree.node[count], tree.place[v], tree.link[count] = v, count, through
+        tree.parent[count] = _other(graph, through, v) if count else -1
+        tree.mark[v] = inside
+        count += 1
+        for k in range(graph.near[v], graph.near[v + 1]):
+            u = _other(graph, graph.around[k], v)
+            if tree.mark[u] < inside:
+                tree.mark[u] = seen
+                tree.rim[wait] = u
+                wait += 1
+        if count == size:
+            return count
+        touching = 0
+        while touching != 1:  # a node with two neighbours inside would close a cycle: it stays frozen
+            if wait == 0:
+                return count
+            at = int(_random(scene.chance) * wait)
+            v = tree.rim[at]
+            wait -= 1
+            tree.rim[at] = tree.rim[wait]
+            touching = 0
+            for k in range(graph.near[v], graph.near[v + 1]):
+                if tree.mark[_other(graph, graph.around[k], v)] == inside:
+                    touching += 1
+                    through = graph.around[k]
+
+
+@compiled
+def _own_values(scene: _Scene, tree: _Tree, stamp: int, v: int, weight: float, temperature: float) -> None:
+    """Into `value`: cost, rent and noise of each choice of v, with the edges to frozen neighbours."""
+    graph, value = scene.graph, tree.value
+    at, n = graph.offset[v], graph.offset[v + 1] - graph.offset[v]
+    for i in range(n):
+        value[at + i] = graph.costs[at + i] + weight * scene.rent[at + i]
+        if temperature > 0.0:
+            value[at + i] -= temperature * np.log(_random(scene.chance) + 1e-300)
+    for q in range(graph.near[v], graph.near[v + 1]):
+        e = graph.around[q]
+        u = _other(graph, e, v)
+        if tree.mark[u] != 2 * stamp:
+            for i in range(n):
+                value[at + i] += _pair(graph, e, v, i, scene.choice[u])
+
+
+@compiled
+def _choose(graph: Graph, tree: _Tree, count: int, choice: Ints) -> bool:
+    """Into `fresh`: the best choices of the tree; whether any is new. Leaves first, then back from the root."""
+    for k in range(count - 1, 0, -1):
+        v, u, e = tree.node[k], tree.parent[k], tree.link[k]
+        n, m = graph.offset[v + 1] - graph.offset[v], graph.offset[u + 1] - graph.offset[u]
+        for j in range(m):
+            least, arg = np.inf, 0
+            for i in range(n):
+                total = tree.value[graph.offset[v] + i] + _pair(graph, e, v, i, j)
+                if total < least:
+                    least, arg = total, i
+            tree.value[graph.offset[u] + j] += least
+            tree.back[k, j] = arg
+    root = tree.node[0]
+    tree.fresh[0] = np.argmin(tree.value[graph.offset[root] : graph.offset[root + 1]])
+    is_new = tree.fresh[0] != choice[root]
+    for k in range(1, count):
+        tree.fresh[k] = tree.back[k, tree.fresh[tree.place[tree.parent[k]]]]
+        is_new = is_new or tree.fresh[k] != choice[tree.node[k]]
+    return is_new
+
+
+@compiled
+def _difference(scene: _Scene, tree: _Tree, stamp: int, count: int) -> tuple[float, float]:
+    """What the new choices cost more, and what they pay more rent."""
+    graph, choice, rent = scene.graph, scene.choice, scene.rent
+    more = more_rent = 0.0
+    for k in range(count):
+        v = tree.node[k]
+        new, old = tree.fresh[k], choice[v]
+        more += graph.costs[graph.offset[v] + new] - graph.costs[graph.offset[v] + old]
+        more_rent += rent[graph.offset[v] + new] - rent[graph.offset[v] + old]
+        for q in range(graph.near[v], graph.near[v + 1]):
+            e = graph.around[q]
+            u = _other(graph, e, v)
+            theirs = choice[u]
+            if tree.mark[u] == 2 * stamp:
+                if e != tree.link[k]:
+                    continue  # counted at the child
+                theirs = tree.fresh[tree.place[u]]
+            more += _pair(graph, e, v, new, theirs) - _pair(graph, e, v, old, choice[u])
+    return more, more_rent
+
+
+@compiled
+def _charge(scene: _Scene, tree: _Tree, count: int, sign: int) -> None:
+    """Add to `usage` what the new choices use more (sign 1), or take it away again (-1)."""
+    memory = scene.memory
+    for k in range(count):
+        v = tree.node[k]
+        for q in range(memory.use[v], memory.use[v + 1]):
+            more = memory.usages[memory.place[q] + tree.fresh[k]] - memory.usages[memory.place[q] + scene.choice[v]]
+            if more != 0:
+                for t in range(memory.first[q], memory.last[q]):
+                    scene.usage[t] += sign * more

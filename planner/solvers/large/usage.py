@@ -10,9 +10,8 @@ In: a `Workspace` and the `Merged` made from it. Out: per merged node its `Use`,
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from planner.solvers.large.merge import Ints, Member, Merged
+from planner.solvers.large.merge import Ints, Merged
 from planner.solvers.workspace import Workspace
 
 
@@ -55,7 +54,9 @@ def memory_of(work: Workspace, merged: Merged) -> tuple[Grid, dict[int, Use]]:
     times = _peaks(np.concatenate([spans, still]))
     first, last = np.searchsorted(times, spans[:, 0]), np.searchsorted(times, spans[:, 1])
     base = np.zeros(len(times) + 1, dtype=np.int64)
-    _charge(base, *np.searchsorted(times, still).T, np.array([usage for _, usage in work.ballast], dtype=np.int64))
+    ballast = np.array([usage for _, usage in work.ballast], dtype=np.int64)
+    np.add.at(base, np.searchsorted(times, still[:, 0]), ballast)
+    np.subtract.at(base, np.searchsorted(times, still[:, 1]), ballast)
     rows: dict[int, list[tuple[int, int, Ints]]] = {}
     for member, start, end in zip(members, first.tolist(), last.tolist(), strict=True):
         usages = work.usages[member.node][member.picks]
@@ -102,11 +103,3 @@ def _peaks(spans: Ints) -> Ints:
     starts, ends = np.unique(spans[:, 0]), np.unique(spans[:, 1])
     begun = np.searchsorted(starts, ends)  # starts before each end
     return ends[np.diff(begun, prepend=0) > 0] - 1
-
-
-def _charge(change: Ints, first: Ints, last: Ints, usages: NDArray[np.int64]) -> None:
-    np.add.at(change, first, usages)
-    np.subtract.at(change, last, usages)
-
-
-__all__ = ["Grid", "Member", "Use", "memory_of"]

@@ -8,18 +8,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from planner.solvers.large.flat import FlatModel, Ints
+from planner.solvers.large.flat import FlatModel, Ints, Memory
 
 
 def watch(model: FlatModel, times: Ints) -> FlatModel:
     """The model with only these grid times (ascending); memory at other times is ignored."""
-    first, last = np.searchsorted(times, model.first), np.searchsorted(times, model.last)
+    memory = model.memory
+    first, last = np.searchsorted(times, memory.first), np.searchsorted(times, memory.last)
     keep = first < last
     counted = np.concatenate([[0], np.cumsum(keep)])
-    return replace(
-        model, room=model.room[times], use=counted[model.use], first=first[keep], last=last[keep],
-        place=model.place[keep],
-    )  # fmt: skip
+    watched = Memory(
+        counted[memory.use], first[keep], last[keep], memory.place[keep], memory.usages, memory.room[times]
+    )
+    return replace(model, memory=watched)
 
 
 def peaks(usage: Ints, room: Ints, slack: Ints | int) -> Ints:
