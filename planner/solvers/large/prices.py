@@ -31,8 +31,9 @@ MEMORY = 0.9
 SHRINK, PATIENCE = 0.7, 20
 """In the second phase the target comes closer by SHRINK after PATIENCE sweeps without success [fitted on A and M]."""
 
-See = Callable[[Ints, Ints, float], None]
-"""Called with each rounding, its usage, and the value of the prices' function there: cost + rent - sum price * room."""
+See = Callable[[Ints, Ints, float, float], None]
+"""Called with each rounding, its usage, its value under the prices (cost + rent - sum of price * room), and its
+cost."""
 
 
 @dataclass
@@ -68,7 +69,8 @@ class PriceSearch:
         if self.now > self.best.bound:
             self.best = Prices(self.prices, self.now, self.messages.copied())
         usage = self.model.usage(picks)
-        see(picks, usage, self.model.cost(picks) + float((self.prices * (usage / self.unit - self.room)).sum()))
+        cost = self.model.cost(picks)
+        see(picks, usage, cost + float((self.prices * (usage / self.unit - self.room)).sum()), cost)
         over = self.model.usage(alone) / self.unit - self.room
         self.average = over if self.average is None else MEMORY * self.average + (1 - MEMORY) * over
 

@@ -29,8 +29,11 @@ PRICES_SHARE = 0.25
 STARTS_SHARE = 0.2
 """Part of the time for short searches from each of the best roundings."""
 
-STARTS = 8
-"""Roundings kept."""
+STARTS = 4
+"""Roundings kept of those made while prices were sought."""
+
+DEARER = (1.0, 3.0)
+"""More roundings are made at these multiples of the best prices: dear memory leads to choices that fit."""
 
 TEMPERATURE = 2e-5
 """Part of the bound that a move may cost at first [fitted on A, M, S: 1e-3 is too hot, 1e-5 to 1e-4 alike]."""
@@ -40,6 +43,9 @@ LARGEST = 60
 
 CHUNK = 2000
 """Moves between looks at the clock and at unwatched times: some 40 ms."""
+
+HARDER, SOFTER = 1.2, 0.98
+"""By these the penalty on memory over the limit changes after a chunk that ends over it, or within it."""
 
 REPORT_S = 1.0
 """Seconds between reports of better choices: the referee takes a while over one."""
@@ -94,13 +100,13 @@ def search_large(reduction: Reduction, offer: Offer, *, deadline: float, threads
     began = time.perf_counter()
     merged, model = build(reduction)
     large = Large(reduction, merged, model, offer)
-    starts = _Starts()
+    starts = _Starts(model.room)
     try:
         until = began + PRICES_SHARE * (deadline - began)
         prices = search_prices(model, until, starts.see)
         large.bound = max(0, int(np.ceil(prices.bound - 1e-6 - 1e-15 * abs(prices.bound))))
-        found = starts.best or [_cheapest_memory(model, prices)]
-        _anneal_all(large, prices, found, deadline, threads)
+        dear = [picks for scale in DEARER for picks in _rounded(model, prices, scale)]
+        _anneal_all(large, prices, [*starts.best, *dear], deadline, threads)
     finally:
         large.report(last=True)
     return Found(large.bound, f"merged into {model.nodes} nodes; prices; trees")
@@ -116,32 +122,38 @@ def build(reduction: Reduction) -> tuple[Merged, FlatModel]:
 
 
 class _Starts:
-    """The roundings of the lowest value seen."""
+    """The cheapest roundings seen that fit, and the one that is over the limit by least, should none fit."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: Ints) -> None:
+        self._room = room
         self._kept: list[tuple[float, Ints]] = []
+        self._nearest: tuple[int, Ints] | None = None
 
-    def see(self, picks: Ints, usage: Ints, value: float) -> None:
-        del usage
-        if value >= INFINITE_COST or any(value == other for other, _ in self._kept):
+    def see(self, picks: Ints, usage: Ints, value: float, cost: float) -> None:
+        """Note a rounding if it is among the best."""
+        if not value < INFINITE_COST:
             return
-        if len(self._kept) < STARTS or value < self._kept[-1][0]:
-            self._kept = sorted([*self._kept, (value, picks)], key=lambda pair: pair[0])[:STARTS]
+        over = int((usage - self._room).max(initial=0))
+        if self._nearest is None or over < self._nearest[0]:
+            self._nearest = over, picks
+        full = len(self._kept) == STARTS
+        if over == 0 and not (full and cost >= self._kept[-1][0]) and all(cost != other for other, _ in self._kept):
+            self._kept = sorted([*self._kept, (cost, picks)], key=lambda pair: pair[0])[:STARTS]
 
     @property
     def best(self) -> list[Ints]:
+        """At most `STARTS`, cheapest first."""
+        if not self._kept and self._nearest is not None:
+            return [self._nearest[1]]
         return [picks for _, picks in self._kept]
 
 
-def _cheapest_memory(model: FlatModel, prices: Prices) -> Ints:
-    """A rounding under prices so high that little else counts."""
-    scale = max(1.0, abs(prices.bound)) / max(1.0, float(np.abs(model.room).sum()))
-    costs = model.graph.costs + rent(model, 4 * prices.prices + scale)
+def _rounded(model: FlatModel, prices: Prices, scale: float) -> list[Ints]:
+    """What sweeps pick, forward and back, under the best messages and `scale` times the best prices."""
+    even = max(1.0, abs(prices.bound)) / max(1.0, float(np.abs(model.room).sum()))
+    costs = model.graph.costs + rent(model, scale * prices.prices + (scale - 1) * even)
     messages = prices.messages.copied()
-    picks = np.zeros(model.nodes, dtype=np.int64)
-    for n in range(20):
-        picks = sweep(model, messages, costs, forward=n % 2 == 0).picks
-    return picks
+    return [sweep(model, messages, costs, forward=n % 2 == 0).picks for n in range(10)][-2:]
 
 
 def _anneal_all(large: Large, prices: Prices, starts: Sequence[Ints], deadline: float, threads: int) -> None:
@@ -182,6 +194,7 @@ class Walk:
         self.times = np.unique(np.concatenate([dear, peaks(model.usage(start), model.room, slack)])).astype(np.int64)
         self.good: Ints | None = None
         self.best_cost = np.inf
+        self.penalty = 2 * float(prices.prices.max(initial=0.0)) or abs(prices.bound) / max(1, slack)
         self._watch(start.copy())
 
     def _watch(self, choice: Ints) -> None:
@@ -197,7 +210,7 @@ class Walk:
             part = (now - began) / max(seconds, 1e-9)
             if part >= 1 or now >= deadline:
                 break
-            moves = Moves(CHUNK, LARGEST, heat * max(0.0, 1 - 1.1 * part) ** 3, 0.5)
+            moves = Moves(CHUNK, LARGEST, heat * max(0.0, 1 - 1.1 * part) ** 3, 0.5, self.penalty)
             self.seed += 1
             search_trees(self.model, self.place, self.rents, moves, self.seed)
             self._check()
@@ -205,6 +218,7 @@ class Walk:
     def _check(self) -> None:
         """Look at all times: keep what fits, watch what was missed."""
         full = self.large.model
+        self.penalty *= HARDER if (self.place.usage > self.model.room).any() else SOFTER
         missed: list[Ints] = []
         place = self.place
         if place.best_cost < self.best_cost:

@@ -2,8 +2,9 @@
 
 A connected set of nodes that induces a tree is grown at random around a node; with its surroundings frozen, its best
 choices under cost + rent + noise are found by dynamic programming from the leaves up. Of domains of size d and a tree
-of k nodes that searches d^k choices in k d^2 steps. The move is kept if memory stays within the limit (or comes closer
-to it), and the cost falls or rises by no more than an exponentially distributed allowance (Metropolis).
+of k nodes that searches d^k choices in k d^2 steps. The move is kept if the cost, and a penalty on memory over the
+limit, fall or rise by no more than an exponentially distributed allowance (Metropolis). With a penalty that is raised
+while memory is over the limit and lowered while it is not, the search crosses the border to and fro.
 
 In: a `FlatModel`, a place. Out: the place changed, and the best choice seen; compiled, and releases the GIL.
 """
@@ -21,8 +22,8 @@ from planner.core.problem import INFINITE_COST
 from planner.solvers.large.compiled import compiled
 from planner.solvers.large.flat import FlatModel, Floats, Graph, Ints, Memory
 
-WIDEST_WEIGHT = 4.0
-"""While memory is over the limit, rents are multiplied by up to e^4, evenly on a log scale."""
+WIDEST_WEIGHT = 1.5
+"""While memory is over the limit, rents are multiplied by up to e^1.5, evenly on a log scale."""
 
 
 class Moves(NamedTuple):
@@ -33,12 +34,14 @@ class Moves(NamedTuple):
       largest: nodes of the largest tree; sizes are spread evenly on a log scale.
       temperature: mean rise in cost that is allowed, and the noise on a choice's cost.
       rent_weight: part of the rent that counts when moves are judged, 0 to 1.
+      penalty: what a unit of memory over the limit costs at each time.
     """
 
     tries: int
     largest: int
     temperature: float
     rent_weight: float
+    penalty: float
 
 
 @dataclass
@@ -119,11 +122,11 @@ def _search(scene: _Scene, tree: _Tree, moves: Moves, best_cost: float, cost: fl
         more, more_rent = _difference(scene, tree, stamp, count)
         allowance = -moves.temperature * np.log(_random(scene.chance) + 1e-300)
         judged = more + moves.rent_weight * more_rent
-        if (over == 0 and judged > allowance) or more >= 0.5 * INFINITE_COST:
+        if judged - moves.penalty * over > allowance or more >= 0.5 * INFINITE_COST:
             continue
         _charge(scene, tree, count, 1)
         now = _excess(scene.usage, room)
-        if now < over or (now == over and judged <= allowance):
+        if judged + moves.penalty * (now - over) <= allowance:
             for k in range(count):
                 scene.choice[tree.node[k]] = tree.fresh[k]
             cost += more
