@@ -77,6 +77,11 @@ class Large:
     told: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the best choice is proven to be."""
+        return self.cost <= self.bound
+
     def learn(self, choice: Ints, cost: float) -> None:
         """Take note of a choice that fits at all times."""
         with self.lock:
@@ -194,6 +199,8 @@ class Walk:
         self.times = np.unique(np.concatenate([dear, peaks(model.usage(start), model.room, slack)])).astype(np.int64)
         self.good: Ints | None = None
         self.best_cost = np.inf
+        if model.fits(start):
+            large.learn(start, model.cost(start))
         self.penalty = 2 * float(prices.prices.max(initial=0.0)) or abs(prices.bound) / max(1, slack)
         self._watch(start.copy())
 
@@ -205,7 +212,7 @@ class Walk:
     def run(self, heat: float, seconds: float, deadline: float, stop: threading.Event) -> None:
         """Anneal from `heat` down to nothing within the seconds given."""
         began = time.perf_counter()
-        while not stop.is_set():
+        while not (stop.is_set() or self.large.is_closed):
             now = time.perf_counter()
             part = (now - began) / max(seconds, 1e-9)
             if part >= 1 or now >= deadline:
