@@ -152,7 +152,9 @@ def _search_large(run: _Run, reduction: Reduction) -> None:
     from planner.solvers.large.search import search_large  # here, as numba takes half a second to import
 
     def offer(choice: tuple[int, ...], bound: int) -> int:
-        return run.learn_choice(reduction.expand(choice), bound + reduction.constant) - reduction.constant
+        cost = run.learn_choice(reduction.expand(choice), bound + reduction.constant)
+        run.learn_bound(bound + reduction.constant)
+        return cost - reduction.constant
 
     landing = min(LANDING_S, 0.1 * run.options.timeout_s)
     found = search_large(

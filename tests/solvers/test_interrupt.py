@@ -13,23 +13,24 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import random
 from planner.core.problem import Edge, Node, Problem
-from planner.solvers import solve
+from planner.solvers import auto, solve
 
 draw = random.Random(1)
 size, count = 6, 60
 numbers = lambda n: tuple(draw.randint(0, 1000) for _ in range(n))
 nodes = tuple(Node((0, 1), numbers(size), numbers(size)) for _ in range(count))
 edges = tuple(Edge(*draw.sample(range(count), 2), numbers(size * size)) for _ in range(150))
+auto.MAX_TERMS = LIMIT
 problem = Problem("hard", nodes, edges, 400 * count)
 found = solve(problem, timeout_s=120, solver="SOLVER", on_progress=lambda p: print("better", p.cost, flush=True))
 print("done", found.status, found.choice is not None, flush=True)
 """
 
 
-@pytest.mark.parametrize("solver", ["cpsat", "auto"])
-def test_returns_the_best_so_far(solver: str) -> None:
+@pytest.mark.parametrize(("solver", "limit"), [("cpsat", 4_000_000), ("auto", 4_000_000), ("auto", 0)])
+def test_returns_the_best_so_far(solver: str, limit: int) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", SCRIPT.replace("SOLVER", solver)],
+        [sys.executable, "-c", SCRIPT.replace("SOLVER", solver).replace("LIMIT", str(limit))],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
     ) as run:  # fmt: skip
         assert run.stdout is not None and run.stderr is not None

@@ -19,15 +19,15 @@ FLOOR = -4 * INFINITE_COST
 
 
 def prune(merged: Merged, uses: dict[int, Use]) -> int:
-    """Remove what can be replaced and what is forbidden, then merge on; the number of choices removed.
+    """Remove what can be replaced, then merge on; the number of choices removed.
 
     `uses` are out of date afterwards if the number isn't 0.
     """
     removed = 0
     changed: list[int] = []
     for v in list(merged.labels):
-        keep = ~(_forbidden(merged, v) | _replaced(merged, v, uses.get(v)))
-        if not keep.all() and keep.any():
+        keep = ~_replaced(merged, v, uses.get(v))
+        if not keep.all():
             removed += int((~keep).sum())
             restrict(merged, v, keep)
             if v in uses:
@@ -35,6 +35,21 @@ def prune(merged: Merged, uses: dict[int, Use]) -> int:
             changed.append(v)
     merge_edges(merged, [(v, u) for v in changed for u in merged.near[v]])
     return removed
+
+
+def remove_forbidden(merged: Merged) -> None:
+    """Remove choices that have no allowed partner along some edge, until there are none (as `reductions/forbidden`).
+
+    A node of which nothing would be left is left as it is: the problem has no solution then, and the search finds none.
+    """
+    todo = dict.fromkeys(merged.labels)
+    while todo:
+        v = next(iter(todo))
+        del todo[v]
+        keep = ~_forbidden(merged, v)
+        if keep.any() and not keep.all():
+            restrict(merged, v, keep)
+            todo.update(dict.fromkeys(merged.near[v]))
 
 
 def _forbidden(merged: Merged, v: int) -> NDArray[np.bool_]:

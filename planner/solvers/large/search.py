@@ -16,7 +16,7 @@ from planner.core.problem import INFINITE_COST
 from planner.solvers.large.flat import FlatModel, Floats, Ints, choice_of, flatten
 from planner.solvers.large.merge import Merged, merge
 from planner.solvers.large.prices import Prices, search_prices
-from planner.solvers.large.prune import prune
+from planner.solvers.large.prune import prune, remove_forbidden
 from planner.solvers.large.sweeps import rent, sweep
 from planner.solvers.large.trees import Moves, Place, search_trees
 from planner.solvers.large.usage import memory_of
@@ -47,7 +47,7 @@ CHUNK = 2000
 HARDER, SOFTER = 1.2, 0.98
 """By these the penalty on memory over the limit changes after a chunk that ends over it, or within it."""
 
-REPORT_S = 1.0
+REPORT_S = 2.0
 """Seconds between reports of better choices: the referee takes a while over one."""
 
 Offer = Callable[[tuple[int, ...], int], int]
@@ -108,7 +108,14 @@ def search_large(reduction: Reduction, offer: Offer, *, deadline: float, threads
     starts = _Starts(model.room)
     try:
         until = began + PRICES_SHARE * (deadline - began)
-        prices = search_prices(model, until, starts.see)
+
+        def see(picks: Ints, usage: Ints, value: float, cost: float) -> None:
+            starts.see(picks, usage, value, cost)
+            if cost < large.cost and (usage <= model.room).all():
+                large.learn(picks, cost)
+            large.report()
+
+        prices = search_prices(model, until, see)
         large.bound = max(0, int(np.ceil(prices.bound - 1e-6 - 1e-15 * abs(prices.bound))))
         dear = [picks for scale in DEARER for picks in _rounded(model, prices, scale)]
         _anneal_all(large, prices, [*starts.best, *dear], deadline, threads)
@@ -120,6 +127,7 @@ def search_large(reduction: Reduction, offer: Offer, *, deadline: float, threads
 def build(reduction: Reduction) -> tuple[Merged, FlatModel]:
     """Merge and flatten."""
     merged = merge(reduction.work)
+    remove_forbidden(merged)
     grid, uses = memory_of(reduction.work, merged)
     if prune(merged, uses):
         grid, uses = memory_of(reduction.work, merged)
