@@ -15,7 +15,7 @@ import numpy as np
 from planner.core.problem import INFINITE_COST
 from planner.solvers.large.flat import FlatModel, Floats, Ints, choice_of, flatten
 from planner.solvers.large.merge import Merged, merge
-from planner.solvers.large.prices import Prices, search_prices
+from planner.solvers.large.prices import Prices, See, search_prices
 from planner.solvers.large.prune import prune, remove_forbidden
 from planner.solvers.large.sweeps import rent, sweep
 from planner.solvers.large.trees import Moves, Place, search_trees
@@ -23,17 +23,20 @@ from planner.solvers.large.usage import memory_of
 from planner.solvers.large.watch import peaks, watch
 from planner.solvers.reduce import Reduction
 
-PRICES_SHARE = 0.25
+PRICES_SHARE = 0.35
 """Part of the time for prices: bounds and roundings have nearly settled by then on A, M, S."""
 
 STARTS_SHARE = 0.2
 """Part of the time for short searches from each of the best roundings."""
 
-STARTS = 4
-"""Roundings kept of those made while prices were sought."""
+STARTS = 6
+"""Roundings kept."""
 
-DEARER = (1.0, 3.0)
-"""More roundings are made at these multiples of the best prices: dear memory leads to choices that fit."""
+DEARER = (1.0, 1.01, 1.02, 1.05, 1.1, 1.3, 3.0)
+"""More roundings are made at these multiples of the best prices: dearer memory leads to choices that fit."""
+
+ROUNDINGS = 100
+"""Sweeps at each: what they pick gets better as messages settle."""
 
 TEMPERATURE = 2e-5
 """Part of the bound that a move may cost at first [fitted on A, M, S: 1e-3 is too hot, 1e-5 to 1e-4 alike]."""
@@ -117,8 +120,8 @@ def search_large(reduction: Reduction, offer: Offer, *, deadline: float, threads
 
         prices = search_prices(model, until, see)
         large.bound = max(0, int(np.ceil(prices.bound - 1e-6 - 1e-15 * abs(prices.bound))))
-        dear = [picks for scale in DEARER for picks in _rounded(model, prices, scale)]
-        _anneal_all(large, prices, [*starts.best, *dear], deadline, threads)
+        last = _round(model, prices, see, until + PRICES_SHARE * (deadline - until))
+        _anneal_all(large, prices, [*starts.best, *last], deadline, threads)
     finally:
         large.report(last=True)
     return Found(large.bound, f"merged into {model.nodes} nodes; prices; trees")
@@ -161,12 +164,21 @@ class _Starts:
         return [picks for _, picks in self._kept]
 
 
-def _rounded(model: FlatModel, prices: Prices, scale: float) -> list[Ints]:
-    """What sweeps pick, forward and back, under the best messages and `scale` times the best prices."""
+def _round(model: FlatModel, prices: Prices, see: See, deadline: float) -> list[Ints]:
+    """Sweep on under multiples of the best prices, and show what is picked; the last picks of each."""
     even = max(1.0, abs(prices.bound)) / max(1.0, float(np.abs(model.room).sum()))
-    costs = model.graph.costs + rent(model, scale * prices.prices + (scale - 1) * even)
-    messages = prices.messages.copied()
-    return [sweep(model, messages, costs, forward=n % 2 == 0).picks for n in range(10)][-2:]
+    last: list[Ints] = []
+    for scale in DEARER:
+        costs = model.graph.costs + rent(model, scale * prices.prices + (max(scale, 2.0) - 2.0) * even)
+        messages = prices.messages.copied()
+        picks = last[-1] if last else np.zeros(model.nodes, dtype=np.int64)
+        for n in range(ROUNDINGS):
+            picks = sweep(model, messages, costs, forward=n % 2 == 0).picks
+            see(picks, model.usage(picks), 0.0, model.cost(picks))
+            if time.perf_counter() > deadline:
+                break
+        last.append(picks)
+    return last[:: len(last) - 1]
 
 
 def _anneal_all(large: Large, prices: Prices, starts: Sequence[Ints], deadline: float, threads: int) -> None:
