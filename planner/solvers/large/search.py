@@ -7,7 +7,7 @@ own start with its own random numbers (the compiled loops release the GIL).
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -103,27 +103,49 @@ class Large:
             self.told = time.perf_counter()
 
 
+class _StoppedError(Exception):
+    """The search was asked to stop while prices were sought."""
+
+
 def search_large(reduction: Reduction, offer: Offer, *, deadline: float, threads: int = 1) -> Found:
-    """Search until the deadline (in terms of `time.perf_counter()`) or until the bound is met."""
+    """Search until the deadline (in terms of `time.perf_counter()`) or until the bound is met.
+
+    The search runs in a thread of its own, as Ctrl-C would break into compiled code otherwise: that ends the search
+    with a last offer, then is raised again.
+    """
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(_search, reduction, offer, deadline, threads, stop)
+        try:
+            wait([job])
+        finally:
+            stop.set()
+    return job.result()
+
+
+def _search(reduction: Reduction, offer: Offer, deadline: float, threads: int, stop: threading.Event) -> Found:
     began = time.perf_counter()
     merged, model = build(reduction)
     large = Large(reduction, merged, model, offer)
     starts = _Starts(model.room)
+
+    def see(picks: Ints, usage: Ints, value: float, cost: float) -> None:
+        starts.see(picks, usage, value, cost)
+        if cost < large.cost and (usage <= model.room).all():
+            large.learn(picks, cost)
+        large.report()
+        if stop.is_set():
+            raise _StoppedError
+
     try:
         until = began + PRICES_SHARE * (deadline - began)
-
-        def see(picks: Ints, usage: Ints, value: float, cost: float) -> None:
-            starts.see(picks, usage, value, cost)
-            if cost < large.cost and (usage <= model.room).all():
-                large.learn(picks, cost)
-            large.report()
-
         prices = search_prices(model, until, see)
         large.bound = max(0, int(np.ceil(prices.bound - 1e-6 - 1e-15 * abs(prices.bound))))
         last = _round(model, prices, see, until + PRICES_SHARE * (deadline - until))
-        _anneal_all(large, prices, [*starts.best, *last], deadline, threads)
-    finally:
-        large.report(last=True)
+        _anneal_all(large, prices, [*starts.best, *last], deadline, threads, stop)
+    except _StoppedError:
+        pass
+    large.report(last=True)
     return Found(large.bound, f"merged into {model.nodes} nodes; prices; trees")
 
 
@@ -181,31 +203,29 @@ def _round(model: FlatModel, prices: Prices, see: See, deadline: float) -> list[
     return last[:: len(last) - 1]
 
 
-def _anneal_all(large: Large, prices: Prices, starts: Sequence[Ints], deadline: float, threads: int) -> None:
+def _anneal_all(
+    large: Large, prices: Prices, starts: Sequence[Ints], deadline: float, threads: int, stop: threading.Event
+) -> None:
     """Short searches from all starts, then long ones from the best."""
     began = time.perf_counter()
     rents = rent(large.model, prices.prices)
     heat = TEMPERATURE * max(1.0, abs(prices.bound))
     walks = [Walk(large, prices, rents, start, seed) for seed, start in enumerate(starts)]
-    stop = threading.Event()
     with ThreadPoolExecutor(threads) as pool:
-        try:
-            each = STARTS_SHARE * (deadline - began) * threads / len(walks)
-            jobs = [pool.submit(walk.run, heat, each, deadline, stop) for walk in walks]
-            _wait(large, jobs, deadline)
-            walks.sort(key=lambda walk: walk.best_cost)
-            jobs = [
-                pool.submit(walk.run, heat, deadline - time.perf_counter(), deadline, stop) for walk in walks[:threads]
-            ]
-            _wait(large, jobs, deadline)
-        finally:
-            stop.set()
+        each = STARTS_SHARE * (deadline - began) * threads / len(walks)
+        _wait(large, [pool.submit(walk.run, heat, each, deadline, stop) for walk in walks], deadline)
+        walks.sort(key=lambda walk: walk.best_cost)
+        left = deadline - time.perf_counter()
+        _wait(large, [pool.submit(walk.run, heat, left, deadline, stop) for walk in walks[:threads]], deadline)
 
 
 def _wait(large: Large, jobs: Sequence[Future[None]], deadline: float) -> None:
+    """Report while the jobs run, and pass on what went wrong in them."""
     while time.perf_counter() < deadline and not all(job.done() for job in jobs):
         time.sleep(0.02)
         large.report()
+    for job in jobs:
+        job.result()
 
 
 class Walk:
