@@ -1,0 +1,60 @@
+"""The best choice that any thread found, and its way to whoever waits for it.
+
+In: choices of the flat model that fit at all times. Out: choices of the reduced problem, through `offer`.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from planner.core.problem import INFINITE_COST
+from planner.solvers.large.flat import FlatModel, Ints, choice_of
+from planner.solvers.large.merge import Merged
+from planner.solvers.reduce import Reduction
+
+REPORT_S = 2.0
+"""Seconds between reports of better choices: the referee takes a while over one."""
+
+Offer = Callable[[tuple[int, ...], int], int]
+"""Called with a choice of the reduced problem and the bound so far; returns the exact cost."""
+
+
+@dataclass
+class Large:
+    """One search: the model, its prices, and the best choice that any thread found."""
+
+    reduction: Reduction
+    merged: Merged
+    model: FlatModel
+    offer: Offer
+    bound: int = 0
+    best: Ints | None = None
+    cost: float = np.inf
+    offered: float = np.inf
+    told: float = 0.0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the best choice is proven to be."""
+        return self.cost <= self.bound
+
+    def learn(self, choice: Ints, cost: float) -> None:
+        """Take note of a choice that fits at all times."""
+        with self.lock:
+            if cost < min(self.cost, INFINITE_COST):
+                self.best, self.cost = choice.copy(), cost
+
+    def report(self, *, last: bool = False) -> None:
+        """Offer the best choice, if it is new and the last report was a while ago."""
+        if self.best is None or self.cost >= self.offered:
+            return
+        if last or time.perf_counter() - self.told > REPORT_S:
+            with self.lock:
+                best, self.offered = self.best, self.cost
+            picks = choice_of(self.merged, self.model, best)
+            self.offer(tuple(picks[v] for v in self.reduction.work.remaining()), self.bound)
+            self.told = time.perf_counter()

@@ -1,0 +1,111 @@
+"""Annealing by tree moves, from many starts shortly, then from the best of them until the deadline.
+
+In: a `Large`, `Prices` and starts. Out: what the walks find, learnt by the `Large`. With more than one thread, each
+walks from its own start with its own random numbers (the compiled loops release the GIL).
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+
+from planner.solvers.large.flat import Floats, Ints
+from planner.solvers.large.incumbent import Large
+from planner.solvers.large.prices import Prices
+from planner.solvers.large.sweeps import rent
+from planner.solvers.large.trees import Moves, Place, search_trees
+from planner.solvers.large.watch import peaks, watch
+
+STARTS_SHARE = 0.2
+"""Part of the time for short searches from each of the best roundings."""
+
+TEMPERATURE = 2e-5
+"""Part of the bound that a move may cost at first [fitted on A, M, S: 1e-3 is too hot, 1e-5 to 1e-4 alike]."""
+
+LARGEST = 60
+"""Nodes of the largest tree [fitted on A, M, S: 12 to 300 alike]."""
+
+CHUNK = 2000
+"""Moves between looks at the clock and at unwatched times: some 40 ms."""
+
+HARDER, SOFTER = 1.2, 0.98
+"""By these the penalty on memory over the limit changes after a chunk that ends over it, or within it."""
+
+
+def anneal(
+    large: Large, prices: Prices, starts: Sequence[Ints], deadline: float, threads: int, stop: threading.Event
+) -> None:
+    """Short searches from all starts, then long ones from the best."""
+    began = time.perf_counter()
+    rents = rent(large.model, prices.prices)
+    heat = TEMPERATURE * max(1.0, abs(prices.bound))
+    walks = [Walk(large, prices, rents, start, seed) for seed, start in enumerate(starts)]
+    with ThreadPoolExecutor(threads) as pool:
+        each = STARTS_SHARE * (deadline - began) * threads / len(walks)
+        _wait(large, [pool.submit(walk.run, heat, each, deadline, stop) for walk in walks], deadline)
+        walks.sort(key=lambda walk: walk.best_cost)
+        left = deadline - time.perf_counter()
+        _wait(large, [pool.submit(walk.run, heat, left, deadline, stop) for walk in walks[:threads]], deadline)
+
+
+def _wait(large: Large, jobs: Sequence[Future[None]], deadline: float) -> None:
+    """Report while the jobs run, and pass on what went wrong in them."""
+    while time.perf_counter() < deadline and not all(job.done() for job in jobs):
+        time.sleep(0.02)
+        large.report()
+    for job in jobs:
+        job.result()
+
+
+class Walk:
+    """One annealing search, with the times it watches."""
+
+    def __init__(self, large: Large, prices: Prices, rents: Floats, start: Ints, seed: int) -> None:
+        self.large, self.rents, self.seed = large, rents, seed * 2**32
+        model = large.model
+        slack = int(np.abs(model.room).max(initial=0)) // 50
+        dear = np.argsort(-prices.prices, kind="stable")[: min(200, int((prices.prices > 0).sum()))]
+        self.times = np.unique(np.concatenate([dear, peaks(model.usage(start), model.room, slack)])).astype(np.int64)
+        self.good: Ints | None = None
+        self.best_cost = np.inf
+        if model.fits(start):
+            large.learn(start, model.cost(start))
+        self.penalty = 2 * float(prices.prices.max(initial=0.0)) or abs(prices.bound) / max(1, slack)
+        self._watch(start.copy())
+
+    def _watch(self, choice: Ints) -> None:
+        self.model = watch(self.large.model, self.times)
+        best = choice if self.good is None else self.good
+        self.place = Place(choice, self.model.usage(choice), best.copy(), self.best_cost)
+
+    def run(self, heat: float, seconds: float, deadline: float, stop: threading.Event) -> None:
+        """Anneal from `heat` down to nothing within the seconds given."""
+        began = time.perf_counter()
+        while not (stop.is_set() or self.large.is_closed):
+            now = time.perf_counter()
+            part = (now - began) / max(seconds, 1e-9)
+            if part >= 1 or now >= deadline:
+                break
+            moves = Moves(CHUNK, LARGEST, heat * max(0.0, 1 - 1.1 * part) ** 3, 0.5, self.penalty)
+            self.seed += 1
+            search_trees(self.model, self.place, self.rents, moves, self.seed)
+            self._check()
+
+    def _check(self) -> None:
+        """Look at all times: keep what fits, watch what was missed."""
+        full = self.large.model
+        self.penalty *= HARDER if (self.place.usage > self.model.room).any() else SOFTER
+        missed: list[Ints] = []
+        place = self.place
+        if place.best_cost < self.best_cost:
+            usage = full.usage(place.best)
+            if (usage <= full.room).all():
+                self.good, self.best_cost = place.best.copy(), full.cost(place.best)
+                self.large.learn(self.good, self.best_cost)
+            missed.append(peaks(usage, full.room, 0))
+        missed.append(peaks(full.usage(place.choice), full.room, 0))
+        if any(len(times) for times in missed):
+            self.times = np.unique(np.concatenate([self.times, *missed]))
+            self._watch(place.choice)
