@@ -46,8 +46,9 @@ def main() -> None:
     files = [f for p in places for f in (sorted(p.glob("*.json.gz")) if p.is_dir() else [p])]
     print(f"{'instance':<24}{'nodes':>7}{'cost':>18}{'/ best known':>14}{'gap':>9}{'wall s':>9}  status")
     score = 0.0
+    made_with = environment()
     for file in files:
-        row = measure(file, options.solver, options.timeout, options.threads)
+        row = measure(file, options.solver, options.timeout, options.threads) | made_with
         ratio = "" if row["cost_over_best_known"] is None else f"{row['cost_over_best_known']:.4f}"
         gap = "" if row["gap"] is None else f"{row['gap']:.2%}"
         cost = "-" if row["cost"] is None else f"{row['cost']:,}"
@@ -97,7 +98,6 @@ def measure(file: Path, solver: str, timeout_s: float | None, threads: int) -> d
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "niced": os.nice(0) > 0,
         "load": round(os.getloadavg()[0], 2),
-        **environment(),
     }
 
 
