@@ -42,7 +42,7 @@ def counted(name: str, recipe: str, microbatches: int, **changed: Any) -> tuple[
 
 
 CASES = [("gpt-tiny", recipe, microbatches) for recipe in ("data", "fsdp", "tensor") for microbatches in (1, 4)] \
-    + [("wresnet-tiny", recipe, 4) for recipe in ("data", "fsdp", "tensor")]
+    + [pytest.param("wresnet-tiny", recipe, 4, marks=pytest.mark.slow) for recipe in ("data", "fsdp", "tensor")]
 
 
 @pytest.mark.parametrize(("name", "recipe", "microbatches"), CASES)

@@ -42,7 +42,7 @@ def solved(index, first, last, layer: PricedLayer, prices=FREE):
 def test_elimination_finds_what_cp_sat_proves(model, shape, layer):
     index, first, last, costs = priced(model, shape, layer)
     frontier = solved(index, first, last, costs)
-    answer = solve(as_problem(costs, None), timeout_s=60, solver="cpsat")
+    answer = solve(as_problem(costs, None), timeout_s=15, solver="cpsat")
     assert answer.cost is not None
     found, rounding = float(frontier.priced.min()) * 1e9, len(costs.unary) + len(costs.edges)  # nanoseconds
     assert answer.bound - rounding <= found <= answer.cost + rounding  # equal where CP-SAT finishes its proof in time

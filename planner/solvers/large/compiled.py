@@ -7,7 +7,7 @@ import numba
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-LOOSE = {"nnan", "nsz", "reassoc", "arcp", "contract"}
+LOOSE = frozenset({"nnan", "nsz", "reassoc", "arcp", "contract"})
 """Float freedoms that let minima be vectorised: there are no NaNs, and infinities stay what they are."""
 
 
@@ -22,7 +22,7 @@ def compiled_loose(function: F) -> F:
 
 
 def _compiled(function: F, *, loose: bool) -> F:
-    flags = LOOSE if loose else False
+    flags = set(LOOSE) if loose else False  # numba takes a set only
     try:
         made = numba.njit(cache=True, nogil=True, fastmath=flags)(function)
     except RuntimeError:  # numba's word for: no directory for the cache can be written
