@@ -24,6 +24,9 @@ from planner.solvers.reduce import Reduction
 PRICES_SHARE = 0.35
 """Part of the time for prices: bounds and roundings have nearly settled by then on A, M, S."""
 
+THOROUGH_S = 30.0
+"""With less time than this, choices that others can replace stay: to find them takes 5 s on S, and they are few."""
+
 STARTS = 6
 """Roundings kept."""
 
@@ -64,7 +67,7 @@ def search_large(reduction: Reduction, offer: Offer, *, deadline: float, threads
 
 def _search(reduction: Reduction, offer: Offer, deadline: float, threads: int, stop: threading.Event) -> Found:
     began = time.perf_counter()
-    merged, model = build(reduction)
+    merged, model = build(reduction, thorough=deadline - began > THOROUGH_S)
     large = Large(reduction, merged, model, offer)
     starts = _Starts(model.room)
 
@@ -88,12 +91,12 @@ def _search(reduction: Reduction, offer: Offer, deadline: float, threads: int, s
     return Found(large.bound, f"merged into {model.nodes} nodes; prices; trees")
 
 
-def build(reduction: Reduction) -> tuple[Merged, FlatModel]:
-    """Merge and flatten."""
+def build(reduction: Reduction, *, thorough: bool = True) -> tuple[Merged, FlatModel]:
+    """Merge and flatten; if thorough, remove choices that others can replace as well."""
     merged = merge(reduction.work)
     remove_forbidden(merged)
     grid, uses = memory_of(reduction.work, merged)
-    if prune(merged, uses):
+    if thorough and prune(merged, uses):
         grid, uses = memory_of(reduction.work, merged)
     return merged, flatten(merged, grid, uses)
 
