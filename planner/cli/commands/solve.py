@@ -12,8 +12,8 @@ from planner.core.problem_io import read_problem
 LEAST_S = 0.1
 """Seconds a solver gets at least, even if reading took all the time allowed."""
 
-LANDING_S = 0.5
-"""Seconds kept for the referee and printing, where the time allowed is ten times as long."""
+LANDING_S = 1.0
+"""Seconds kept for start-up, the referee and printing, where the time allowed is ten times as long."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
