@@ -11,6 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 SCRIPT = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background may inherit that it is ignored
 import random
 from planner.core.problem import Edge, Node, Problem
 from planner.solvers import auto, solve
