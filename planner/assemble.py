@@ -29,19 +29,24 @@ class StagePick:
     send_s: float
     gap: float
 
+    def steps(self) -> tuple[tuple[int, int, int, int], ...]:
+        """(layer, row of its frontier, state before, state after) along the stage."""
+        states = self.table.path(self.first, self.last, self.variant)
+        found = zip(range(self.first, self.last + 1), states[:-1], states[1:], strict=True)
+        return tuple((layer, self.table.row(self.first, layer, self.variant, before, after), before, after)
+                     for layer, before, after in found)
+
 
 def stage_decisions(index: ProgramIndex, layers: Layers, pick: StagePick) -> tuple[LayerDecisions, ...]:
     """The decisions of every layer of a stage, in the values of that layer."""
-    states = pick.table.path(pick.first, pick.last, pick.variant)
     names = {i.value: (i.path, i.row) for i in index.program.micro.inputs_of(Role.PARAM)}
     found: list[LayerDecisions] = []
     known: dict[tuple[int, int, int, int], LayerDecisions] = {}
-    for n, layer in enumerate(range(pick.first, pick.last + 1)):
-        row = pick.table.row(pick.first, layer, pick.variant, states[n], states[n + 1])
-        key = (layers.classes[layer], row, states[n], states[n + 1])
+    for layer, row, before, after in pick.steps():
+        key = (layers.classes[layer], row, before, after)
         frontier = pick.table.layers[layer]
         if key not in known:
-            known[key] = decide(index, frontier.layer, frontier.choice(row, states[n], states[n + 1]))
+            known[key] = decide(index, frontier.layer, frontier.choice(row, before, after))
         found.append(known[key].rename(*_same(index, layers, layer), names))
     return tuple(found)
 
@@ -86,19 +91,12 @@ def stage_plan(index: ProgramIndex, layers: Layers, pick: StagePick, number: int
     sync = sum(m.time_s for m in moves if m.per == "batch")
     total, batch = float(parts[0] + parts[1]), float(parts[2])
     time = TimeParts(max(total - resharding - reducing, 0.0), reducing, resharding, sync, max(batch - sync, 0.0))
-    recompute = _recomputed(pick)
+    recompute = tuple(layer for layer, row, _, _ in pick.steps() if pick.table.multipliers.recompute[row])
     return StagePlan(
         number, (pick.first, pick.last + 1), (layers.cuts[pick.first], layers.cuts[pick.last + 1]), pick.devices,
         mesh.shape, pick.axis_names, tuple(sorted(specs.items())), tuple(sorted(uses)), recompute, pick.in_flight, time,
         _memory(decisions, pick), moves, pick.send_s, pick.gap, "optimal" if pick.gap <= 1e-9 else "feasible",
         "elimination", _summary(index, graph, decisions, pick))
-
-
-def _recomputed(pick: StagePick) -> tuple[int, ...]:
-    """The layers of a stage whose forward is run again in the backward."""
-    table, states = pick.table, pick.table.path(pick.first, pick.last, pick.variant)
-    return tuple(layer for n, layer in enumerate(range(pick.first, pick.last + 1)) if table.multipliers.recompute[
-        table.row(pick.first, layer, pick.variant, states[n], states[n + 1])])
 
 
 def _memory(decisions: Sequence[LayerDecisions], pick: StagePick) -> MemoryParts:

@@ -92,6 +92,16 @@ def pins(args: argparse.Namespace) -> Pins:
         activations=tuple(_spec(text) for text in args.pin_activation))
 
 
+def check_steps(args: argparse.Namespace) -> None:
+    """Refuse a run of no steps.
+
+    Raises:
+      PlannerError: fewer than one step.
+    """
+    if args.steps < 1:
+        raise PlannerError(f"--steps {args.steps} leaves nothing to do", "give at least one step")
+
+
 def place(args: argparse.Namespace) -> "Cluster | list[jax.Device]":
     """The described cluster, or the devices of this machine. Call it before anything else touches JAX's devices."""
     if getattr(args, "cluster", None):

@@ -5,7 +5,6 @@ import argparse
 from planner.cli import options
 from planner.cli.command import FAILED, OK, Command, Output
 from planner.cli.commands.plan import found_plan
-from planner.errors import PlannerError
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -18,8 +17,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     """Check and print the report; 1 where the numbers differ."""
     from planner.cli import running
 
-    if args.steps < 1:
-        raise PlannerError(f"--steps {args.steps} leaves nothing to do", "give at least one step")
+    options.check_steps(args)
     devices = options.devices(args)
     plan = running.saved_plan(args, devices) or found_plan(args, out)
     model = running.with_values(options.model(args, len(devices)), args.seed)
