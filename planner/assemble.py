@@ -7,34 +7,35 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from planner.core.graph import Graph, Phase, Role
+from planner.core.hardware import LogicalMesh
 from planner.core.plan import Collective, MemoryParts, ParamPlan, StagePlan, TimeParts
 from planner.core.spec import Spec
-from planner.intraop.compose import SliceTable
 from planner.intraop.decisions import LayerDecisions, decide
+from planner.intraop.slice_choice import SliceChoice
 from planner.layers import Layers, layer_ops
 from planner.program_index import ProgramIndex, input_dimensions
 
 
 @dataclass(frozen=True)
 class StagePick:
-    """One chosen stage: layers [first, last], variant g of `table`, its devices and predicted gap."""
+    """One chosen stage: a choice for its layers on a logical mesh, its devices and predicted gap, and who chose."""
 
-    table: SliceTable
+    mesh: LogicalMesh
     axis_names: tuple[str, ...]
-    first: int
-    last: int
-    variant: int
+    choice: SliceChoice
     devices: tuple[int, ...]
     in_flight: int
     send_s: float
     gap: float
+    solver: str = "elimination"
 
-    def steps(self) -> tuple[tuple[int, int, int, int], ...]:
-        """(layer, row of its frontier, state before, state after) along the stage."""
-        states = self.table.path(self.first, self.last, self.variant)
-        found = zip(range(self.first, self.last + 1), states[:-1], states[1:], strict=True)
-        return tuple((layer, self.table.row(self.first, layer, self.variant, before, after), before, after)
-                     for layer, before, after in found)
+    @property
+    def first(self) -> int:
+        return self.choice.steps[0].layer
+
+    @property
+    def last(self) -> int:
+        return self.choice.steps[-1].layer
 
 
 def stage_decisions(index: ProgramIndex, layers: Layers, pick: StagePick) -> tuple[LayerDecisions, ...]:
@@ -42,12 +43,11 @@ def stage_decisions(index: ProgramIndex, layers: Layers, pick: StagePick) -> tup
     names = {i.value: (i.path, i.row) for i in index.program.micro.inputs_of(Role.PARAM)}
     found: list[LayerDecisions] = []
     known: dict[tuple[int, int, int, int], LayerDecisions] = {}
-    for layer, row, before, after in pick.steps():
-        key = (layers.classes[layer], row, before, after)
-        frontier = pick.table.layers[layer]
+    for step in pick.choice.steps:
+        key = (id(step.frontier), step.row, step.before, step.after)
         if key not in known:
-            known[key] = decide(index, frontier.layer, frontier.choice(row, before, after))
-        found.append(known[key].rename(*_same(index, layers, layer), names))
+            known[key] = decide(index, step.frontier.layer, step.frontier.choice(step.row, step.before, step.after))
+        found.append(known[key].rename(*_same(index, layers, step.layer), names))
     return tuple(found)
 
 
@@ -69,7 +69,7 @@ def stage_plan(index: ProgramIndex, layers: Layers, pick: StagePick, number: int
                stored: dict[int, Spec]) -> StagePlan:
     """The saved form of one stage. `stored` gives the storage spec of every parameter (its home's choice)."""
     graph = index.program.micro
-    mesh, g = pick.table.mesh, pick.variant
+    mesh, parts = pick.mesh, pick.choice.parts
     specs: dict[int, Spec] = {}
     for d in decisions:
         for owner, spec in d.tensors:
@@ -83,28 +83,27 @@ def stage_plan(index: ProgramIndex, layers: Layers, pick: StagePick, number: int
             specs[cotangent] = specs[owner]
     uses = {(op, position, spec) for d in decisions for value, op, position, spec in d.wanted
             if specs.get(value) != spec}
-    parts = pick.table.parts[pick.first, pick.last, g]
     moves = merge([m for d in decisions for m in d.collectives])
     often = [m for m in moves if m.per == "microbatch"]
     resharding = sum(m.time_s for m in often if m.kind not in ("all-reduce", "reduce-scatter"))
     reducing = sum(m.time_s for m in often if m.kind in ("all-reduce", "reduce-scatter"))
     sync = sum(m.time_s for m in moves if m.per == "batch")
-    total, batch = float(parts[0] + parts[1]), float(parts[2])
+    total, batch = parts[0] + parts[1], parts[2]
     time = TimeParts(max(total - resharding - reducing, 0.0), reducing, resharding, sync, max(batch - sync, 0.0))
-    recompute = tuple(layer for layer, row, _, _ in pick.steps() if pick.table.multipliers.recompute[row])
+    recompute = tuple(step.layer for step in pick.choice.steps if step.recompute)
     return StagePlan(
         number, (pick.first, pick.last + 1), (layers.cuts[pick.first], layers.cuts[pick.last + 1]), pick.devices,
         mesh.shape, pick.axis_names, tuple(sorted(specs.items())), tuple(sorted(uses)), recompute, pick.in_flight, time,
         _memory(decisions, pick), moves, pick.send_s, pick.gap, "optimal" if pick.gap <= 1e-9 else "feasible",
-        "elimination", _summary(index, graph, decisions, pick))
+        pick.solver, _summary(index, graph, decisions, pick))
 
 
 def _memory(decisions: Sequence[LayerDecisions], pick: StagePick) -> MemoryParts:
-    parts = pick.table.parts[pick.first, pick.last, pick.variant]
+    parts = pick.choice.parts
     params = sum(p.params_bytes for d in decisions for p in d.params)
     opt = sum(p.opt_state_bytes for d in decisions for p in d.params)
     grads = sum(d.grads_bytes for d in decisions)
-    peak = float(pick.table.memory_bytes(pick.in_flight)[pick.first, pick.last, pick.variant])
+    peak = pick.choice.memory_bytes(pick.in_flight)
     activations = int(pick.in_flight * parts[4])
     return MemoryParts(int(params), int(opt), int(grads), activations, int(peak - parts[3] - activations))
 
@@ -145,7 +144,7 @@ def param_plans(graph: Graph, decisions: Sequence[tuple[int, LayerDecisions]]) -
 
 def _summary(index: ProgramIndex, graph: Graph, decisions: Sequence[LayerDecisions], pick: StagePick) -> str:
     """What each mesh axis does, in words."""
-    shape = pick.table.mesh.shape
+    shape = pick.mesh.shape
     if not shape:
         return "one device"
     named: dict[str, list[str]] = {}

@@ -14,6 +14,7 @@ from planner.core.hardware import Cluster
 from planner.core.pins import Pins
 from planner.costs.topology import stage_link
 from planner.intraop.compose import SliceTable
+from planner.intraop.slice_choice import table_choice
 from planner.mesh_tables import capacity_bytes, stage_limit
 from planner.prepared import Prepared, forbidden_cuts
 from planner.spaces import MeshSpace, SubmeshSpace
@@ -86,21 +87,19 @@ def best_pipeline(prepared: Prepared, hardware: Cluster, spaces: Sequence[Submes
     for position, (first, last, m) in enumerate(choice.stages):
         s = count - 1 - position
         space = spaces[m].meshes[int(costs.table[s, m, first, last])]
-        table = tables[space]
-        g = int(costs.variant[s, m, first, last])
+        chosen = table_choice(tables[space], first, last, int(costs.variant[s, m, first, last]))
         time_s = float(costs.times_s[s, m, first, last])
         gap = max(0.0, 1.0 - float(costs.floors_s[s, m, first, last]) / time_s) if time_s else 0.0
-        picks.append(StagePick(table, space.names, first, last, g, devices[position], flights[s],
+        picks.append(StagePick(space.mesh, space.names, chosen, devices[position], flights[s],
                                _hand_over_s(prepared, hardware, spaces[m], first, last), gap))
     return Outcome(_candidate(prepared, tuple(picks), choice.tried, choice.pruned), floor)
 
 
 def _candidate(prepared: Prepared, picks: tuple[StagePick, ...], tried: int, pruned: int) -> Candidate:
     microbatches = prepared.program.microbatches
-    per = [float(p.table.microbatch_s[p.first, p.last, p.variant]) + p.send_s for p in picks]
-    batch = [float(p.table.batch_s[p.first, p.last, p.variant]) for p in picks]
-    peak = max(float(p.table.memory_bytes(p.in_flight)[p.first, p.last, p.variant]) for p in picks)
-    time_s = sum(per) + (microbatches - 1) * max(per) + max(batch)
+    per = [p.choice.microbatch_s + p.send_s for p in picks]
+    peak = max(p.choice.memory_bytes(p.in_flight) for p in picks)
+    time_s = sum(per) + (microbatches - 1) * max(per) + max(p.choice.batch_s for p in picks)
     return Candidate(prepared, picks, time_s, peak, tried, pruned)
 
 

@@ -37,6 +37,7 @@ class SliceTable:
       working_bytes: [L, L, G].
       state_out: best state after the slice, [L, L, G].
       exact: whether every layer was solved over all its strategies (only then are bounds proven).
+      entering_bytes: per layer and state before it, bytes per microbatch that a slice keeps which begins there.
       came_from: state before layer j on the best way to (i, j, g, state after j), [L, L, G, states].
     """
 
@@ -49,6 +50,7 @@ class SliceTable:
     working_bytes: Array
     state_out: NDArray[np.int64]
     came_from: NDArray[np.int16]
+    entering_bytes: tuple[Array, ...]
     exact: bool = True
 
     def path(self, first: int, last: int, g: int) -> tuple[int, ...]:
@@ -97,12 +99,14 @@ def slice_table(graph: Graph, mesh: LogicalMesh, layers: Sequence[LayerFrontier]
     came = np.zeros((count, count, width, states), dtype=np.int16)
     price = np.array(variants.per_byte_s) * np.array(variants.in_flight)
     rows = {id(f): _rows(f, multipliers) for f in layers}
+    entering = {id(f): _entering_bytes(graph, f.before, mesh) if training else np.zeros(len(f.before.states))
+                for f in layers}
     value = np.full((count, width, len(layers[0].before.states)), np.inf)
     sums = np.zeros((*value.shape, len(PARTS)))
     work = np.zeros(value.shape)
     for j, layer in enumerate(layers):
-        n_in, n_out = (int(n) for n in layer.priced.shape[1:])
-        held = _entering_bytes(graph, layer.before, mesh) if training else np.zeros(n_in)
+        n_out = int(layer.priced.shape[2])
+        held = entering[id(layer)]
         value[j] = price[:, None] * held[None, :]
         sums[j] = 0.0
         sums[j, :, :, 4] = held
@@ -128,7 +132,8 @@ def slice_table(graph: Graph, mesh: LogicalMesh, layers: Sequence[LayerFrontier]
         at = (np.arange(j + 1)[:, None], np.arange(width)[None, :], best)
         priced[upto, j], parts[upto, j], working[upto, j] = value[at], sums[at], work[at]
     parts[~np.isfinite(priced)] = np.inf
-    return SliceTable(mesh, multipliers, variants, tuple(layers), priced, parts, working, state_out, came)
+    return SliceTable(mesh, multipliers, variants, tuple(layers), priced, parts, working, state_out, came,
+                      tuple(entering[id(f)] for f in layers))
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,10 @@ from planner.solvers.cpsat_model import model_size
 from planner.solvers.dual_ascent import Ascent, ascend
 from planner.solvers.eliminate_tables import WidthExceeded
 from planner.solvers.elimination import eliminated
-from planner.solvers.reduce import Reduction, reduce_further, reduce_problem
+from planner.solvers.reduce import LIGHT, RULES, Reduction, reduce_further
 from planner.solvers.reductions.too_dear import remove_too_dear
 from planner.solvers.table import SOLVERS, Progress, SolveOptions
+from planner.solvers.workspace import Workspace
 
 MAX_TABLE = 1_000_000
 """Entries of elimination's largest table: about a second of work at most [EPYC core]."""
@@ -32,6 +33,9 @@ ASCENT_SHARE = 0.5
 
 MAX_TERMS = 4_000_000
 """Terms of the largest CP-SAT model that is built (minutes beyond it); larger problems go to `large`."""
+
+FEW_TERMS = 100_000
+"""Terms of the largest model that CP-SAT gets as it is; between these two the problem is merged first."""
 
 LANDING_S = 1.0
 """Seconds kept for the last solution of a large problem: to carry it back and price it, about twice what S takes."""
@@ -98,19 +102,33 @@ def auto(problem: Problem, options: SolveOptions) -> Solution:
 def _solve(run: _Run) -> None:
     if run.options.hint is not None and min(run.options.hint, default=0) >= 0:
         run.learn_choice(run.options.hint)
-    reduction = reduce_problem(run.problem, deadline=run.began + REDUCTION_SHARE * run.options.timeout_s)
-    run.did.append(f"reduced {len(run.problem.nodes)} to {len(reduction.work.remaining())} nodes")
-    if _settled(run, reduction):
-        return
-    if model_size(reduction.problem) > MAX_TERMS:
+    reduction = _reduce(run)
+    if reduction.impossible:
+        run.did.append(reduction.impossible)
+        run.learn_bound(INFINITE_COST)
+    elif model_size(reduction.work) > MAX_TERMS:
         _search_large(run, reduction)
-        return
-    reduction = _ascend(run, reduction)
-    if not run.is_closed and not _settled(run, reduction):
-        _search(run, reduction)
+    elif not _is_eliminated(run, reduction):
+        reduction = _ascend(run, reduction)
+        if not (run.is_closed or _is_eliminated(run, reduction)):
+            search = _search if model_size(reduction.work) <= FEW_TERMS else _search_large
+            search(run, reduction)
 
 
-def _settled(run: _Run, reduction: Reduction) -> bool:
+def _reduce(run: _Run) -> Reduction:
+    """Reduce with all rules, or with the light ones what is large and stays so."""
+    work = Workspace(run.problem)
+    deadline = run.began + REDUCTION_SHARE * run.options.timeout_s
+    is_large = model_size(work) > MAX_TERMS
+    reduction = reduce_further(work, deadline=deadline, rules=LIGHT if is_large else RULES)
+    if is_large and not reduction.impossible and model_size(work) <= MAX_TERMS:
+        work.touch_all()
+        reduction = reduce_further(work, deadline=deadline)
+    run.did.append(f"reduced {len(run.problem.nodes)} to {len(work.remaining())} nodes")
+    return reduction
+
+
+def _is_eliminated(run: _Run, reduction: Reduction) -> bool:
     """Whether the reduced problem is impossible, or elimination solves it."""
     if reduction.impossible:
         run.did.append(reduction.impossible)
@@ -165,10 +183,7 @@ def _search_large(run: _Run, reduction: Reduction) -> None:
 
 
 def _search(run: _Run, reduction: Reduction) -> None:
-    """CP-SAT on what remains, from the best so far, where it isn't too large."""
-    if (terms := model_size(reduction.problem)) > MAX_TERMS:
-        run.did.append(f"no CP-SAT (about {terms} terms)")
-        return
+    """CP-SAT on what remains, from the best so far."""
     offset = reduction.constant
     report = run.options.on_progress
 

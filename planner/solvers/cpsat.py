@@ -3,14 +3,13 @@
 Ctrl-C ends the search and returns the best so far, like the time limit does.
 """
 
-import math
 import time
 from collections.abc import Callable
 
 from ortools.sat.python import cp_model
 
 from planner.core.problem import INFINITE_COST, Problem, Solution, Status, evaluate
-from planner.solvers.cpsat_model import Model, add_hint, build_model
+from planner.solvers.cpsat_model import Model, add_hint, problem_model, proven_bound
 from planner.solvers.table import SOLVERS, Progress, SolveOptions
 
 
@@ -23,7 +22,7 @@ class _Watch(cp_model.CpSolverSolutionCallback):
 
     def on_solution_callback(self) -> None:
         cost = self._model.constant + round(self.objective_value) * self._model.unit
-        bound = min(_bound(self._model, self.best_objective_bound), cost)
+        bound = min(proven_bound(self._model, self.best_objective_bound), cost)
         self._report(Progress(cost, bound, time.perf_counter() - self._began))
 
 
@@ -31,7 +30,7 @@ class _Watch(cp_model.CpSolverSolutionCallback):
 def cpsat(problem: Problem, options: SolveOptions) -> Solution:
     """Solve with CP-SAT. Deterministic with one thread unless time runs out."""
     began = time.perf_counter()
-    model = build_model(problem)
+    model = problem_model(problem)
     if options.hint is not None:
         add_hint(model, options.hint)
     solver = cp_model.CpSolver()
@@ -44,7 +43,7 @@ def cpsat(problem: Problem, options: SolveOptions) -> Solution:
         raise ValueError(f"CP-SAT refuses the model: {model.cp.validate()}")
     if status == cp_model.INFEASIBLE:
         return _answer(None, None, INFINITE_COST, Status.INFEASIBLE, began)
-    bound = _bound(model, solver.best_objective_bound)
+    bound = proven_bound(model, solver.best_objective_bound)
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         return _answer(None, None, bound, Status.UNKNOWN, began)
     choice = tuple(
@@ -58,11 +57,3 @@ def cpsat(problem: Problem, options: SolveOptions) -> Solution:
 
 def _answer(choice: tuple[int, ...] | None, cost: int | None, bound: int, status: Status, began: float) -> Solution:
     return Solution(choice, cost, bound, status, "cpsat", time.perf_counter() - began)
-
-
-def _bound(model: Model, objective_bound: float) -> int:
-    """CP-SAT's bound, a float, as a cost: its ceiling below 2^50, where that is exact, and a little less above."""
-    if not math.isfinite(objective_bound):
-        return 0
-    safe = math.ceil(objective_bound - 1e-4) if objective_bound < 2**50 else math.floor(objective_bound * (1 - 1e-14))
-    return model.constant + safe * model.unit

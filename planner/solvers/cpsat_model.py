@@ -5,7 +5,7 @@ Booleans x[v, i] say that node v takes strategy i:
     sum_i x[v, i] = 1                                                       every node                  (`_add_nodes`)
     sum_h y[g, h] = X[g],  sum_g y[g, h] = X[h]                             every edge with costs       (`_add_edge`)
     X[g] <= sum of X[h] allowed with g, and the other way                   edges of 0 or forbidden     (`_add_edge`)
-    sum_v sum_i usage[v, i] x[v, i] <= limit                                every maximal live set      (`_add_memory`)
+    sum_v sum_i usage[v, i] x[v, i] <= limit                                every maximal live set      (`add_memory`)
 
     minimise sum cost[v, i] x[v, i] + sum cost[g, h] y[g, h]
 
@@ -15,7 +15,8 @@ into the nodes first. The equations on y are the local marginal polytope (Werner
 tight one.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,6 +26,7 @@ from ortools.sat.python import cp_model
 from planner.core.problem import INFINITE_COST, Problem
 from planner.solvers.live import live_peaks, live_size
 from planner.solvers.reductions.parallel_edges import merged_edges, saturated
+from planner.solvers.workspace import Workspace
 
 Ints = NDArray[np.int64]
 
@@ -58,33 +60,58 @@ class Model:
     unit: int = 1
 
 
-def model_size(problem: Problem) -> int:
-    """An upper estimate of the terms that the model of a problem has."""
-    size = sum(len(edge.costs) for edge in problem.edges)
-    if problem.usage_limit is not None:
-        size += live_size([n.interval for n in problem.nodes], [len(n.costs) for n in problem.nodes])
-    return size
+def model_size(work: Workspace) -> int:
+    """An upper estimate of the terms that the model of a workspace has."""
+    size = sum(table.size for v in work.alive for u, table in work.near[v].items() if v < u)
+    spans = [(span, len(work.alive[v])) for v, span in work.spans.items() if span is not None]
+    return size + live_size([span for span, _ in spans], [count for _, count in spans])
 
 
-def build_model(problem: Problem) -> Model:
-    """The model of a problem. An infeasible problem gives an infeasible model."""
+def build_model(costs: Sequence[Ints], tables: Mapping[tuple[int, int], Ints]) -> Model:
+    """The model without memory (`add_memory`). An infeasible problem gives an infeasible model.
+
+    Args:
+      costs: per node, cost of each strategy.
+      tables: (a, b) -> cost per pair of strategies.
+    """
     cp = cp_model.CpModel()
-    costs = [saturated(node.costs) for node in problem.nodes]
     picks = [
         [cp.new_bool_var(f"x{v}.{i}") if c < INFINITE_COST else None for i, c in enumerate(column)]
         for v, column in enumerate(costs)
     ]
-    model = Model(cp, picks, [column.copy() for column in costs])
+    model = Model(cp, picks, list(costs))
     for column in picks:
         cp.add_exactly_one([x for x in column if x is not None])
-    for (a, b), table in merged_edges(problem).items():
+    for (a, b), table in tables.items():
         _add_edge(model, a, b, table.copy())
-    _add_memory(model, problem)
     _add_node_costs(model)
     total = sum(cost for _, cost in model.terms)
     model.unit = total // MAX_OBJECTIVE + 1
     cp.minimize(_weighted([(x, cost // model.unit) for x, cost in model.terms]))
     return model
+
+
+def problem_model(problem: Problem) -> Model:
+    """The model of a whole problem."""
+    model = build_model([saturated(node.costs) for node in problem.nodes], merged_edges(problem))
+    if problem.usage_limit is not None:
+        for live in live_peaks([node.interval for node in problem.nodes]):
+            add_memory(model, {v: np.array(problem.nodes[v].usages) for v in live}, problem.usage_limit)
+    return model
+
+
+def add_memory(model: Model, usages: Mapping[int, Ints], limit: int) -> None:
+    """Nodes that are live together use no more than the limit; `usages` of each per strategy."""
+    least = {v: int(column.min()) for v, column in usages.items()}
+    if sum(int(column.max()) for column in usages.values()) <= limit:
+        return
+    terms = [
+        (x, int(use) - least[v])
+        for v, column in usages.items()
+        for x, use in zip(model.picks[v], column, strict=True)
+        if x is not None and use > least[v]
+    ]
+    model.cp.add(_weighted(terms) <= limit - sum(least.values()))
 
 
 def add_hint(model: Model, hint: Sequence[int]) -> None:
@@ -96,6 +123,14 @@ def add_hint(model: Model, hint: Sequence[int]) -> None:
     for y, (a, rows), (b, columns) in model.pairs:
         if hint[a] >= 0 and hint[b] >= 0:
             model.cp.add_hint(y, bool(hint[a] in rows and hint[b] in columns))
+
+
+def proven_bound(model: Model, objective_bound: float) -> int:
+    """CP-SAT's bound, a float, as a cost: its ceiling below 2^50, where that is exact, and a little less above."""
+    if not math.isfinite(objective_bound):
+        return 0
+    safe = math.ceil(objective_bound - 1e-4) if objective_bound < 2**50 else math.floor(objective_bound * (1 - 1e-14))
+    return model.constant + safe * model.unit
 
 
 def _add_node_costs(model: Model) -> None:
@@ -171,20 +206,3 @@ def _weighted(terms: Sequence[Term]) -> cp_model.LinearExpr:
     return cp_model.LinearExpr.weighted_sum(  # pyright: ignore[reportUnknownMemberType]
         [x for x, _ in terms], [weight for _, weight in terms]
     )
-
-
-def _add_memory(model: Model, problem: Problem) -> None:
-    if problem.usage_limit is None:
-        return
-    for live in live_peaks([node.interval for node in problem.nodes]):
-        usages = [problem.nodes[v].usages for v in live]
-        room = problem.usage_limit - sum(map(min, usages))
-        if sum(map(max, usages)) <= problem.usage_limit:
-            continue
-        terms = [
-            (x, use - min(column))
-            for v, column in zip(live, usages, strict=True)
-            for x, use in zip(model.picks[v], column, strict=True)
-            if x is not None and use > min(column)
-        ]
-        model.cp.add(_weighted(terms) <= room)

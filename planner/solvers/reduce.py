@@ -8,6 +8,7 @@ its proof. A node is looked at again only after something around it changed.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -25,21 +26,27 @@ Rule = Callable[[Workspace, int], None]
 RULES: tuple[Rule, ...] = (remove_forbidden, split_separable, fold_leaf, fold_chain, remove_dominated)
 """Rules for one node, cheapest first."""
 
+LIGHT = RULES[:-1]
+"""The same without the dearest, which finds more, sooner, once nodes are merged (`large/prune`)."""
+
 
 @dataclass(frozen=True)
 class Reduction:
     """A reduced problem.
 
     Attributes:
-      problem: what remains; its last nodes may be ballast (memory of removed nodes, with a single strategy).
       constant: cost already decided: optimum of the original = constant + optimum of `problem`.
       impossible: why there is no solution, or "".
     """
 
-    problem: Problem
     constant: int
     impossible: str
     work: Workspace
+
+    @cached_property
+    def problem(self) -> Problem:
+        """What remains; its last nodes may be ballast (memory of removed nodes, with a single strategy)."""
+        return self.work.as_problem()
 
     def expand(self, choice: Sequence[int]) -> tuple[int, ...]:
         """A solution of the reduced problem, as one of the original (the cost differs by `constant`)."""
@@ -52,7 +59,7 @@ class Reduction:
         for v in self.work.remaining():
             place = np.flatnonzero(self.work.alive[v] == hint[v])
             kept.append(int(place[0]) if len(place) else -1)
-        return tuple(kept) + (0,) * (len(self.problem.nodes) - len(kept))
+        return tuple(kept) + (0,) * len(self.work.ballast)
 
 
 def reduce_problem(problem: Problem, *, deadline: float = float("inf"), rules: Sequence[Rule] = RULES) -> Reduction:
@@ -67,7 +74,7 @@ def reduce_further(work: Workspace, *, deadline: float = float("inf"), rules: Se
         _settle(work, rules, deadline)
         if not work.impossible:
             relax_memory(work)
-    return Reduction(work.as_problem(), work.constant, work.impossible, work)
+    return Reduction(work.constant, work.impossible, work)
 
 
 def _settle(work: Workspace, rules: Sequence[Rule], deadline: float) -> None:

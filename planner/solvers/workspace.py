@@ -59,6 +59,10 @@ class Workspace:
         self.touched = dict.fromkeys(self.alive)
         self.impossible = ""
 
+    def touch_all(self) -> None:
+        """Have every node looked at again, by other rules."""
+        self.touched = dict.fromkeys(self.alive)
+
     def is_steady(self, v: int) -> bool:
         """Whether the choice of `v` can't change memory in use."""
         return self.spans[v] is None or bool((self.usages[v] == self.usages[v][0]).all())

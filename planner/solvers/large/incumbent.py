@@ -48,6 +48,11 @@ class Large:
             if cost < min(self.cost, INFINITE_COST):
                 self.best, self.cost = choice.copy(), cost
 
+    def prove(self, bound: int) -> None:
+        """Take note of a lower bound on every choice that fits; `INFINITE_COST` says that there is none."""
+        with self.lock:
+            self.bound = max(self.bound, bound)
+
     def report(self, *, last: bool = False) -> None:
         """Offer the best choice, if it is new and the last report was a while ago."""
         if self.best is None or self.cost >= self.offered:

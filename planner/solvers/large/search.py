@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from planner.core.problem import INFINITE_COST
-from planner.solvers.large.flat import FlatModel, Ints, flatten
+from planner.solvers.large.exact import eliminate_merged, is_exact_tried, solve_exactly
+from planner.solvers.large.flat import FlatModel, Floats, Ints, flatten
 from planner.solvers.large.incumbent import Large, Offer
 from planner.solvers.large.merge import Merged, merge
 from planner.solvers.large.prices import Prices, See, search_prices
@@ -26,6 +27,9 @@ PRICES_SHARE = 0.35
 
 THOROUGH_S = 30.0
 """With less time than this, choices that others can replace stay: to find them takes 5 s on S, and they are few."""
+
+HEAD_START = 0.1
+"""Part of the time that tree moves get before CP-SAT, where it is tried."""
 
 STARTS = 6
 """Roundings kept."""
@@ -80,15 +84,42 @@ def _search(reduction: Reduction, offer: Offer, deadline: float, threads: int, s
             raise _StoppedError
 
     try:
+        eliminate_merged(large)
+        if large.is_closed or large.bound >= INFINITE_COST:
+            large.report(last=True)
+            return Found(large.bound, f"merged into {model.nodes} nodes; elimination")
         until = began + PRICES_SHARE * (deadline - began)
         prices = search_prices(model, until, see)
-        large.bound = max(0, int(np.ceil(prices.bound - 1e-6 - 1e-15 * abs(prices.bound))))
-        last = _round(model, prices, see, until + PRICES_SHARE * (deadline - until))
-        anneal(large, prices, [*starts.best, *last], deadline, threads, stop)
+        large.prove(_as_bound(model, prices.bound))
+        until = time.perf_counter() + PRICES_SHARE * max(0.0, until - time.perf_counter())
+        last = _round(model, prices, see, until)
+        starts = [*starts.best, *last]
+        did = "prices; trees"
+        if is_exact_tried(model):
+            anneal(large, prices, starts, time.perf_counter() + HEAD_START * (deadline - began), threads, stop)
+            solve_exactly(large, prices, deadline, threads, stop)
+            did += "; CP-SAT"
+        else:
+            anneal(large, prices, starts, deadline, threads, stop)
     except _StoppedError:
-        pass
+        did = "stopped"
     large.report(last=True)
-    return Found(large.bound, f"merged into {model.nodes} nodes; prices; trees")
+    return Found(large.bound, f"merged into {model.nodes} nodes; {did}")
+
+
+def _as_bound(model: FlatModel, bound: float) -> int:
+    """A float that is proven to be a bound, as a cost; one over all costs that there are proves that nothing fits."""
+    graph = model.graph
+    if bound > _most(graph.costs, graph.offset[:-1]) + _most(graph.tables, graph.start):
+        return INFINITE_COST
+    return max(0, int(np.ceil(bound - 1e-6 - 1e-15 * abs(bound))))
+
+
+def _most(costs: Floats, starts: Ints) -> float:
+    """The largest allowed cost of each stretch, added up."""
+    if not len(starts):
+        return 0.0
+    return float(np.maximum.reduceat(np.where(costs < INFINITE_COST, costs, 0.0), starts).sum())
 
 
 def build(reduction: Reduction, *, thorough: bool = True) -> tuple[Merged, FlatModel]:
