@@ -1,5 +1,9 @@
 """One program (one microbatch count) on one cluster: price every slice on every mesh, build stages, price recipes.
 
+Stages are built from the costs of slices, which memory leaves uncertain where it binds: between the fastest variant
+that fits and a bound. Where that could change the answer, slices are made sharper and stages built again; the stages
+chosen at last go to the solver.
+
 In: `Prepared` program, meshes, pins. Out: `Candidate`s: chosen stages with their predicted step time and a lower bound.
 """
 
@@ -12,15 +16,21 @@ from numpy.typing import NDArray
 from planner.assemble import StagePick
 from planner.core.hardware import Cluster
 from planner.core.pins import Pins
-from planner.costs.topology import stage_link
 from planner.intraop.compose import SliceTable
-from planner.intraop.slice_choice import table_choice
-from planner.mesh_tables import capacity_bytes, stage_limit
+from planner.intraop.refine import TOLERANCE
+from planner.mesh_tables import stage_limit
 from planner.prepared import Prepared, forbidden_cuts
+from planner.slice_costs import Entry, SliceCosts, finish_stage, sharpen, slice_costs
 from planner.spaces import MeshSpace, SubmeshSpace
-from planner.stages import construct, place
+from planner.stages import StageChoice, construct, pipeline_time_s, place
 
 Array = NDArray[np.float64]
+
+AT_ONCE = 4
+"""Slices made sharper before stages are built again. [chosen]"""
+
+SHARPENED = 16
+"""Slices of a program that are made sharper at most. [chosen: a few seconds of work]"""
 
 
 @dataclass(frozen=True)
@@ -36,23 +46,42 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """The best candidate found (None if nothing fits), and a bound below every plan that was searched (infinite if
-    nothing provably fits)."""
+class Builder:
+    """Builds stages out of slices that are allowed ([first, last]), `exact` of them if that is given. `places` gives
+    the index of its microbatches in flight per stage, from the last."""
 
-    candidate: Candidate | None
-    lower_bound_s: float
+    costs: SliceCosts
+    places: tuple[int, ...]
+    allowed: NDArray[np.bool_]
+    exact: int | None
+
+    @property
+    def microbatches(self) -> int:
+        return self.costs.prepared.program.microbatches
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        return np.array([s.submesh.device_count for s in self.costs.spaces], dtype=np.int64)
+
+    def build(self, seconds: Array) -> StageChoice | None:
+        """The best stages at those costs (`costs.times_s` or `costs.floors_s`)."""
+        return construct(np.where(self.allowed, seconds, np.inf)[list(self.places)], self.sizes,
+                         self.costs.hardware.device_count, self.microbatches, exact_stages=self.exact)
+
+    def entries(self, choice: StageChoice) -> tuple[Entry, ...]:
+        """Where the costs of the stages stand."""
+        count = len(choice.stages)
+        return tuple((self.places[count - 1 - n], m, first, last) for n, (first, last, m) in enumerate(choice.stages))
 
 
 @dataclass(frozen=True)
-class _Costs:
-    """Arrays over [in-flight index, submesh, first layer, last layer]: time, its lower bound, and where it came
-    from."""
+class Outcome:
+    """The best candidate found (None if nothing fits), a bound below every plan that was searched (infinite if nothing
+    provably fits), and what built it."""
 
-    times_s: Array
-    floors_s: Array
-    table: NDArray[np.int32]
-    variant: NDArray[np.int32]
+    candidate: Candidate | None
+    lower_bound_s: float
+    builder: Builder
 
 
 def best_pipeline(prepared: Prepared, hardware: Cluster, spaces: Sequence[SubmeshSpace],
@@ -66,95 +95,97 @@ def best_pipeline(prepared: Prepared, hardware: Cluster, spaces: Sequence[Submes
     """
     program = prepared.program
     microbatches = program.microbatches
-    stages = stage_limit(prepared, hardware, pins)
     flights = [1 if program.kind != "train" else microbatches if in_flight_all and s else min(s + 1, microbatches)
-               for s in range(stages)]
-    costs = _slice_costs(prepared, hardware, spaces, tables, flights)
-    masked = _mask(prepared, costs.times_s, pins)
-    sizes = np.array([s.submesh.device_count for s in spaces], dtype=np.int64)
+               for s in range(stage_limit(prepared, hardware, pins))]
+    costs = slice_costs(prepared, hardware, spaces, tables, flights)
     exact = pins.stages if pins.stages is not None else len(pins.boundaries) + 1 if pins.boundaries else None
-    choice = construct(masked, sizes, hardware.device_count, microbatches, exact_stages=exact)
-    floor = 0.0
+    builder = Builder(costs, tuple(costs.flights.index(f) for f in flights), _allowed(prepared, pins), exact)
+    choice, floor = builder.build(costs.times_s), 0.0
     if prove:
-        below = construct(_mask(prepared, costs.floors_s, pins), sizes, hardware.device_count, microbatches,
-                          exact_stages=exact)
+        below = builder.build(costs.floors_s)
         floor = below.lower_bound_s if below else float("inf")
-    if choice is None:
-        return Outcome(None, floor)
-    count = len(choice.stages)
-    devices = place([int(sizes[m]) for _, _, m in choice.stages])
+    return Outcome(_candidate(builder, choice) if choice else None, floor, builder)
+
+
+def refined(outcome: Outcome, to_beat_s: float) -> Outcome:
+    """Make those slices sharper that the best stages or their bound hang on and build again, a few times; then have the
+    solver look at the stages chosen. It ends where no plan can be faster than `to_beat_s`."""
+    builder, candidate = outcome.builder, outcome.candidate
+    costs, floor = builder.costs, outcome.lower_bound_s
+    choice = builder.build(costs.times_s)
+    while choice is not None and floor < to_beat_s and len(costs.known) < SHARPENED:
+        below = builder.build(costs.floors_s)
+        if below is None:
+            break
+        floor = max(floor, below.lower_bound_s)
+        entries = _worth_a_look(builder, choice, below)
+        if not entries:
+            break
+        for entry in entries:
+            sharpen(costs, entry)
+        choice = builder.build(costs.times_s)
+    if choice is None or not costs.known:
+        return outcome
+    _finish(builder, choice, to_beat_s)
+    better = _candidate(builder, choice)
+    if candidate is not None and candidate.step_time_s <= better.step_time_s:
+        better = candidate
+    return Outcome(better, floor, builder)
+
+
+def _worth_a_look(builder: Builder, choice: StageChoice, below: StageChoice) -> list[Entry]:
+    """Slices whose time could fall, or whose bound could rise, so that the whole changes by more than the tolerance;
+    those that could most come first."""
+    costs, more = builder.costs, builder.microbatches - 1
+    could: dict[Entry, float] = {}
+    for entries in (builder.entries(choice), builder.entries(below)):
+        slowest = max(float(costs.floors_s[e]) for e in entries)
+        for e in entries:
+            change = _change(float(costs.floors_s[e]), float(costs.times_s[e]), slowest, more)
+            could[e] = max(could.get(e, 0.0), change)
+    least = TOLERANCE * below.lower_bound_s
+    ranked = sorted((e for e in could if e not in costs.known and could[e] > least), key=lambda e: (-could[e], e))
+    return ranked[:AT_ONCE]
+
+
+def _change(low: float, high: float, slowest: float, more: int) -> float:
+    """Seconds of a step between a stage at `low` and at `high`, beside stages of which one is `slowest`."""
+    if high == np.inf:
+        return high
+    return high - low + more * max(0.0, high - max(low, slowest))
+
+
+def _finish(builder: Builder, choice: StageChoice, to_beat_s: float) -> None:
+    """Have the solver look at the stages that the step time hangs on, the slowest first."""
+    costs, microbatches = builder.costs, builder.microbatches
+    entries = builder.entries(choice)
+    if pipeline_time_s([float(costs.floors_s[e]) for e in entries], microbatches) >= to_beat_s:
+        return
+    for entry in sorted(entries, key=lambda e: (-costs.times_s[e], e)):
+        rest = [float(costs.floors_s[e]) for e in entries]
+        now = pipeline_time_s([float(costs.times_s[e]) for e in entries], microbatches)
+        if _change(float(costs.floors_s[entry]), float(costs.times_s[entry]), max(rest), microbatches - 1) \
+                > TOLERANCE * now:
+            finish_stage(costs, entry)
+
+
+def _candidate(builder: Builder, choice: StageChoice) -> Candidate:
+    costs, microbatches = builder.costs, builder.microbatches
+    devices = place([int(builder.sizes[m]) for _, _, m in choice.stages])
     picks: list[StagePick] = []
-    for position, (first, last, m) in enumerate(choice.stages):
-        s = count - 1 - position
-        space = spaces[m].meshes[int(costs.table[s, m, first, last])]
-        chosen = table_choice(tables[space], first, last, int(costs.variant[s, m, first, last]))
-        time_s = float(costs.times_s[s, m, first, last])
-        gap = max(0.0, 1.0 - float(costs.floors_s[s, m, first, last]) / time_s) if time_s else 0.0
-        picks.append(StagePick(space.mesh, space.names, chosen, devices[position], flights[s],
-                               _hand_over_s(prepared, hardware, spaces[m], first, last), gap))
-    return Outcome(_candidate(prepared, tuple(picks), choice.tried, choice.pruned), floor)
-
-
-def _candidate(prepared: Prepared, picks: tuple[StagePick, ...], tried: int, pruned: int) -> Candidate:
-    microbatches = prepared.program.microbatches
+    for position, entry in enumerate(builder.entries(choice)):
+        space, time_s = costs.space(entry), float(costs.times_s[entry])
+        gap = max(0.0, 1.0 - float(costs.floors_s[entry]) / time_s) if time_s else 0.0
+        picks.append(StagePick(space.mesh, space.names, costs.choice(entry), devices[position],
+                               costs.flights[entry[0]], costs.hand_over_s(entry), gap, costs.solver(entry)))
     per = [p.choice.microbatch_s + p.send_s for p in picks]
-    peak = max(p.choice.memory_bytes(p.in_flight) for p in picks)
     time_s = sum(per) + (microbatches - 1) * max(per) + max(p.choice.batch_s for p in picks)
-    return Candidate(prepared, picks, time_s, peak, tried, pruned)
+    peak = max(p.choice.memory_bytes(p.in_flight) for p in picks)
+    return Candidate(costs.prepared, tuple(picks), time_s, peak, choice.tried, choice.pruned)
 
 
-def _slice_costs(prepared: Prepared, hardware: Cluster, spaces: Sequence[SubmeshSpace],
-                 tables: dict[MeshSpace, SliceTable], flights: Sequence[int]) -> _Costs:
-    """Per in-flight count and submesh, the fastest fitting variant of every slice, and a bound below all of them."""
-    count, microbatches = len(prepared.layers), prepared.program.microbatches
-    capacity = capacity_bytes(hardware)
-    distinct = sorted(set(flights))
-    shape = (len(distinct), len(spaces), count, count)
-    times, floors = np.full(shape, np.inf), np.full(shape, np.inf)
-    where, variant = np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.int32)
-    for m, space in enumerate(spaces):
-        send = np.array([[_hand_over_s(prepared, hardware, space, k, j) for j in range(count)] for k in range(count)])
-        for t, mesh in enumerate(space.meshes):
-            table = tables[mesh]
-            step = table.microbatch_s + table.batch_s / microbatches
-            for s, flight in enumerate(distinct):
-                fits = np.where(table.memory_bytes(flight) <= capacity, step, np.inf)
-                g = np.argmin(fits, axis=2)
-                value = np.take_along_axis(fits, g[:, :, None], axis=2)[:, :, 0] + send
-                better = value < times[s, m]
-                times[s, m][better], where[s, m][better], variant[s, m][better] = value[better], t, g[better]
-                floors[s, m] = np.minimum(floors[s, m], _floor(table, flight, capacity, microbatches) + send)
-    stage = [distinct.index(flight) for flight in flights]
-    return _Costs(times[stage], np.minimum(floors, times)[stage], where[stage], variant[stage])
-
-
-def _floor(table: SliceTable, flight: int, capacity: float, microbatches: int) -> Array:
-    """Lagrangian bound per slice: the best over prices λ of (priced optimum - λ · capacity), recomputing each layer or
-    not as is cheapest."""
-    if not table.exact:
-        return np.zeros(table.priced.shape[:2])
-    variants = table.variants
-    bounds = [table.priced[:, :, g] - variants.per_byte_s[g] * capacity for g in variants.bounding(flight)]
-    return np.maximum(np.max(bounds, axis=0), 0.0) / microbatches
-
-
-def _hand_over_s(prepared: Prepared, hardware: Cluster, space: SubmeshSpace, first: int, last: int) -> float:
-    """What a stage of layers [first, last] of a pipeline pays on top, per microbatch: receiving the activations that
-    enter it and sending their cotangents back, and the calls of its forward and backward programs."""
-    if (first, last) == (0, len(prepared.layers) - 1):
-        return 0.0
-    ways = 2 if prepared.program.kind == "train" else 1
-    calls = ways * hardware.device.dispatch_s
-    if first == 0:
-        return calls
-    size = prepared.crossing_bytes[first]
-    whole_nodes = space.submesh.device_count >= hardware.devices_per_node
-    link = stage_link(hardware, same_node=not whole_nodes)
-    return calls + ways * (link.latency_s + size / space.submesh.device_count / link.bandwidth_bytes_per_s)
-
-
-def _mask(prepared: Prepared, times_s: Array, pins: Pins) -> Array:
-    """Forbid slices that pins or state threading rule out."""
+def _allowed(prepared: Prepared, pins: Pins) -> NDArray[np.bool_]:
+    """Slices that neither pins nor state threading rule out, [first, last]."""
     count = len(prepared.layers)
     allowed = np.ones((count, count), dtype=bool)
     for cut in forbidden_cuts(prepared):
@@ -167,4 +198,4 @@ def _mask(prepared: Prepared, times_s: Array, pins: Pins) -> Array:
             for j in range(count):
                 inner = any(k < b <= j for b in pins.boundaries)
                 allowed[k, j] &= k in starts and j in ends and not inner
-    return np.where(allowed[None, None], times_s, np.inf)
+    return allowed

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from planner.assemble import param_plans, stage_decisions, stage_plan
-from planner.candidates import Candidate
+from planner.candidates import Candidate, Outcome
 from planner.core.graph import Graph, Role
 from planner.core.hardware import Device
 from planner.core.plan import SCHEMA_VERSION, Baseline, LayerInfo, OpInfo, PlanRecord
@@ -21,12 +21,14 @@ from planner.rules import flops_of, graph_flops, warnings_of
 
 @dataclass
 class Run:
-    """State of one search: what was tried, the best so far, seconds by phase."""
+    """State of one search: what was tried, the best so far, what refinement may make better, seconds by phase. `tried`
+    and `floors` (lower bounds) go by microbatch count."""
 
     best: Candidate | None = None
     baselines: dict[str, Candidate | None] = field(default_factory=dict[str, Candidate | None])
+    open: list[Outcome] = field(default_factory=list[Outcome])
     tried: dict[int, float] = field(default_factory=dict[int, float])
-    floors: list[float] = field(default_factory=list[float])
+    floors: dict[int, float] = field(default_factory=dict[int, float])
     phases: dict[str, float] = field(default_factory=dict[str, float])
     least_peak: float = float("inf")
     update: Graph | None = None  # the same for every microbatch count
@@ -53,7 +55,7 @@ def plan_record(request: Request, run: Run, best: Candidate) -> PlanRecord:
     kind = request.kind
     schedule = request.pins.schedule or ("1f1b" if kind == "train" else "forward-only")
     update = graph_flops(program.update) if program.update is not None else 0
-    floor = min([best.step_time_s, *run.floors])
+    floor = min([best.step_time_s, *run.floors.values()])
     return PlanRecord(
         SCHEMA_VERSION, request.version, request.model_name, kind, program.fingerprint, request.cluster,
         request.cluster.device_count, request.batch_size, program.microbatches, schedule, stages, params,

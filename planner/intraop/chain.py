@@ -25,6 +25,11 @@ _Cheapest = dict[int, tuple[Array, NDArray[np.int64]]]
 """Per distinct layer (by identity), its cheapest row between two states: the cost and which."""
 
 
+RAISES = 6
+"""Times that a price is raised eightfold until walks have room; beyond that they have none, or are of no use. [chosen]
+"""
+
+
 @dataclass(frozen=True)
 class Walk:
     """A point per layer: rows, and boundary states (one more than layers). `step_s`, `held_bytes`, `peak_bytes` of the
@@ -87,15 +92,15 @@ def _best_walk(layers: Sequence[Points], tables: Sequence[_Cheapest]) -> tuple[f
     came: list[NDArray[np.int64]] = []
     for p, table in zip(layers, tables, strict=True):
         total = value[:, None] + table[id(p)][0]
-        came.append(np.argmin(total, axis=0))
-        value = np.min(total, axis=0)
-    states = [int(np.argmin(value))]
+        came.append(total.argmin(axis=0))
+        value = total.min(axis=0)
+    states = [int(value.argmin())]
     for back in reversed(came):
         states.append(int(back[states[-1]]))
     states.reverse()
     rows = [int(table[id(p)][1][i, o])
             for p, table, i, o in zip(layers, tables, states[:-1], states[1:], strict=True)]
-    return float(np.min(value)), priced_walk(layers, rows, states)
+    return float(value.min()), priced_walk(layers, rows, states)
 
 
 def walks_through(layers: Sequence[Points], per_byte_s: float) -> list[Array]:
@@ -121,12 +126,14 @@ def tightest(layers: Sequence[Points], limit_bytes: float, high: float, working_
     if large.held_bytes <= room:
         return best
     small = large
-    for _ in range(STEPS):
+    for _ in range(RAISES):
         cost, small = best_walk(layers, high)
         best = _learned(best, cost - high * room, high, small, limit_bytes)
         if small.held_bytes <= room or not np.isfinite(cost):
             break
         high *= 8
+    if small.held_bytes > room:
+        return best
     for _ in range(STEPS):
         if large.held_bytes <= small.held_bytes:
             break
@@ -150,5 +157,5 @@ def _cheapest(layers: Sequence[Points], per_byte_s: float) -> _Cheapest:
     for p in layers:
         if id(p) not in found:
             priced = p.priced(per_byte_s)
-            found[id(p)] = np.min(priced, axis=0), np.argmin(priced, axis=0)
+            found[id(p)] = priced.min(axis=0), priced.argmin(axis=0)
     return found

@@ -4,7 +4,7 @@ In: a `SliceTable`'s variant, or rows that a refinement picked. Out: `SliceChoic
 read from.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from planner.intraop.compose import SliceTable
@@ -38,6 +38,11 @@ class SliceChoice:
             own = step.frontier.parts[step.row, step.before, step.after]
             total = [a + float(b) for a, b in zip(total, own, strict=True)]
         return tuple(total)
+
+    def moved_to(self, first: int) -> "SliceChoice":
+        """The same choice for as many equal layers from `first` on."""
+        steps = tuple(replace(s, layer=first + n) for n, s in enumerate(self.steps))
+        return SliceChoice(steps, self.entering_bytes)
 
     @property
     def working_bytes(self) -> float:

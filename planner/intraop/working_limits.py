@@ -19,7 +19,7 @@ import numpy as np
 from planner.intraop.chain import Dual, Walk, mixed_walk, tightest
 from planner.intraop.points import Array, Points
 
-RANGES = 40
+RANGES = 24
 """Ranges tried at most. [chosen]"""
 
 SPREADS = (1e-6, 0.2)

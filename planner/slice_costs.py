@@ -1,0 +1,178 @@
+"""What every slice of layers costs as a stage on every submesh, and how it is made sharper where that matters.
+
+In: the `SliceTable`s of all meshes. Out: `SliceCosts`: per microbatches in flight, submesh and slice the time of the
+fastest variant that fits, and a bound below everything that fits. A table's variants leave a gap between the two where
+memory binds; `sharpen` closes most of it for one slice (`intraop/refine.py`), which is too slow to do for all.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.core.hardware import Cluster
+from planner.costs.topology import stage_link
+from planner.intraop.compose import SliceTable
+from planner.intraop.refine import TOLERANCE, Approach, Stage, approach, finish
+from planner.intraop.slice_choice import SliceChoice, table_choice
+from planner.mesh_tables import capacity_bytes
+from planner.prepared import Prepared
+from planner.spaces import MeshSpace, SubmeshSpace
+
+Array = NDArray[np.float64]
+
+Entry = tuple[int, int, int, int]
+"""Index of the microbatches in flight, submesh, first layer, last layer."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What was found out about an entry that was made sharper: the mesh its time comes from, how good a choice there
+    is, and what the solver did, if it looked at it."""
+
+    space: MeshSpace
+    approach: Approach
+    solver: str = "elimination"
+
+
+@dataclass(frozen=True)
+class SliceCosts:
+    """Arrays over `Entry`: seconds per microbatch (what a stage does once per batch spread over them, handing over
+    included), a bound below, and the mesh and variant that the time comes from.
+
+    Attributes:
+      flights: microbatches in flight, per index.
+      known: entries that were made sharper; None where the variant stayed the best.
+      alike: approaches by what decides them, so that equal stages are searched once.
+    """
+
+    prepared: Prepared
+    hardware: Cluster
+    spaces: tuple[SubmeshSpace, ...]
+    tables: dict[MeshSpace, SliceTable]
+    flights: tuple[int, ...]
+    times_s: Array
+    floors_s: Array
+    mesh: NDArray[np.int32]
+    variant: NDArray[np.int32]
+    known: dict[Entry, Known | None] = field(default_factory=dict[Entry, Known | None])
+    alike: dict[Hashable, Approach] = field(default_factory=dict[Hashable, Approach])
+
+    def space(self, entry: Entry) -> MeshSpace:
+        """The mesh that an entry's time comes from."""
+        found = self.known.get(entry)
+        return found.space if found else self.spaces[entry[1]].meshes[int(self.mesh[entry])]
+
+    def choice(self, entry: Entry) -> SliceChoice:
+        """The choice that an entry's time comes from."""
+        found = self.known.get(entry)
+        if found and found.approach.choice is not None:
+            return found.approach.choice.moved_to(entry[2])
+        return table_choice(self.tables[self.space(entry)], entry[2], entry[3], int(self.variant[entry]))
+
+    def solver(self, entry: Entry) -> str:
+        """What chose an entry's choice, in words."""
+        found = self.known.get(entry)
+        return found.solver if found else "elimination"
+
+    def hand_over_s(self, entry: Entry) -> float:
+        """See `hand_over_s`."""
+        return hand_over_s(self.prepared, self.hardware, self.spaces[entry[1]], entry[2], entry[3])
+
+
+def slice_costs(prepared: Prepared, hardware: Cluster, spaces: Sequence[SubmeshSpace],
+                tables: dict[MeshSpace, SliceTable], flights: Sequence[int]) -> SliceCosts:
+    """Per in-flight count and submesh, the fastest fitting variant of every slice, and a bound below all of them."""
+    count, microbatches = len(prepared.layers), prepared.program.microbatches
+    capacity = capacity_bytes(hardware)
+    distinct = tuple(sorted(set(flights)))
+    shape = (len(distinct), len(spaces), count, count)
+    times, floors = np.full(shape, np.inf), np.full(shape, np.inf)
+    where, variant = np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.int32)
+    for m, space in enumerate(spaces):
+        send = np.array([[hand_over_s(prepared, hardware, space, k, j) for j in range(count)] for k in range(count)])
+        for t, mesh in enumerate(space.meshes):
+            table = tables[mesh]
+            step = table.microbatch_s + table.batch_s / microbatches
+            for s, flight in enumerate(distinct):
+                fits = np.where(table.memory_bytes(flight) <= capacity, step, np.inf)
+                g = np.argmin(fits, axis=2)
+                value = np.take_along_axis(fits, g[:, :, None], axis=2)[:, :, 0] + send
+                better = value < times[s, m]
+                times[s, m][better], where[s, m][better], variant[s, m][better] = value[better], t, g[better]
+                floors[s, m] = np.minimum(floors[s, m], _floor(table, flight, capacity, microbatches) + send)
+    return SliceCosts(prepared, hardware, tuple(spaces), tables, distinct, times, np.minimum(floors, times), where,
+                      variant)
+
+
+def sharpen(costs: SliceCosts, entry: Entry) -> None:
+    """Bound a slice more tightly and look for a faster choice, on all meshes of the submesh that may have one."""
+    index, m, first, last = entry
+    program, flight = costs.prepared.program, costs.flights[index]
+    capacity, send = capacity_bytes(costs.hardware), costs.hand_over_s(entry)
+    costs.known[entry] = None
+    floors: list[float] = []
+    for space in costs.spaces[m].meshes:
+        table = costs.tables[space]
+        floor = float(_floor(table, flight, capacity, program.microbatches)[first, last])
+        if floor + send < costs.times_s[entry] * (1 - TOLERANCE):
+            stage = Stage(program.micro, table, first, last, flight, program.microbatches, capacity)
+            if stage.key not in costs.alike:
+                costs.alike[stage.key] = approach(stage, _fastest(stage))
+            found = costs.alike[stage.key]
+            floor = max(floor, found.bound_s / program.microbatches)
+            _learn(costs, entry, Known(space, found))
+        floors.append(floor + send)
+    costs.floors_s[entry] = min(costs.times_s[entry], *floors)
+
+
+def finish_stage(costs: SliceCosts, entry: Entry) -> None:
+    """Have the solver look for a faster choice where an entry that was made sharper is still open."""
+    found = costs.known.get(entry)
+    if not found:
+        return
+    better, did = finish(found.approach)
+    if did:
+        _learn(costs, entry, replace(found, approach=better, solver=f"elimination, then {did}"))
+
+
+def _learn(costs: SliceCosts, entry: Entry, found: Known) -> None:
+    """Take over what was found if it is no slower (as good is of use: it may get better)."""
+    time_s = found.approach.step_s / costs.prepared.program.microbatches + costs.hand_over_s(entry)
+    if found.approach.choice is not None and time_s <= costs.times_s[entry] * (1 + 1e-12):
+        costs.times_s[entry], costs.known[entry] = time_s, found
+
+
+def _fastest(stage: Stage) -> SliceChoice | None:
+    """The fastest variant of a table that fits."""
+    table, first, last = stage.table, stage.first, stage.last
+    step = (table.microbatch_s + table.batch_s / stage.microbatches)[first, last]
+    step = np.where(table.memory_bytes(stage.in_flight)[first, last] <= stage.limit_bytes, step, np.inf)
+    g = int(np.argmin(step))
+    return table_choice(table, first, last, g) if np.isfinite(step[g]) else None
+
+
+def _floor(table: SliceTable, flight: int, capacity: float, microbatches: int) -> Array:
+    """Lagrangian bound per slice: the best over prices λ of (priced optimum - λ · capacity), recomputing each layer or
+    not as is cheapest."""
+    if not table.exact:
+        return np.zeros(table.priced.shape[:2])
+    variants = table.variants
+    bounds = [table.priced[:, :, g] - variants.per_byte_s[g] * capacity for g in variants.bounding(flight)]
+    return np.maximum(np.max(bounds, axis=0), 0.0) / microbatches
+
+
+def hand_over_s(prepared: Prepared, hardware: Cluster, space: SubmeshSpace, first: int, last: int) -> float:
+    """What a stage of layers [first, last] of a pipeline pays on top, per microbatch: receiving the activations that
+    enter it and sending their cotangents back, and the calls of its forward and backward programs."""
+    if (first, last) == (0, len(prepared.layers) - 1):
+        return 0.0
+    ways = 2 if prepared.program.kind == "train" else 1
+    calls = ways * hardware.device.dispatch_s
+    if first == 0:
+        return calls
+    size = prepared.crossing_bytes[first]
+    whole_nodes = space.submesh.device_count >= hardware.devices_per_node
+    link = stage_link(hardware, same_node=not whole_nodes)
+    return calls + ways * (link.latency_s + size / space.submesh.device_count / link.bandwidth_bytes_per_s)
