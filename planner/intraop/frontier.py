@@ -65,7 +65,7 @@ def layer_frontier(graph: Graph, layer: PricedLayer, before: Boundary, after: Bo
         places = ("in", "through") if side == n else ("out", "through")
         for item, tensor in enumerate(layer.model.tensors):
             if tensor.place in places and tensor.owner in bound.owners:
-                edges[(layer.tensor_variable(item), side)] = _agree(layer.tensors[item], bound, tensor.owner)
+                edges[(layer.tensor_variable(item), side)] = agreement(layer.tensors[item], bound, tensor.owner)[None]
     open_choices, fewer_edges, keep = _without_forced(unary, edges, (n, n + 1))
     solved = eliminate([unary[v] for v in open_choices], fewer_edges, keep, max_table)
     g, i, o = (a.ravel() for a in np.indices(solved.table.shape))
@@ -139,10 +139,10 @@ def _objective(costs: dict[str, Array], weights: dict[str, Array], multipliers: 
     return total
 
 
-def _agree(specs: tuple[Spec, ...], bound: Boundary, owner: int) -> Array:
-    """0 where a tensor's spec is the one the boundary state says, infinite elsewhere."""
+def agreement(specs: tuple[Spec, ...], bound: Boundary, owner: int) -> Array:
+    """[spec, state]: 0 where a tensor's spec is the one the boundary state says, infinite elsewhere."""
     at = bound.owners.index(owner)
-    return np.array([[[0.0 if spec == state[at] else np.inf for state in bound.states] for spec in specs]])
+    return np.array([[0.0 if spec == state[at] else np.inf for state in bound.states] for spec in specs])
 
 
 def _parts(layer: PricedLayer, choices: NDArray[np.int64]) -> Array:

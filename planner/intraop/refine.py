@@ -22,7 +22,7 @@ from planner.intraop.compose import SliceTable
 from planner.intraop.frontier import LayerFrontier, layer_frontier
 from planner.intraop.points import Points, points
 from planner.intraop.slice_choice import SliceChoice, Step
-from planner.intraop.stage_problem import stage_problem
+from planner.intraop.stage_problem import StageProblem, stage_problem
 from planner.intraop.variants import Multipliers
 from planner.intraop.working_limits import Ranges, search_ranges, within
 from planner.solvers import solve
@@ -141,16 +141,23 @@ def approach(stage: Stage, choice: SliceChoice | None) -> Approach:
     return Approach(found, walk.step_s, min(bound_s, walk.step_s), columns, ranges)
 
 
+def open_problem(known: Approach) -> StageProblem | None:
+    """What is still open of a stage, as a problem of its most promising points; None if nothing is."""
+    if known.ranges.walk is None or known.is_done:
+        return None
+    layers, limit = known.columns.points(), known.columns.stage.limit_bytes
+    return stage_problem(layers, _promising(layers, limit, known.ranges, known.ranges.walk), limit)
+
+
 def finish(known: Approach) -> tuple[Approach, str]:
-    """Have the solver look for a faster choice among the points that are most promising; and what it did, in words."""
-    stage, walk = known.columns.stage, known.ranges.walk
-    if walk is None or known.is_done:
+    """Have the solver look for a faster choice; and what it did, in words ("" where nothing faster was found)."""
+    stage, walk, problem = known.columns.stage, known.ranges.walk, open_problem(known)
+    if walk is None or problem is None:
         return known, ""
-    layers = known.columns.points()
-    problem = stage_problem(layers, _promising(layers, stage.limit_bytes, known.ranges, walk), stage.limit_bytes)
     found = solve(problem.problem, timeout_s=SOLVE_S, hint=problem.choice(walk.rows, walk.states))
     if found.choice is None:
         return known, ""
+    layers = known.columns.points()
     better = priced_walk(layers, *problem.walk(found.choice))
     if better.step_s >= walk.step_s or better.peak_bytes > stage.limit_bytes:
         return known, ""
@@ -161,11 +168,13 @@ def finish(known: Approach) -> tuple[Approach, str]:
 
 
 def _bound(columns: Columns, price: float) -> float:
-    """A bound on every choice of the stage: layers solved exactly at the best price. What they hold has the limit less
-    the working bytes that some layer needs whatever is chosen. 0 where the table proves nothing."""
-    stage, best = columns.stage, 0.0
+    """A bound on every choice of the stage: layers solved exactly at the best price (the table has price 0). What they
+    hold has the limit less the working bytes that some layer needs whatever is chosen. 0 where the table proves
+    nothing."""
+    stage = columns.stage
     if not stage.table.exact:
-        return best
+        return 0.0
+    best, _ = best_walk(columns.points(), 0.0)
     least = max(float(np.min(p.working)) for f in columns.layers() for p in f.layer.prices)
     for _ in range(PRICES):
         dual = tightest(columns.points(), stage.limit_bytes, price, least)
