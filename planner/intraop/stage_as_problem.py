@@ -95,13 +95,17 @@ class _Builder:
             self._follow((v,), of.astype(np.int64), span, distinct)
 
     def hold_pair(self, a: int, b: int, span: tuple[int, int], usages: Array) -> None:
-        """Bytes per pair of strategies: of one side where only that matters, else of a node for the pair."""
+        """Bytes per pair of strategies: of one side where only that matters, else of a node for the pair, of which
+        strategies that are alike share theirs."""
         if (usages == usages[:1]).all():
             self.hold(b, span, usages[0])
         elif (usages == usages[:, :1]).all():
             self.hold(a, span, usages[:, 0])
         else:
-            self._follow((a, b), np.arange(usages.size).reshape(usages.shape), span, usages.ravel())
+            rows, of_a = np.unique(usages, axis=0, return_inverse=True)
+            distinct, of_b = np.unique(rows, axis=1, return_inverse=True)
+            pair = of_a.ravel()[:, None] * distinct.shape[1] + of_b.ravel()[None, :]
+            self._follow((a, b), pair.astype(np.int64), span, distinct.ravel())
 
     def _follow(self, leads: tuple[int, ...], strategy: Ints, span: tuple[int, int], usages: Array) -> None:
         node = self.add(np.zeros(len(usages)), span, usages)

@@ -1,0 +1,69 @@
+"""Refining a pipeline whose stages memory limits: no slower, within memory, with a bound that only rises."""
+
+from dataclasses import replace
+from functools import cache
+
+import pytest
+
+import planner
+from planner.candidates import Outcome, best_pipeline, refined
+from planner.core.hardware import Cluster
+from planner.core.pins import Pins
+from planner.mesh_tables import capacity_bytes, mesh_table
+from planner.prepared import prepare
+from planner.spaces import mesh_spaces
+from tests.intraop.programs import program, transformer
+
+MICROBATCHES = 4
+
+LIMITS = (4_200_000, 5_600_000, 8_000_000)
+
+
+def tight(memory_bytes: int) -> Cluster:
+    whole = planner.cluster("p3.16xlarge")
+    return replace(whole, devices_per_node=4, device=replace(whole.device, memory_bytes=memory_bytes))
+
+
+@cache
+def pipeline(memory_bytes: int, **pinned: int) -> Outcome:
+    cluster, pins = tight(memory_bytes), Pins(**pinned)
+    prepared = prepare(program(transformer(6), MICROBATCHES))
+    spaces = mesh_spaces(cluster, pins)
+    tables = {space: mesh_table(prepared, space, cluster, pins) for s in spaces for space in s.meshes}
+    return best_pipeline(prepared, cluster, spaces, tables, pins)
+
+
+@pytest.mark.parametrize("memory_bytes", LIMITS)
+def test_refining_is_no_slower_fits_and_raises_the_bound(memory_bytes):
+    before = pipeline(memory_bytes)
+    after = refined(before, float("inf"))
+    assert before.candidate is not None and after.candidate is not None
+    assert after.candidate.step_time_s <= before.candidate.step_time_s
+    assert after.candidate.peak_bytes <= capacity_bytes(tight(memory_bytes))
+    assert before.lower_bound_s <= after.lower_bound_s <= after.candidate.step_time_s * (1 + 1e-9)
+
+
+def test_some_pipelines_get_faster_and_others_a_better_bound():
+    both = [(pipeline(m), refined(pipeline(m), float("inf"))) for m in LIMITS]
+    steps = [(b.candidate.step_time_s, a.candidate.step_time_s) for b, a in both if a.candidate and b.candidate]
+    assert any(after < before * 0.999 for before, after in steps)
+    assert any(a.lower_bound_s > b.lower_bound_s * 1.001 for b, a in both)
+
+
+def test_nothing_is_refined_where_the_bound_says_it_is_of_no_use():
+    before = pipeline(8_000_000, stages=2)
+    assert before.builder.costs.known == {}
+    assert refined(before, before.lower_bound_s) is before
+    assert before.builder.costs.known == {}
+
+
+def test_a_refined_plan_is_the_same_every_time_and_says_what_its_stages_say():
+    model, cluster = transformer(6), tight(8_000_000)
+    plan = planner.plan(model, cluster, microbatches=MICROBATCHES)
+    assert plan.to_json() == planner.plan(model, cluster, microbatches=MICROBATCHES).to_json()
+    stages = plan.record.stages
+    times = [s.time.microbatch_s + s.send_s for s in stages]
+    step_s = sum(times) + (MICROBATCHES - 1) * max(times) + max(s.time.batch_s for s in stages)
+    assert plan.step_time_s == pytest.approx(step_s, rel=1e-6)
+    assert all(s.memory.total_bytes <= capacity_bytes(cluster) for s in stages)
+    assert [layer for s in stages for layer in range(*s.layers)] == list(range(len(plan.record.layers)))
