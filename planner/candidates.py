@@ -8,7 +8,7 @@ In: `Prepared` program, meshes, pins. Out: `Candidate`s: chosen stages with thei
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +26,8 @@ from planner.stages import StageChoice, construct, pipeline_time_s, place
 
 Array = NDArray[np.float64]
 
-AT_ONCE = 4
-"""Slices made sharper before stages are built again. [chosen]"""
+AT_ONCE = 8
+"""Slices made sharper before stages are built again (seconds, with 64 devices). [chosen]"""
 
 SHARPENED = 16
 """Slices of a program that are made sharper at most. [chosen: a few seconds of work]"""
@@ -77,11 +77,13 @@ class Builder:
 @dataclass(frozen=True)
 class Outcome:
     """The best candidate found (None if nothing fits), a bound below every plan that was searched (infinite if nothing
-    provably fits), and what built it."""
+    provably fits), what built it, the stages chosen and those that the bound comes from."""
 
     candidate: Candidate | None
     lower_bound_s: float
     builder: Builder
+    choice: StageChoice | None
+    below: StageChoice | None
 
 
 def best_pipeline(prepared: Prepared, hardware: Cluster, spaces: Sequence[SubmeshSpace],
@@ -100,37 +102,33 @@ def best_pipeline(prepared: Prepared, hardware: Cluster, spaces: Sequence[Submes
     costs = slice_costs(prepared, hardware, spaces, tables, flights)
     exact = pins.stages if pins.stages is not None else len(pins.boundaries) + 1 if pins.boundaries else None
     builder = Builder(costs, tuple(costs.flights.index(f) for f in flights), _allowed(prepared, pins), exact)
-    choice, floor = builder.build(costs.times_s), 0.0
-    if prove:
-        below = builder.build(costs.floors_s)
-        floor = below.lower_bound_s if below else float("inf")
-    return Outcome(_candidate(builder, choice) if choice else None, floor, builder)
+    choice = builder.build(costs.times_s)
+    below = builder.build(costs.floors_s) if prove else None
+    floor = 0.0 if not prove else below.lower_bound_s if below else float("inf")
+    return Outcome(_candidate(builder, choice) if choice else None, floor, builder, choice, below)
 
 
 def refined(outcome: Outcome, to_beat_s: float) -> Outcome:
     """Make those slices sharper that the best stages or their bound hang on and build again, a few times; then have the
-    solver look at the stages chosen. It ends where no plan can be faster than `to_beat_s`."""
-    builder, candidate = outcome.builder, outcome.candidate
-    costs, floor = builder.costs, outcome.lower_bound_s
-    choice = builder.build(costs.times_s)
-    while choice is not None and floor < to_beat_s and len(costs.known) < SHARPENED:
-        below = builder.build(costs.floors_s)
-        if below is None:
-            break
-        floor = max(floor, below.lower_bound_s)
+    solver look at the stages chosen. It ends where no plan can be faster than `to_beat_s`. What it learns stays in the
+    outcome's costs: refine an outcome once."""
+    builder, costs = outcome.builder, outcome.builder.costs
+    floor, choice, below = outcome.lower_bound_s, outcome.choice, outcome.below
+    while choice is not None and below is not None and floor < to_beat_s and len(costs.known) < SHARPENED:
         entries = _worth_a_look(builder, choice, below)
         if not entries:
             break
         for entry in entries:
             sharpen(costs, entry)
-        choice = builder.build(costs.times_s)
+        choice, below = builder.build(costs.times_s), builder.build(costs.floors_s)
+        floor = max(floor, below.lower_bound_s) if below else floor
     if choice is None or not costs.known:
         return outcome
     _finish(builder, choice, to_beat_s)
     better = _candidate(builder, choice)
-    if candidate is not None and candidate.step_time_s <= better.step_time_s:
-        better = candidate
-    return Outcome(better, floor, builder)
+    if outcome.candidate is not None and outcome.candidate.step_time_s <= better.step_time_s:
+        return replace(outcome, lower_bound_s=floor)
+    return Outcome(better, floor, builder, choice, below)
 
 
 def _worth_a_look(builder: Builder, choice: StageChoice, below: StageChoice) -> list[Entry]:
