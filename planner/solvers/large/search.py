@@ -73,10 +73,10 @@ def _search(reduction: Reduction, offer: Offer, deadline: float, threads: int, s
     began = time.perf_counter()
     merged, model = build(reduction, thorough=deadline - began > THOROUGH_S)
     large = Large(reduction, merged, model, offer)
-    starts = _Starts(model.room)
+    roundings = _Starts(model.room)
 
     def see(picks: Ints, usage: Ints, value: float, cost: float) -> None:
-        starts.see(picks, usage, value, cost)
+        roundings.see(picks, usage, value, cost)
         if cost < large.cost and (usage <= model.room).all():
             large.learn(picks, cost)
         large.report()
@@ -93,7 +93,7 @@ def _search(reduction: Reduction, offer: Offer, deadline: float, threads: int, s
         large.prove(_as_bound(model, prices.bound))
         until = time.perf_counter() + PRICES_SHARE * max(0.0, until - time.perf_counter())
         last = _round(model, prices, see, until)
-        starts = [*starts.best, *last]
+        starts = [*roundings.best, *last]
         did = "prices; trees"
         if is_exact_tried(model):
             anneal(large, prices, starts, time.perf_counter() + HEAD_START * (deadline - began), threads, stop)

@@ -1,7 +1,9 @@
-"""Annealing by tree moves, from many starts shortly, then from the best of them until the deadline.
+"""Annealing by tree moves: from many starts shortly, then in rounds from the best of them, hot and cold, until the
+deadline.
 
 In: a `Large`, `Prices` and starts. Out: what the walks find, learnt by the `Large`. With more than one thread, each
-walks from its own start with its own random numbers (the compiled loops release the GIL).
+walks from its own start with its own random numbers (the compiled loops release the GIL); after a round the best walk
+takes what is better in the others' (`relink`), and after every other round all go on from there.
 """
 
 import threading
@@ -11,9 +13,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
+from planner.core.problem import INFINITE_COST
 from planner.solvers.large.flat import Floats, Ints
 from planner.solvers.large.incumbent import Large
 from planner.solvers.large.prices import Prices
+from planner.solvers.large.relink import relink
 from planner.solvers.large.sweeps import rent
 from planner.solvers.large.trees import Moves, Place, search_trees
 from planner.solvers.large.watch import peaks, watch
@@ -21,8 +25,18 @@ from planner.solvers.large.watch import peaks, watch
 STARTS_SHARE = 0.2
 """Part of the time for short searches from each of the best roundings."""
 
-TEMPERATURE = 2e-5
-"""Part of the bound that a move may cost at first [fitted on A, M, S: 1e-3 is too hot, 1e-5 to 1e-4 alike]."""
+HEAT = 0.02
+"""Part of the gap between cost and bound that a move may cost at first: a scale that every problem has [on A, M, S and
+on variants of them with other limits and costs, this is among the best of 2e-5 to 0.1 of the bound]."""
+
+START_FACTOR = 0.05
+"""For starts, whose gap is wide: down quickly, to tell which is good."""
+
+FACTORS = (0.5, 0.1, 2.0)
+"""Multiples of `HEAT`, a round each, in turn; threads begin at different places."""
+
+ROUNDS = 6
+"""Rounds from the best starts."""
 
 LARGEST = 60
 """Nodes of the largest tree [fitted on A, M, S: 12 to 300 alike]."""
@@ -37,17 +51,28 @@ HARDER, SOFTER = 1.2, 0.98
 def anneal(
     large: Large, prices: Prices, starts: Sequence[Ints], deadline: float, threads: int, stop: threading.Event
 ) -> None:
-    """Short searches from all starts, then long ones from the best."""
+    """Short searches from all starts, then rounds from the best."""
     began = time.perf_counter()
     rents = rent(large.model, prices.prices)
-    heat = TEMPERATURE * max(1.0, abs(prices.bound))
     walks = [Walk(large, prices, rents, start, seed) for seed, start in enumerate(starts)]
     with ThreadPoolExecutor(threads) as pool:
         each = STARTS_SHARE * (deadline - began) * threads / len(walks)
-        _wait(large, [pool.submit(walk.run, heat, each, deadline, stop) for walk in walks], deadline)
-        walks.sort(key=lambda walk: walk.best_cost)
-        left = deadline - time.perf_counter()
-        _wait(large, [pool.submit(walk.run, heat, left, deadline, stop) for walk in walks[:threads]], deadline)
+        _wait(large, [pool.submit(walk.run, START_FACTOR, each, deadline, stop) for walk in walks], deadline)
+        walks = sorted(walks, key=lambda walk: walk.best_cost)[:threads]
+        for n in range(ROUNDS):
+            each = (deadline - time.perf_counter()) / (ROUNDS - n)
+            factors = [FACTORS[(n + k) % len(FACTORS)] for k in range(len(walks))]
+            jobs = [
+                pool.submit(walk.run, factor, each, deadline, stop)
+                for walk, factor in zip(walks, factors, strict=True)
+            ]
+            _wait(large, jobs, deadline)
+            walks.sort(key=lambda walk: walk.best_cost)
+            for walk in walks[1:]:
+                walks[0].learn_from(walk)
+            if n % 2:
+                for walk in walks[1:]:
+                    walk.follow(walks[0])
 
 
 def _wait(large: Large, jobs: Sequence[Future[None]], deadline: float) -> None:
@@ -80,9 +105,13 @@ class Walk:
         best = choice if self.good is None else self.good
         self.place = Place(choice, self.model.usage(choice), best.copy(), self.best_cost)
 
-    def run(self, heat: float, seconds: float, deadline: float, stop: threading.Event) -> None:
-        """Anneal from `heat` down to nothing within the seconds given."""
+    def run(self, factor: float, seconds: float, deadline: float, stop: threading.Event) -> None:
+        """Anneal from a multiple of `HEAT` down to nothing within the seconds given, from the best so far."""
         began = time.perf_counter()
+        if self.good is not None:
+            self._watch(self.good.copy())
+        cost = self.best_cost if self.good is not None else self.large.model.cost(self.place.choice)
+        heat = factor * HEAT * max(1.0, min(cost, INFINITE_COST) - self.large.bound)
         while not (stop.is_set() or self.large.is_closed):
             now = time.perf_counter()
             part = (now - began) / max(seconds, 1e-9)
@@ -92,6 +121,21 @@ class Walk:
             self.seed += 1
             search_trees(self.model, self.place, self.rents, moves, self.seed)
             self._check()
+
+    def learn_from(self, other: "Walk") -> None:
+        """Take the parts of another walk's best choice that make this one's better."""
+        if self.good is not None and other.good is not None:
+            mixed = relink(self.large.model, self.good, other.good)
+            cost = self.large.model.cost(mixed)
+            if cost < self.best_cost and self.large.model.fits(mixed):
+                self.good, self.best_cost = mixed, cost
+                self.large.learn(mixed, cost)
+
+    def follow(self, other: "Walk") -> None:
+        """Go on from another walk's best choice."""
+        if other.good is not None:
+            self.good, self.best_cost = other.good.copy(), other.best_cost
+            self.times = np.union1d(self.times, other.times)
 
     def _check(self) -> None:
         """Look at all times: keep what fits, watch what was missed."""
