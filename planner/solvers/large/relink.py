@@ -31,7 +31,7 @@ def _parts(model: FlatModel, best: Ints, other: Ints) -> list[Ints]:
     """The nodes where the choices differ, as connected parts."""
     differs = best != other
     joined = differs[model.graph.a] & differs[model.graph.b]
-    graph: "nx.Graph[int]" = nx.Graph()
+    graph: nx.Graph[int] = nx.Graph()
     graph.add_nodes_from(np.flatnonzero(differs).tolist())
     graph.add_edges_from(zip(model.graph.a[joined].tolist(), model.graph.b[joined].tolist(), strict=True))
     return [np.array(sorted(part), dtype=np.int64) for part in nx.connected_components(graph)]
