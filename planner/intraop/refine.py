@@ -154,7 +154,8 @@ def finish(known: Approach) -> tuple[Approach, str]:
     stage, walk, problem = known.columns.stage, known.ranges.walk, open_problem(known)
     if walk is None or problem is None:
         return known, ""
-    found = solve(problem.problem, timeout_s=SOLVE_S, hint=problem.choice(walk.rows, walk.states))
+    found = solve(problem.problem, timeout_s=SOLVE_S, hint=problem.choice(walk.rows, walk.states),
+                  raises=True)
     if found.choice is None:
         return known, ""
     layers = known.columns.points()

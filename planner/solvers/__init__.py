@@ -19,6 +19,7 @@ def solve(
     solver: str = "auto",
     on_progress: Callable[[Progress], None] | None = None,
     hint: Sequence[int] | None = None,
+    raises: bool = False,
 ) -> Solution:
     """Solve a problem with the solver of that name.
 
@@ -29,10 +30,12 @@ def solve(
       solver: a name in the table: `"auto"`, `"cpsat"`, `"elimination"`, `"exhaustive"`.
       on_progress: called with every better solution.
       hint: strategy per node to start from (-1: no opinion).
+      raises: pass Ctrl-C on, for callers that have an answer of their own.
 
     Raises:
       ProblemError: the problem is malformed, the solver can't take it, or the hint doesn't fit it.
       UnknownNameError: there is no solver of that name.
+      KeyboardInterrupt: Ctrl-C before there was a solution, or with `raises`.
     """
     check_problem(problem)
     if not timeout_s > 0:
@@ -41,7 +44,7 @@ def solve(
         raise ProblemError(f"{threads} threads", "allow at least one")
     if hint is not None:
         _check_hint(problem, hint)
-    return _settled(SOLVERS[solver](problem, SolveOptions(timeout_s, threads, on_progress, hint)))
+    return _settled(SOLVERS[solver](problem, SolveOptions(timeout_s, threads, on_progress, hint, raises)))
 
 
 def _settled(found: Solution) -> Solution:

@@ -25,12 +25,14 @@ class SolveOptions:
       threads: worker threads.
       on_progress: called with every better solution, from the thread that searches.
       hint: strategy per node to start from (-1: no opinion); it need not be feasible.
+      raises: Ctrl-C is passed on as `KeyboardInterrupt`; without it, the best so far is returned, if there is one.
     """
 
     timeout_s: float
     threads: int = 1
     on_progress: Callable[[Progress], None] | None = None
     hint: Sequence[int] | None = None
+    raises: bool = False
 
 
 Solver = Callable[[Problem, SolveOptions], Solution]

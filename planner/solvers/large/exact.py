@@ -17,6 +17,7 @@ from ortools.sat.python import cp_model
 from planner.core.problem import INFINITE_COST
 from planner.errors import ProblemError
 from planner.solvers.cpsat_model import Model, add_hint, add_memory, build_model, proven_bound
+from planner.solvers.cpsat_run import run_cpsat
 from planner.solvers.eliminate_tables import WidthExceeded, eliminate
 from planner.solvers.elimination import EXACT_FLOAT
 from planner.solvers.large.flat import FlatModel, Floats, Ints
@@ -84,19 +85,16 @@ def _round(large: Large, built: Model, deadline: float, threads: int, stop: thre
     solver.parameters.max_time_in_seconds = max(0.01, deadline - time.perf_counter())
     solver.parameters.num_workers = threads
     solver.parameters.random_seed = 0
-    solver.parameters.catch_sigint_signal = False  # Python's handler ends the search, through `stop`
     seen = _Seen(large, built)
-    status: list[cp_model.CpSolverStatus] = []
-    job = threading.Thread(target=lambda: status.append(solver.solve(built.cp, seen)))
-    job.start()
-    while job.is_alive():
-        job.join(0.05)
+
+    def is_over() -> bool:
         large.report()
-        if stop.is_set() or large.is_closed:
-            solver.stop_search()
-    if status and status[0] == cp_model.INFEASIBLE:
+        return stop.is_set() or large.is_closed
+
+    status, _ = run_cpsat(solver, built.cp, seen, is_over)
+    if status == cp_model.INFEASIBLE:
         large.prove(INFINITE_COST)
-    elif status and status[0] in (cp_model.OPTIMAL, cp_model.FEASIBLE, cp_model.UNKNOWN):
+    elif status != cp_model.MODEL_INVALID:
         large.prove(proven_bound(built, solver.best_objective_bound))
     return seen.missed
 
