@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from planner.core.problem import INFINITE_COST, Problem, Solution, Status, evaluate
 from planner.errors import ProblemError
@@ -19,6 +20,7 @@ from planner.solvers.dual_ascent import Ascent, ascend
 from planner.solvers.eliminate_tables import WidthExceeded
 from planner.solvers.elimination import eliminated
 from planner.solvers.reduce import LIGHT, RULES, Reduction, reduce_further
+from planner.solvers.reductions.components import components
 from planner.solvers.reductions.too_dear import remove_too_dear
 from planner.solvers.table import SOLVERS, Progress, SolveOptions
 from planner.solvers.workspace import Workspace
@@ -61,12 +63,12 @@ class _Run:
     bound: int = 0
     did: list[str] = field(default_factory=list[str])
 
-    def learn_choice(self, choice: Sequence[int], bound: int = 0) -> int:
+    def learn_choice(self, choice: Sequence[int], bound: int = 0, *, tell: bool = True) -> int:
         """Take note of a choice, with the bound known when it was found; its cost."""
         verdict = evaluate(self.problem, tuple(choice))
         if verdict.feasible and (self.cost is None or verdict.cost < self.cost):
             self.choice, self.cost = tuple(choice), verdict.cost
-            if self.options.on_progress is not None:
+            if tell and self.options.on_progress is not None:
                 bound = min(max(bound, self.bound), verdict.cost)
                 self.options.on_progress(Progress(verdict.cost, bound, time.perf_counter() - self.began))
         return verdict.cost
@@ -111,6 +113,8 @@ def _solve(run: _Run) -> None:
     if reduction.impossible:
         run.did.append(reduction.impossible)
         run.learn_bound(INFINITE_COST)
+    elif len(parts := components(reduction.work)) > 1:
+        _solve_parts(run, reduction, parts)
     elif model_size(reduction.work) > MAX_TERMS:
         _search_large(run, reduction)
     elif not (_is_eliminated(run, reduction) or _is_easy(run, reduction)):
@@ -131,6 +135,37 @@ def _reduce(run: _Run) -> Reduction:
         reduction = reduce_further(work, deadline=deadline)
     run.did.append(f"reduced {len(run.problem.nodes)} to {len(work.remaining())} nodes")
     return reduction
+
+
+def _solve_parts(run: _Run, reduction: Reduction, parts: list[tuple[int, ...]]) -> None:
+    """Solve one by one, each in its share of the time; improvements of the last, the largest, are told of."""
+    picks: dict[int, int] = {}
+    bound = cost = reduction.constant
+    run.did.append(f"{len(parts)} parts")
+    for n, part in enumerate(parts):
+        share = len(part) / sum(map(len, parts[n:]))
+        is_last = n == len(parts) - 1
+        report = partial(_report_last, run, cost, bound) if is_last and cost < INFINITE_COST else None
+        options = replace(run.options, timeout_s=share * run.left_s(), hint=None, on_progress=report)
+        found = auto(reduction.work.as_problem(part), options)
+        bound = min(bound + found.bound, INFINITE_COST)
+        if found.choice is None or found.cost is None:
+            cost = INFINITE_COST
+        else:
+            picks |= zip(part, found.choice, strict=False)  # the rest is ballast
+            cost = min(cost + found.cost, INFINITE_COST)
+        if is_last:
+            run.did.append(f"the largest by {found.solver}")
+    if cost < INFINITE_COST:
+        run.learn_choice(reduction.expand([picks[v] for v in reduction.work.remaining()]), tell=False)
+    run.learn_bound(bound)
+
+
+def _report_last(run: _Run, cost: int, bound: int, progress: Progress) -> None:
+    """Tell of progress on the last part, with what the others cost."""
+    if run.options.on_progress is not None:
+        total = Progress(cost + progress.cost, bound + progress.bound, time.perf_counter() - run.began)
+        run.options.on_progress(total)
 
 
 def _is_eliminated(run: _Run, reduction: Reduction) -> bool:

@@ -128,21 +128,20 @@ class Workspace:
         """The nodes not removed, in order."""
         return tuple(self.alive)
 
-    def as_problem(self) -> Problem:
-        """What remains, as a problem: the remaining nodes in order, then a single-strategy node per piece of
-        ballast."""
-        place = {v: n for n, v in enumerate(self.alive)}
-        nodes = [
-            Node(self.spans[v] or (0, 0), _integers(self.costs[v]), _integers(self.usages[v])) for v in self.alive
-        ]
-        nodes += [Node(span, (0,), (usage,)) for span, usage in self.ballast]
+    def as_problem(self, part: Sequence[int] | None = None) -> Problem:
+        """What remains, or a part that no edge leaves, as a problem: its nodes in order, then a single-strategy node
+        per piece of ballast."""
+        nodes = self.remaining() if part is None else part
+        place = {v: n for n, v in enumerate(nodes)}
+        made = [Node(self.spans[v] or (0, 0), _integers(self.costs[v]), _integers(self.usages[v])) for v in nodes]
+        made += [Node(span, (0,), (usage,)) for span, usage in self.ballast]
         edges = tuple(
             Edge(place[a], place[b], _integers(table.ravel()))
-            for a in self.alive
+            for a in nodes
             for b, table in self.near[a].items()
             if a < b
         )
-        return Problem(self.name, tuple(nodes), edges, self.limit)
+        return Problem(self.name, tuple(made), edges, self.limit)
 
 
 def _integers(numbers: Sequence[int] | Ints) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from planner.core.problem import INFINITE_COST, Edge, Node, Problem, evaluate
 from planner.solvers.exhaustive import exhaustive
 from planner.solvers.reduce import RULES, Rule, reduce_problem
+from planner.solvers.reductions.components import components
 from planner.solvers.reductions.parallel_edges import merged_edges
 from planner.solvers.table import SolveOptions
 from tests.solvers.random_problems import brute_force, problems
@@ -103,3 +104,31 @@ def test_deadline_stops_early() -> None:
     nodes = tuple(node(3, 1, 2) for _ in range(7))
     reduction = reduce_problem(Problem("", nodes, ()), deadline=0.0)
     assert len(reduction.problem.nodes) == 7
+
+
+@settings(max_examples=150)
+@given(problem=problems(max_nodes=6))
+def test_parts_add_up(problem: Problem) -> None:
+    reduction = reduce_problem(problem, rules=())
+    best = brute_force(problem)
+    if reduction.impossible:
+        assert best is None
+        return
+    parts = components(reduction.work)
+    assert sorted(v for part in parts for v in part) == sorted(reduction.work.remaining())
+    found = [exhaustive(reduction.work.as_problem(part), SolveOptions(20)) for part in parts]
+    costs = [f.cost for f in found if f.cost is not None]
+    total = sum(costs) + reduction.constant
+    if len(costs) < len(parts) or total >= INFINITE_COST:
+        assert best is None
+    else:
+        assert total == best
+
+
+def test_what_makes_nodes_one_part() -> None:
+    # 0 and 1 share an edge, 2 and 3 the time [4, 5), 4 a time that can't bind; 5 and 6 meet end to end.
+    spans = ((0, 1), (2, 3), (4, 6), (5, 7), (7, 9), (10, 11), (11, 12))
+    nodes = tuple(node(0, 1, usages=(0, 0) if n == 4 else (5, 1), span=span) for n, span in enumerate(spans))
+    work = reduce_problem(Problem("", nodes, (Edge(0, 1, (1, 2, 3, 9)),), 6), rules=()).work
+    assert work.spans[0] is None
+    assert components(work) == [(4,), (5,), (6,), (0, 1), (2, 3)]

@@ -60,6 +60,21 @@ def test_auto_without_elimination(problem: Problem) -> None:
         assert evaluate(problem, found.choice).feasible
 
 
+def test_parts_are_solved_one_by_one() -> None:
+    # Two copies of a problem at different times, one of which can't be improved by the other.
+    hard = EXAMPLE.nodes
+    later = tuple(Node((n.interval[0] + 1000, n.interval[1] + 1000), n.costs, n.usages) for n in hard)
+    edges = EXAMPLE.edges + tuple(Edge(e.a + len(hard), e.b + len(hard), e.costs) for e in EXAMPLE.edges)
+    seen: list[Progress] = []
+    with mock.patch.object(auto, "RULES", ()), mock.patch.object(auto, "LIGHT", ()):
+        found = solve(Problem("twice", hard + later, edges, EXAMPLE.usage_limit), timeout_s=20, on_progress=seen.append)
+    assert (found.cost, found.bound) == (890, 890)
+    assert found.choice == (0, 0, 2, 1, 0) * 2
+    assert "2 parts" in found.solver
+    assert seen[-1].cost == 890
+    assert all(p.bound <= 890 for p in seen)
+
+
 def test_contest_instance(shared_data: Callable[[str], Path]) -> None:
     """G: the best cost that any team found in 120 s is 217,039; here it is proven optimal."""
     problem = read_problem(shared_data("iopddl/asplos-2025-iopddl-G.json.gz"))
