@@ -8,6 +8,7 @@ last[k] - 1 if v takes i.
 In: `Merged`, `Grid`, `Use`s. Out: a `FlatModel`; `choice_of` leads back to positions in the workspace.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from planner.core.problem import INFINITE_COST
 from planner.solvers.large.compiled import compiled
-from planner.solvers.large.merge import Merged
+from planner.solvers.large.merge import Member, Merged
 from planner.solvers.large.usage import Grid, Use
 
 Ints = NDArray[np.int64]
@@ -117,10 +118,10 @@ def flatten(merged: Merged, grid: Grid, uses: dict[int, Use]) -> FlatModel:
     return FlatModel(graph, memory, names)
 
 
-def choice_of(merged: Merged, model: FlatModel, choice: Ints) -> dict[int, int]:
-    """Position per node of the workspace."""
-    index = {v: n for n, v in enumerate(model.names)}
-    return {m.node: int(m.picks[choice[index[m.of]]]) for m in merged.members()}
+def choice_of(members: Sequence[Member], model: FlatModel, choice: Ints) -> dict[int, int]:
+    """Position per node of the workspace, `members` being those of the merged graph."""
+    picked = dict(zip(model.names, choice.tolist(), strict=True))
+    return {m.node: int(m.picks[picked[m.of]]) for m in members}
 
 
 @compiled

@@ -7,12 +7,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from planner.core.problem import INFINITE_COST
 from planner.solvers.large.flat import FlatModel, Ints, choice_of
-from planner.solvers.large.merge import Merged
+from planner.solvers.large.merge import Member, Merged
 from planner.solvers.reduce import Reduction
 
 REPORT_S = 2.0
@@ -36,6 +37,12 @@ class Large:
     offered: float = np.inf
     told: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock)
+    telling: threading.Lock = field(default_factory=threading.Lock)
+
+    @cached_property
+    def members(self) -> list[Member]:
+        """Every node as a function of a merged one."""
+        return self.merged.members()
 
     @property
     def is_closed(self) -> bool:
@@ -55,11 +62,18 @@ class Large:
 
     def report(self, *, last: bool = False) -> None:
         """Offer the best choice, if it is new and the last report was a while ago."""
-        if self.best is None or self.cost >= self.offered:
+        if self.best is None or self.cost >= self.offered or not (last or self._is_time()):
             return
-        if last or time.perf_counter() - self.told > REPORT_S:
+        if not self.telling.acquire(blocking=last):
+            return
+        try:
             with self.lock:
                 best, self.offered = self.best, self.cost
-            picks = choice_of(self.merged, self.model, best)
+            picks = choice_of(self.members, self.model, best)
             self.offer(tuple(picks[v] for v in self.reduction.work.remaining()), self.bound)
             self.told = time.perf_counter()
+        finally:
+            self.telling.release()
+
+    def _is_time(self) -> bool:
+        return time.perf_counter() - self.told > REPORT_S

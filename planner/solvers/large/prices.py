@@ -12,6 +12,7 @@ In: a `FlatModel`. Out: `Prices`, the best found, and the roundings made on the 
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,20 +103,39 @@ class PriceSearch:
         return Prices(prices, proven - rented - 1e-12 * magnitude, self.best.messages)
 
 
-def search_prices(model: FlatModel, deadline: float, see: See, *, most_sweeps: int = 10_000) -> Prices:
+def search_prices(
+    model: FlatModel,
+    deadline: float,
+    see: See,
+    *,
+    threads: int = 1,
+    meanwhile: Callable[[Prices, float], None] = lambda prices, deadline: None,
+    most_sweeps: int = 10_000,
+) -> Prices:
     """Both phases, by the deadline in terms of `time.perf_counter()`.
 
     Args:
-      see: see `See`.
+      see: see `See`; with more than one thread it is called from two at a time.
+      threads: with more than one, the turns of the first phase are taken side by side, in the same time.
+      meanwhile: called with the first phase's prices and the deadline, for the threads that the second leaves idle.
       most_sweeps: end after about that many even if there is time.
     """
-    span = TURN * (deadline - time.perf_counter())
-    turns = [
-        _first_phase(model, memory, time.perf_counter() + span, see, int(TURN * most_sweeps)) for memory in MEMORIES
-    ]
-    best = max(turns, key=lambda state: state.best.bound)
-    best.back_to_best()
-    _level(best, deadline, see, most_sweeps)
+    began = time.perf_counter()
+    span = TURN * len(MEMORIES) * (deadline - began)
+
+    def turn(memory: float) -> PriceSearch:
+        until = began + span if threads > 1 else time.perf_counter() + span / len(MEMORIES)
+        return _first_phase(model, memory, until, see, int(TURN * most_sweeps))
+
+    with ThreadPoolExecutor(min(threads, len(MEMORIES))) as pool:
+        turns = list(pool.map(turn, MEMORIES))
+        best = max(turns, key=lambda state: state.best.bound)
+        best.back_to_best()
+        so_far = best.answer()
+        level = pool.submit(_level, best, deadline, see, most_sweeps)
+        if threads > 1:
+            meanwhile(so_far, deadline)
+        level.result()
     return best.answer()
 
 

@@ -74,14 +74,21 @@ def _search(reduction: Reduction, offer: Offer, deadline: float, threads: int, s
     merged, model = build(reduction, thorough=deadline - began > THOROUGH_S)
     large = Large(reduction, merged, model, offer)
     roundings = _Starts(model.room)
+    one_at_a_time = threading.Lock()
 
     def see(picks: Ints, usage: Ints, value: float, cost: float) -> None:
-        roundings.see(picks, usage, value, cost)
+        with one_at_a_time:
+            roundings.see(picks, usage, value, cost)
         if cost < large.cost and (usage <= model.room).all():
             large.learn(picks, cost)
         large.report()
         if stop.is_set():
             raise _StoppedError
+
+    def walk_already(prices: Prices, until: float) -> None:
+        large.prove(_as_bound(model, prices.bound))
+        if roundings.best:
+            anneal(large, prices, roundings.best, until, threads - 1, stop)
 
     try:
         eliminate_merged(large)
@@ -89,7 +96,7 @@ def _search(reduction: Reduction, offer: Offer, deadline: float, threads: int, s
             large.report(last=True)
             return Found(large.bound, f"merged into {model.nodes} nodes; elimination")
         until = began + PRICES_SHARE * (deadline - began)
-        prices = search_prices(model, until, see)
+        prices = search_prices(model, until, see, threads=threads, meanwhile=walk_already)
         large.prove(_as_bound(model, prices.bound))
         until = time.perf_counter() + PRICES_SHARE * max(0.0, until - time.perf_counter())
         last = _round(model, prices, see, until)

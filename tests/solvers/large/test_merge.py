@@ -25,7 +25,7 @@ def test_every_choice_keeps_its_cost_and_memory(problem: Problem) -> None:
     cheapest: list[int] = []
     for picks in itertools.product(*(range(n) for n in model.sizes().tolist())):
         flat = np.array(picks, dtype=np.int64)
-        choice = choice_of(merged, model, flat)
+        choice = choice_of(merged.members(), model, flat)
         verdict = evaluate(problem, tuple(choice[v] for v in range(len(problem.nodes))))
         assert min(model.cost(flat), INFINITE_COST) == min(verdict.cost, INFINITE_COST)
         assert model.fits(flat) == (verdict.violated_at is None)
@@ -45,7 +45,7 @@ def test_reduced_merged_and_pruned_keeps_the_optimum(problem: Problem) -> None:
     for picks in itertools.product(*(range(n) for n in model.sizes().tolist())):
         flat = np.array(picks, dtype=np.int64)
         if model.cost(flat) < INFINITE_COST and model.fits(flat):
-            choice = choice_of(merged, model, flat)
+            choice = choice_of(merged.members(), model, flat)
             verdict = evaluate(problem, reduction.expand([choice[v] for v in reduction.work.remaining()]))
             assert verdict.violated_at is None
             assert verdict.cost == model.cost(flat) + reduction.constant

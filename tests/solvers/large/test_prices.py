@@ -43,7 +43,7 @@ def test_price_search(problem: Problem) -> None:
     merged, model = flat_model(problem)
 
     def see(picks: Ints, usage: Ints, value: float, cost: float) -> None:
-        choice = choice_of(merged, model, picks)
+        choice = choice_of(merged.members(), model, picks)
         verdict = evaluate(problem, tuple(choice[v] for v in range(len(problem.nodes))))
         if cost < 1e15:
             assert verdict.cost == cost
