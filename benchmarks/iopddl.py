@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("instances", nargs="+", type=Path, help="problem files, or folders of *.json.gz")
     parser.add_argument("--timeout", type=float, help="seconds per instance, reading included (default: the contest's)")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--solver", default="auto", choices=tuple(SOLVERS))
     parser.add_argument("--out", type=Path, help="append the rows to this file, one JSON object a line")
     options = parser.parse_args()
@@ -48,7 +49,7 @@ def main() -> None:
     score = 0.0
     made_with = environment()
     for file in files:
-        row = measure(file, options.solver, options.timeout, options.threads) | made_with
+        row = measure(file, options) | made_with
         ratio = "" if row["cost_over_best_known"] is None else f"{row['cost_over_best_known']:.4f}"
         gap = "" if row["gap"] is None else f"{row['gap']:.2%}"
         cost = "-" if row["cost"] is None else f"{row['cost']:,}"
@@ -62,16 +63,17 @@ def main() -> None:
     print(f"score {score:.4f}")
 
 
-def measure(file: Path, solver: str, timeout_s: float | None, threads: int) -> dict[str, object]:
+def measure(file: Path, options: argparse.Namespace) -> dict[str, object]:
     """One row: solve a file and let the referee price the answer."""
     began, spent = time.perf_counter(), time.process_time()
     problem = read_problem(file)
     read_s = time.perf_counter() - began
     name = problem.name.rsplit("-", 1)[-1]
-    limit_s = timeout_s if timeout_s is not None else LIMIT_S.get(name, 60.0)
+    limit_s: float = options.timeout if options.timeout is not None else LIMIT_S.get(name, 60.0)
     seen: list[Progress] = []
     left_s = limit_s - read_s - LANDING_S
-    found = solve(problem, timeout_s=left_s, threads=threads, solver=solver, on_progress=seen.append)
+    found = solve(problem, timeout_s=left_s, threads=options.threads, seed=options.seed, solver=options.solver,
+                  on_progress=seen.append)  # fmt: skip
     wall_s, cpu_s = time.perf_counter() - began, time.process_time() - spent
     near = [read_s + p.time_s for p in seen if found.cost is not None and p.cost <= 1.01 * found.cost]
     if found.choice is not None:
@@ -90,7 +92,8 @@ def measure(file: Path, solver: str, timeout_s: float | None, threads: int) -> d
         "status": str(found.status),
         "solver": found.solver,
         "timeout_s": limit_s,
-        "threads": threads,
+        "threads": options.threads,
+        "seed": options.seed,
         "wall_s": round(wall_s, 2),
         "cpu_s": round(cpu_s, 2),
         "read_s": round(read_s, 2),

@@ -11,7 +11,7 @@ from planner.solvers.table import Progress as Progress
 from planner.solvers.table import SolveOptions as SolveOptions
 
 
-def solve(
+def solve(  # noqa: PLR0913  (options of one call, all named)
     problem: Problem,
     *,
     timeout_s: float,
@@ -19,6 +19,7 @@ def solve(
     solver: str = "auto",
     on_progress: Callable[[Progress], None] | None = None,
     hint: Sequence[int] | None = None,
+    seed: int = 0,
     raises: bool = False,
 ) -> Solution:
     """Solve a problem with the solver of that name.
@@ -30,6 +31,7 @@ def solve(
       solver: a name in the table: `"auto"`, `"cpsat"`, `"elimination"`, `"exhaustive"`.
       on_progress: called with every better solution.
       hint: strategy per node to start from (-1: no opinion).
+      seed: of all random choices, 0 or more.
       raises: pass Ctrl-C on, for callers that have an answer of their own.
 
     Raises:
@@ -42,9 +44,11 @@ def solve(
         raise ProblemError(f"the timeout is {timeout_s} s", "allow a positive number of seconds")
     if threads < 1:
         raise ProblemError(f"{threads} threads", "allow at least one")
+    if seed < 0:
+        raise ProblemError(f"the seed is {seed}", "take 0 or more")
     if hint is not None:
         _check_hint(problem, hint)
-    return _settled(SOLVERS[solver](problem, SolveOptions(timeout_s, threads, on_progress, hint, raises)))
+    return _settled(SOLVERS[solver](problem, SolveOptions(timeout_s, threads, on_progress, hint, seed, raises)))
 
 
 def _settled(found: Solution) -> Solution:

@@ -1,9 +1,8 @@
-"""The default: reduce exactly; eliminate if that is cheap; else bound and search by dual ascent, then CP-SAT on the
-rest; or, where the problem is too large for CP-SAT, merge and search (`large/`).
+"""The default: reduce exactly, take independent parts one by one, and solve each by what its size allows.
 
-What the ascent finds removes more (whatever is too dear to be in a better solution), so CP-SAT sees a small problem and
-a good start. Every step leaves a `Solution` of the original problem; the answer has the lowest cost and the highest
-bound.
+Elimination where it is cheap; CP-SAT at once where there are few terms; else dual ascent, which removes what is too
+dear, and CP-SAT on the rest; and where that is too much, merge and search (`large/`). What is found on the way is kept:
+the answer has the lowest cost and the highest bound, and `Solution.solver` says what was done.
 """
 
 import math
@@ -223,9 +222,8 @@ def _search_large(run: _Run, reduction: Reduction) -> None:
         return cost - reduction.constant
 
     landing = min(LANDING_S, 0.1 * run.options.timeout_s)
-    found = search_large(
-        reduction, offer, deadline=run.began + run.options.timeout_s - landing, threads=run.options.threads
-    )
+    deadline = run.began + run.options.timeout_s - landing
+    found = search_large(reduction, offer, deadline=deadline, threads=run.options.threads, seed=run.options.seed)
     run.did.append(found.did)
     run.learn_bound(found.bound + reduction.constant)
 

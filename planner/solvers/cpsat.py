@@ -47,7 +47,7 @@ def cpsat_within(problem: Problem, options: SolveOptions, work: float) -> tuple[
     solver.parameters.max_time_in_seconds = max(0.01, options.timeout_s - (time.perf_counter() - began))
     solver.parameters.max_deterministic_time = work
     solver.parameters.num_workers = options.threads
-    solver.parameters.random_seed = 0
+    solver.parameters.random_seed = options.seed
     watch = _Watch(model, began, options.on_progress) if options.on_progress else None
     status, interrupted = run_cpsat(solver, model.cp, watch)
     if status == cp_model.MODEL_INVALID:

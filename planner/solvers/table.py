@@ -25,6 +25,7 @@ class SolveOptions:
       threads: worker threads.
       on_progress: called with every better solution, from the thread that searches.
       hint: strategy per node to start from (-1: no opinion); it need not be feasible.
+      seed: of all random choices.
       raises: Ctrl-C is passed on as `KeyboardInterrupt`; without it, the best so far is returned, if there is one.
     """
 
@@ -32,6 +33,7 @@ class SolveOptions:
     threads: int = 1
     on_progress: Callable[[Progress], None] | None = None
     hint: Sequence[int] | None = None
+    seed: int = 0
     raises: bool = False
 
 

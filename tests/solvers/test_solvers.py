@@ -153,6 +153,8 @@ def test_bad_requests_are_refused() -> None:
         solve(EXAMPLE, timeout_s=0)
     with pytest.raises(ProblemError, match="timeout is nan s"):
         solve(EXAMPLE, timeout_s=float("nan"))
+    with pytest.raises(ProblemError, match="the seed is -1"):
+        solve(EXAMPLE, timeout_s=1, seed=-1)
     with pytest.raises(ProblemError, match="0 threads"):
         solve(EXAMPLE, timeout_s=1, threads=0)
     with pytest.raises(ProblemError, match="the hint has 2 choices for 5 nodes"):

@@ -22,6 +22,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS",
                         help="time allowed, reading included (default 60)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="worker threads (default 1)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all random choices (default 0)")
     parser.add_argument("--solver", default="auto", metavar="NAME", help="auto, cpsat, elimination, exhaustive")
     parser.add_argument("--json", action="store_true", help="print the solution as JSON")
 
@@ -47,7 +48,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
         timeout_s = max(LEAST_S, timeout_s - read_s - min(LANDING_S, 0.1 * timeout_s))
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        solution = solve(problem, timeout_s=timeout_s, threads=args.threads, solver=args.solver, on_progress=tell)
+        solution = solve(problem, timeout_s=timeout_s, threads=args.threads, solver=args.solver, seed=args.seed,
+                         on_progress=tell)
     finally:
         signal.signal(signal.SIGTERM, before)
     priced = None if solution.choice is None else evaluate(problem, solution.choice)

@@ -84,7 +84,7 @@ def _round(large: Large, built: Model, deadline: float, threads: int, stop: thre
     solver = cp_model.CpSolver()
     solver.parameters.max_time_in_seconds = max(0.01, deadline - time.perf_counter())
     solver.parameters.num_workers = threads
-    solver.parameters.random_seed = 0
+    solver.parameters.random_seed = large.seed
     seen = _Seen(large, built)
 
     def is_over() -> bool:

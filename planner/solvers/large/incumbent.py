@@ -31,6 +31,7 @@ class Large:
     merged: Merged
     model: FlatModel
     offer: Offer
+    seed: int = 0
     bound: int = 0
     best: Ints | None = None
     cost: float = np.inf

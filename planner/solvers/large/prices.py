@@ -10,6 +10,7 @@ converges.
 In: a `FlatModel`. Out: `Prices`, the best found, and the roundings made on the way, through `see`.
 """
 
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -109,7 +110,7 @@ def search_prices(
     see: See,
     *,
     threads: int = 1,
-    meanwhile: Callable[[Prices, float], None] = lambda prices, deadline: None,
+    meanwhile: Callable[[Prices, threading.Event], None] | None = None,
     most_sweeps: int = 10_000,
 ) -> Prices:
     """Both phases, by the deadline in terms of `time.perf_counter()`.
@@ -117,7 +118,8 @@ def search_prices(
     Args:
       see: see `See`; with more than one thread it is called from two at a time.
       threads: with more than one, the turns of the first phase are taken side by side, in the same time.
-      meanwhile: called with the first phase's prices and the deadline, for the threads that the second leaves idle.
+      meanwhile: called with the first phase's prices, for the threads that the second leaves idle; the event tells
+        that it has ended.
       most_sweeps: end after about that many even if there is time.
     """
     began = time.perf_counter()
@@ -133,8 +135,10 @@ def search_prices(
         best.back_to_best()
         so_far = best.answer()
         level = pool.submit(_level, best, deadline, see, most_sweeps)
-        if threads > 1:
-            meanwhile(so_far, deadline)
+        if threads > 1 and meanwhile is not None:
+            ended = threading.Event()
+            level.add_done_callback(lambda _: ended.set())
+            meanwhile(so_far, ended)
         level.result()
     return best.answer()
 

@@ -53,7 +53,7 @@ class _StoppedError(Exception):
     """The search was asked to stop while prices were sought."""
 
 
-def search_large(reduction: Reduction, offer: Offer, *, deadline: float, threads: int = 1) -> Found:
+def search_large(reduction: Reduction, offer: Offer, *, deadline: float, threads: int = 1, seed: int = 0) -> Found:
     """Search until the deadline (in terms of `time.perf_counter()`) or until the bound is met.
 
     The search runs in a thread of its own, as Ctrl-C would break into compiled code otherwise: that ends the search
@@ -61,7 +61,7 @@ def search_large(reduction: Reduction, offer: Offer, *, deadline: float, threads
     """
     stop = threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        job = pool.submit(_search, reduction, offer, deadline, threads, stop)
+        job = pool.submit(_search, reduction, offer, deadline, threads, seed, stop)
         try:
             wait([job])
         finally:
@@ -69,10 +69,12 @@ def search_large(reduction: Reduction, offer: Offer, *, deadline: float, threads
     return job.result()
 
 
-def _search(reduction: Reduction, offer: Offer, deadline: float, threads: int, stop: threading.Event) -> Found:
+def _search(
+    reduction: Reduction, offer: Offer, deadline: float, threads: int, seed: int, stop: threading.Event
+) -> Found:
     began = time.perf_counter()
     merged, model = build(reduction, thorough=deadline - began > THOROUGH_S)
-    large = Large(reduction, merged, model, offer)
+    large = Large(reduction, merged, model, offer, seed)
     roundings = _Starts(model.room)
     one_at_a_time = threading.Lock()
 
@@ -85,22 +87,23 @@ def _search(reduction: Reduction, offer: Offer, deadline: float, threads: int, s
         if stop.is_set():
             raise _StoppedError
 
-    def walk_already(prices: Prices, until: float) -> None:
+    until = began + PRICES_SHARE * (deadline - began)
+
+    def walk_already(prices: Prices, ended: threading.Event) -> None:
         large.prove(_as_bound(model, prices.bound))
         if roundings.best:
-            anneal(large, prices, roundings.best, until, threads - 1, stop)
+            anneal(large, prices, roundings.best, until, threads - 1, ended)
 
     try:
         eliminate_merged(large)
         if large.is_closed or large.bound >= INFINITE_COST:
             large.report(last=True)
             return Found(large.bound, f"merged into {model.nodes} nodes; elimination")
-        until = began + PRICES_SHARE * (deadline - began)
         prices = search_prices(model, until, see, threads=threads, meanwhile=walk_already)
         large.prove(_as_bound(model, prices.bound))
-        until = time.perf_counter() + PRICES_SHARE * max(0.0, until - time.perf_counter())
-        last = _round(model, prices, see, until)
-        starts = [*roundings.best, *last]
+        now = time.perf_counter()
+        last = _round(model, prices, see, now + PRICES_SHARE * (deadline - now))
+        starts = [*([] if large.best is None else [large.best]), *roundings.best, *last]
         did = "prices; trees"
         if is_exact_tried(model):
             anneal(large, prices, starts, time.perf_counter() + HEAD_START * (deadline - began), threads, stop)

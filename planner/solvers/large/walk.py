@@ -54,7 +54,7 @@ def anneal(
     """Short searches from all starts, then rounds from the best."""
     began = time.perf_counter()
     rents = rent(large.model, prices.prices)
-    walks = [Walk(large, prices, rents, start, seed) for seed, start in enumerate(starts)]
+    walks = [Walk(large, prices, rents, start, 1000 * large.seed + n) for n, start in enumerate(starts)]
     with ThreadPoolExecutor(threads) as pool:
         each = STARTS_SHARE * (deadline - began) * threads / len(walks)
         _wait(large, [pool.submit(walk.run, START_FACTOR, each, deadline, stop) for walk in walks], deadline)

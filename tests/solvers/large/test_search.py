@@ -64,6 +64,20 @@ def test_auto_takes_it_for_large_problems_and_ends_in_time() -> None:
     assert seen and seen[-1].cost == found.cost
 
 
+def test_proves_that_nothing_fits() -> None:
+    # Any two nodes that are live together fit at their smallest, but cheap pairs force one of each three to be large.
+    ban = 10**18
+    nodes = tuple(Node((n, n + 3), (1, 1), (1, 5)) for n in range(40))
+    edges = tuple(Edge(n, n + 1, (ban, 0, 0, 0)) for n in range(39))
+    problem = Problem("too large", nodes, edges, 6)
+    with mock.patch.object(auto, "MAX_TERMS", 0), mock.patch.object(auto, "MAX_TABLE", 0):
+        found = solve(problem, timeout_s=5)
+    assert (found.status, found.choice) == (Status.INFEASIBLE, None)
+    fits = Problem("fits", nodes, edges, 11)
+    with mock.patch.object(auto, "MAX_TERMS", 0), mock.patch.object(auto, "MAX_TABLE", 0):
+        assert solve(fits, timeout_s=5).cost == 40
+
+
 def test_ends_once_the_bound_is_met() -> None:
     # A path without a memory limit: messages are exact on it, so the bound is the optimum.
     whole = ring(nodes=60, limit=0)
