@@ -28,11 +28,11 @@ FIRST_STEP, LAST_STEP = 0.05, 1e-4
 """Part of the bound by which a step of the first phase may raise it, at its beginning and end [fitted on A, M, S]."""
 
 MEMORIES = (0.9, 0.8)
-"""Weights of the past in the running average of usages, tried in turn [fitted on A, M, S: 0.9 is best for S, 0.7 to 0.9
+"""Weights of the past in the running average of usages, one a thread [fitted on A, M, S: 0.9 is best for S, 0.7 to 0.9
 for A and M]."""
 
-TURN = 0.25
-"""Part of the time for the first phase with each of them."""
+TURN = 0.5
+"""Part of the time for the first phase."""
 
 SHRINK, PATIENCE = 0.7, 20
 """In the second phase the target comes closer by SHRINK after PATIENCE sweeps without success [fitted on A and M]."""
@@ -117,20 +117,19 @@ def search_prices(
 
     Args:
       see: see `See`; with more than one thread it is called from two at a time.
-      threads: with more than one, the turns of the first phase are taken side by side, in the same time.
+      threads: with more than one, the first phase is tried with several memories side by side.
       meanwhile: called with the first phase's prices, for the threads that the second leaves idle; the event tells
         that it has ended.
       most_sweeps: end after about that many even if there is time.
     """
     began = time.perf_counter()
-    span = TURN * len(MEMORIES) * (deadline - began)
+    until = began + TURN * (deadline - began)
 
     def turn(memory: float) -> PriceSearch:
-        until = began + span if threads > 1 else time.perf_counter() + span / len(MEMORIES)
         return _first_phase(model, memory, until, see, int(TURN * most_sweeps))
 
-    with ThreadPoolExecutor(min(threads, len(MEMORIES))) as pool:
-        turns = list(pool.map(turn, MEMORIES))
+    with ThreadPoolExecutor(threads) as pool:
+        turns = list(pool.map(turn, MEMORIES[:threads]))
         best = max(turns, key=lambda state: state.best.bound)
         best.back_to_best()
         so_far = best.answer()
@@ -145,18 +144,14 @@ def search_prices(
 
 def _first_phase(model: FlatModel, memory: float, deadline: float, see: See, most_sweeps: int) -> PriceSearch:
     state = PriceSearch(model, memory)
-    began = time.perf_counter()
     for _ in range(WARM_UP):
         state.step(see)
-    if not len(model.room):
-        return state
-    pace = (time.perf_counter() - began) / WARM_UP
-    planned = int(min(most_sweeps, max(50.0, (deadline - time.perf_counter()) / (2 * pace))))
-    for n in range(planned):
-        if time.perf_counter() > deadline:
-            break
-        state.move(FIRST_STEP * (LAST_STEP / FIRST_STEP) ** (n / planned) * max(abs(state.best.bound), 1.0))
+    began, part = time.perf_counter(), 0.0
+    while len(model.room) and part < 1:
+        state.move(FIRST_STEP * (LAST_STEP / FIRST_STEP) ** part * max(abs(state.best.bound), 1.0))
         state.step(see)
+        spent = (time.perf_counter() - began) / max(deadline - began, 1e-9)
+        part = max(spent, (state.sweeps - WARM_UP) / most_sweeps)
     return state
 
 
