@@ -1,5 +1,5 @@
-"""Annealing by tree moves: from many starts shortly, then in rounds from the best of them, hot and cold, until the
-deadline.
+"""Annealing by tree moves: from many starts shortly, then in rounds from the best of them until the deadline. Every
+other round is spent on restarts from other parts of the space.
 
 In: a `Large`, `Prices` and starts. Out: what the walks find, learnt by the `Large`. With more than one thread, each
 walks from its own start with its own random numbers (the compiled loops release the GIL); after a round the best walk
@@ -16,6 +16,7 @@ import numpy as np
 from planner.core.problem import INFINITE_COST
 from planner.solvers.large.flat import Floats, Ints
 from planner.solvers.large.incumbent import Large
+from planner.solvers.large.perturb import perturbed
 from planner.solvers.large.prices import Prices
 from planner.solvers.large.relink import relink
 from planner.solvers.large.sweeps import rent
@@ -35,8 +36,11 @@ START_FACTOR = 0.05
 FACTORS = (0.5, 0.1, 2.0)
 """Multiples of `HEAT`, a round each, in turn; threads begin at different places."""
 
-ROUNDS = 6
-"""Rounds from the best starts."""
+ROUNDS = 8
+"""Rounds from the best starts, of which every other is spent on restarts."""
+
+RESTARTS = 8
+"""Restarts in a round."""
 
 LARGEST = 60
 """Nodes of the largest tree [fitted on A, M, S: 12 to 300 alike]."""
@@ -61,10 +65,11 @@ def anneal(
         walks = sorted(walks, key=lambda walk: walk.best_cost)[:threads]
         for n in range(ROUNDS):
             each = (deadline - time.perf_counter()) / (ROUNDS - n)
-            factors = [FACTORS[(n + k) % len(FACTORS)] for k in range(len(walks))]
             jobs = [
-                pool.submit(walk.run, factor, each, deadline, stop)
-                for walk, factor in zip(walks, factors, strict=True)
+                pool.submit(walk.restart, each, deadline, stop)
+                if (n + k) % 2
+                else pool.submit(walk.run, FACTORS[n // 2 % len(FACTORS)], each, deadline, stop)
+                for k, walk in enumerate(walks)
             ]
             _wait(large, jobs, deadline)
             walks.sort(key=lambda walk: walk.best_cost)
@@ -88,7 +93,7 @@ class Walk:
     """One annealing search, with the times it watches."""
 
     def __init__(self, large: Large, prices: Prices, rents: Floats, start: Ints, seed: int) -> None:
-        self.large, self.rents, self.seed = large, rents, seed * 2**32
+        self.large, self.prices, self.rents, self.seed = large, prices, rents, seed * 2**32
         model = large.model
         slack = int(np.abs(model.room).max(initial=0)) // 50
         dear = np.argsort(-prices.prices, kind="stable")[: min(200, int((prices.prices > 0).sum()))]
@@ -122,14 +127,31 @@ class Walk:
             search_trees(self.model, self.place, self.rents, moves, self.seed)
             self._check()
 
+    def restart(self, seconds: float, deadline: float, stop: threading.Event) -> None:
+        """Short walks from perturbed starts, each of which leaves here what it did better."""
+        until = min(deadline, time.perf_counter() + seconds)
+        rng = np.random.default_rng(self.seed)
+        costs: Floats = self.large.model.graph.costs + self.rents
+        while not (stop.is_set() or self.large.is_closed) and time.perf_counter() < until:
+            gap = max(1.0, min(self.best_cost, INFINITE_COST) - self.large.bound)
+            start = perturbed(self.large.model, self.prices, costs, gap, rng)
+            if start is not None:
+                other = Walk(self.large, self.prices, self.rents, start, int(rng.integers(2**31)))
+                other.run(START_FACTOR, seconds / RESTARTS, until, stop)
+                self.learn_from(other)
+
     def learn_from(self, other: "Walk") -> None:
-        """Take the parts of another walk's best choice that make this one's better."""
-        if self.good is not None and other.good is not None:
-            mixed = relink(self.large.model, self.good, other.good)
-            cost = self.large.model.cost(mixed)
-            if cost < self.best_cost and self.large.model.fits(mixed):
-                self.good, self.best_cost = mixed, cost
-                self.large.learn(mixed, cost)
+        """Of this walk's best choice and another's, take the better one, and what is better in the other."""
+        if other.good is None:
+            return
+        better, worse = other.good, self.good
+        if worse is not None and self.best_cost <= other.best_cost:
+            better, worse = worse, better
+        mixed = better if worse is None else relink(self.large.model, better, worse)
+        cost = self.large.model.cost(mixed)
+        if cost < self.best_cost:
+            self.good, self.best_cost = mixed, cost
+            self.large.learn(mixed, cost)
 
     def follow(self, other: "Walk") -> None:
         """Go on from another walk's best choice."""
