@@ -136,7 +136,7 @@ class Walk:
             gap = max(1.0, min(self.best_cost, INFINITE_COST) - self.large.bound)
             start = perturbed(self.large.model, self.prices, costs, gap, rng)
             if start is not None:
-                other = Walk(self.large, self.prices, self.rents, start, int(rng.integers(2**31)))
+                other = Walk(self.large, self.prices, self.rents, start, int(rng.integers(1 << 31, dtype=np.int64)))
                 other.run(START_FACTOR, seconds / RESTARTS, until, stop)
                 self.learn_from(other)
 
