@@ -15,9 +15,9 @@ from planner.solvers.large.exact import eliminate_merged, is_exact_tried, solve_
 from planner.solvers.large.flat import FlatModel, Floats, Ints, flatten
 from planner.solvers.large.incumbent import Large, Offer
 from planner.solvers.large.merge import Merged, merge
-from planner.solvers.large.prices import Prices, See, search_prices
+from planner.solvers.large.prices import Prices, search_prices
 from planner.solvers.large.prune import prune, remove_forbidden
-from planner.solvers.large.sweeps import rent, sweep
+from planner.solvers.large.rounding import Starts, first_roundings, more_roundings
 from planner.solvers.large.usage import memory_of
 from planner.solvers.large.walk import anneal
 from planner.solvers.reduce import Reduction
@@ -30,15 +30,6 @@ THOROUGH_S = 30.0
 
 HEAD_START = 0.1
 """Part of the time that tree moves get before CP-SAT, where it is tried."""
-
-STARTS = 6
-"""Roundings kept."""
-
-DEARER = (1.0, 1.01, 1.02, 1.05, 1.1, 1.3, 3.0)
-"""More roundings are made at these multiples of the best prices: dearer memory leads to choices that fit."""
-
-ROUNDINGS = 100
-"""Sweeps at each: what they pick gets better as messages settle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +66,7 @@ def _search(
     began = time.perf_counter()
     merged, model = build(reduction, thorough=deadline - began > THOROUGH_S)
     large = Large(reduction, merged, model, offer, seed)
-    roundings = _Starts(model.room)
+    roundings = Starts(model.room)
     one_at_a_time = threading.Lock()
 
     def see(picks: Ints, usage: Ints, value: float, cost: float) -> None:
@@ -99,10 +90,11 @@ def _search(
         if large.is_closed or large.bound >= INFINITE_COST:
             large.report(last=True)
             return Found(large.bound, f"merged into {model.nodes} nodes; elimination")
+        first_roundings(model, see, lambda: large.best is not None)
         prices = search_prices(model, until, see, threads=threads, meanwhile=walk_already)
         large.prove(_as_bound(model, prices.bound))
         now = time.perf_counter()
-        last = _round(model, prices, see, now + PRICES_SHARE * (deadline - now))
+        last = more_roundings(model, prices, see, now + PRICES_SHARE * (deadline - now))
         starts = [*([] if large.best is None else [large.best]), *roundings.best, *last]
         did = "prices; trees"
         if is_exact_tried(model):
@@ -140,47 +132,3 @@ def build(reduction: Reduction, *, thorough: bool = True) -> tuple[Merged, FlatM
     if thorough and prune(merged, uses):
         grid, uses = memory_of(reduction.work, merged)
     return merged, flatten(merged, grid, uses)
-
-
-class _Starts:
-    """The cheapest roundings seen that fit, and the one that is over the limit by least, should none fit."""
-
-    def __init__(self, room: Ints) -> None:
-        self._room = room
-        self._kept: list[tuple[float, Ints]] = []
-        self._nearest: tuple[int, Ints] | None = None
-
-    def see(self, picks: Ints, usage: Ints, value: float, cost: float) -> None:
-        """Note a rounding if it is among the best."""
-        if not value < INFINITE_COST:
-            return
-        over = int((usage - self._room).max(initial=0))
-        if self._nearest is None or over < self._nearest[0]:
-            self._nearest = over, picks
-        full = len(self._kept) == STARTS
-        if over == 0 and not (full and cost >= self._kept[-1][0]) and all(cost != other for other, _ in self._kept):
-            self._kept = sorted([*self._kept, (cost, picks)], key=lambda pair: pair[0])[:STARTS]
-
-    @property
-    def best(self) -> list[Ints]:
-        """At most `STARTS`, cheapest first."""
-        if not self._kept and self._nearest is not None:
-            return [self._nearest[1]]
-        return [picks for _, picks in self._kept]
-
-
-def _round(model: FlatModel, prices: Prices, see: See, deadline: float) -> list[Ints]:
-    """Sweep on under multiples of the best prices, and show what is picked; the last picks of each."""
-    even = max(1.0, abs(prices.bound)) / max(1.0, float(np.abs(model.room).sum()))
-    last: list[Ints] = []
-    for scale in DEARER:
-        costs = model.graph.costs + rent(model, scale * prices.prices + (max(scale, 2.0) - 2.0) * even)
-        messages = prices.messages.copied()
-        picks = last[-1] if last else np.zeros(model.nodes, dtype=np.int64)
-        for n in range(ROUNDINGS):
-            picks = sweep(model, messages, costs, forward=n % 2 == 0).picks
-            see(picks, model.usage(picks), 0.0, model.cost(picks))
-            if time.perf_counter() > deadline:
-                break
-        last.append(picks)
-    return last[:: len(last) - 1]
