@@ -43,6 +43,9 @@ VERY_FEW_TERMS, EASY_WORK = 20_000, 0.5
 """Problems of fewer terms go to CP-SAT at once, for this much work (`cpsat_within`): where it succeeds, no bound is as
 fast."""
 
+WHOLE = 0.9
+"""A problem whose largest part has more of its nodes than this is solved as a whole. [chosen]"""
+
 LANDING_S = 1.0
 """Seconds kept for the last solution of a large problem: to carry it back and price it, about twice what S takes."""
 
@@ -112,7 +115,7 @@ def _solve(run: _Run) -> None:
     if reduction.impossible:
         run.did.append(reduction.impossible)
         run.learn_bound(INFINITE_COST)
-    elif len(parts := components(reduction.work)) > 1:
+    elif len(parts := components(reduction.work)) > 1 and len(parts[-1]) <= WHOLE * sum(map(len, parts)):
         _solve_parts(run, reduction, parts)
     elif model_size(reduction.work) > MAX_TERMS:
         _search_large(run, reduction)

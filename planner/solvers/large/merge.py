@@ -8,6 +8,7 @@ most edges are of this kind (a layout that is passed on), and what is left is a 
 In: a `Workspace`. Out: a `Merged`; `members` leads from a choice of the merged nodes back to one of all nodes.
 """
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -60,21 +61,22 @@ class Merged:
         return list(found.values())
 
 
-def merge(work: Workspace) -> Merged:
-    """Merge until no node is determined by a neighbour. The workspace is left as it is."""
+def merge(work: Workspace, *, deadline: float = float("inf")) -> Merged:
+    """Merge until no node is determined by a neighbour, or `time.perf_counter()` passes `deadline`. The workspace is
+    left as it is."""
     merged = Merged(
         {v: np.arange(len(alive)) for v, alive in work.alive.items()},
         dict(work.costs),
         {v: dict(work.near[v]) for v in work.alive},
     )
-    merge_edges(merged, ((a, b) for a in merged.near for b in merged.near[a] if a < b))
+    merge_edges(merged, ((a, b) for a in merged.near for b in merged.near[a] if a < b), deadline)
     return merged
 
 
-def merge_edges(merged: Merged, edges: Iterable[tuple[int, int]]) -> None:
+def merge_edges(merged: Merged, edges: Iterable[tuple[int, int]], deadline: float = float("inf")) -> None:
     """Merge along these edges and all that change on the way."""
     todo = dict.fromkeys(edges)
-    while todo:
+    while todo and time.perf_counter() < deadline:
         a, b = next(iter(todo))
         del todo[a, b]
         if b not in merged.near.get(a, ()):

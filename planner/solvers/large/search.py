@@ -64,7 +64,10 @@ def _search(
     reduction: Reduction, offer: Offer, deadline: float, threads: int, seed: int, stop: threading.Event
 ) -> Found:
     began = time.perf_counter()
-    merged, model = build(reduction, thorough=deadline - began > THOROUGH_S)
+    built = build(reduction, thorough=deadline - began > THOROUGH_S, deadline=deadline)
+    if built is None:
+        return Found(0, "no time to merge")
+    merged, model = built
     large = Large(reduction, merged, model, offer, seed)
     roundings = Starts(model.room)
     one_at_a_time = threading.Lock()
@@ -75,7 +78,7 @@ def _search(
         if cost < large.cost and (usage <= model.room).all():
             large.learn(picks, cost)
         large.report()
-        if stop.is_set():
+        if stop.is_set() or time.perf_counter() > deadline:
             raise _StoppedError
 
     until = began + PRICES_SHARE * (deadline - began)
@@ -124,9 +127,13 @@ def _most(costs: Floats, starts: Ints) -> float:
     return float(np.maximum.reduceat(np.where(costs < INFINITE_COST, costs, 0.0), starts).sum())
 
 
-def build(reduction: Reduction, *, thorough: bool = True) -> tuple[Merged, FlatModel]:
-    """Merge and flatten; if thorough, remove choices that others can replace as well."""
-    merged = merge(reduction.work)
+def build(
+    reduction: Reduction, *, thorough: bool = True, deadline: float = float("inf")
+) -> tuple[Merged, FlatModel] | None:
+    """Merge and flatten; if thorough, remove choices that others can replace as well. None if time runs out."""
+    merged = merge(reduction.work, deadline=deadline)
+    if time.perf_counter() > deadline:
+        return None
     remove_forbidden(merged)
     grid, uses = memory_of(reduction.work, merged)
     if thorough and prune(merged, uses):

@@ -25,7 +25,9 @@ def large_of(problem: Problem) -> Large | None:
     reduction = reduce_problem(problem, rules=())
     if reduction.impossible:
         return None
-    merged, model = build(reduction)
+    built = build(reduction)
+    assert built is not None
+    merged, model = built
     return Large(reduction, merged, model, lambda choice, bound: 0)
 
 

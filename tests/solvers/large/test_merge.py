@@ -40,7 +40,9 @@ def test_reduced_merged_and_pruned_keeps_the_optimum(problem: Problem) -> None:
     reduction = reduce_problem(problem)
     if reduction.impossible:
         return
-    merged, model = build(reduction)
+    built = build(reduction)
+    assert built is not None
+    merged, model = built
     cheapest: list[int] = []
     for picks in itertools.product(*(range(n) for n in model.sizes().tolist())):
         flat = np.array(picks, dtype=np.int64)
