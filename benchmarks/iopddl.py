@@ -9,14 +9,13 @@ costs are over all 20 teams and time limits of the contest (ASPLOS/EuroSys 2025)
 """
 
 import argparse
-import json
 import os
-import platform
 import resource
-import subprocess
 import time
 from importlib.metadata import version
 from pathlib import Path
+
+from recording import append, environment, load
 
 from planner.core.problem import evaluate
 from planner.core.problem_io import read_problem
@@ -47,7 +46,7 @@ def main() -> None:
     files = [f for p in places for f in (sorted(p.glob("*.json.gz")) if p.is_dir() else [p])]
     print(f"{'instance':<24}{'nodes':>7}{'cost':>18}{'/ best known':>14}{'gap':>9}{'wall s':>9}  status")
     score = 0.0
-    made_with = environment()
+    made_with = environment() | {name: version(name) for name in ("numpy", "numba", "ortools")}
     for file in files:
         row = measure(file, options) | made_with
         ratio = "" if row["cost_over_best_known"] is None else f"{row['cost_over_best_known']:.4f}"
@@ -58,8 +57,7 @@ def main() -> None:
         if row["cost_over_best_known"] is not None:
             score += 1 / float(str(row["cost_over_best_known"]))
         if options.out is not None:
-            with options.out.open("a") as out:
-                out.write(json.dumps(row) + "\n")
+            append(options.out, row)
     print(f"score {score:.4f}")
 
 
@@ -100,31 +98,8 @@ def measure(file: Path, options: argparse.Namespace) -> dict[str, object]:
         "within_1_percent_s": round(near[0], 2) if near else None,
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "niced": os.nice(0) > 0,
-        "load": round(os.getloadavg()[0], 2),
+        "load": load(),
     }
-
-
-def environment() -> dict[str, object]:
-    """What a row was measured with."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return {
-        "commit": commit.stdout.strip(),
-        "machine": f"{platform.machine()} {processor()}",
-        "python": platform.python_version(),
-        "numpy": version("numpy"),
-        "numba": version("numba"),
-        "ortools": version("ortools"),
-    }
-
-
-def processor() -> str:
-    """The processor's name, where the system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.exists():
-        return platform.processor()
-    lines = cpuinfo.read_text().splitlines()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

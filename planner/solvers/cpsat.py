@@ -10,7 +10,7 @@ from collections.abc import Callable
 from ortools.sat.python import cp_model
 
 from planner.core.problem import INFINITE_COST, Problem, Solution, Status, evaluate
-from planner.solvers.cpsat_model import Model, add_hint, problem_model, proven_bound
+from planner.solvers.cpsat_model import Model, add_hint, picked, problem_model, proven_bound
 from planner.solvers.cpsat_run import run_cpsat
 from planner.solvers.table import SOLVERS, Progress, SolveOptions
 
@@ -57,9 +57,7 @@ def cpsat_within(problem: Problem, options: SolveOptions, work: float) -> tuple[
     bound = proven_bound(model, solver.best_objective_bound)
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         return _answer(None, None, bound, Status.UNKNOWN, began), interrupted
-    choice = tuple(
-        next(i for i, x in enumerate(column) if x is not None and solver.boolean_value(x)) for column in model.picks
-    )
+    choice = picked(model, solver.boolean_value)
     cost = evaluate(problem, choice).cost
     if status == cp_model.OPTIMAL and model.unit == 1:
         bound = cost

@@ -16,7 +16,7 @@ tight one.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -123,6 +123,11 @@ def add_hint(model: Model, hint: Sequence[int]) -> None:
     for y, (a, rows), (b, columns) in model.pairs:
         if hint[a] >= 0 and hint[b] >= 0:
             model.cp.add_hint(y, bool(hint[a] in rows and hint[b] in columns))
+
+
+def picked(model: Model, value: Callable[[cp_model.IntVar], bool]) -> tuple[int, ...]:
+    """The strategy per node of a solution, which `value` gives variable by variable."""
+    return tuple(next(i for i, x in enumerate(column) if x is not None and value(x)) for column in model.picks)
 
 
 def proven_bound(model: Model, objective_bound: float) -> int:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from planner.core.problem import INFINITE_COST, Problem, Solution, Status, evaluate
 from planner.errors import ProblemError
 from planner.solvers.eliminate_tables import eliminate
-from planner.solvers.reductions.parallel_edges import merged_edges
+from planner.solvers.reductions.parallel_edges import merged_edges, saturated
 from planner.solvers.table import SOLVERS, SolveOptions
 
 EXACT_FLOAT = 2**53
@@ -38,8 +38,8 @@ def eliminated(problem: Problem, max_table: int) -> Solution:
     began = time.perf_counter()
     if not problem.nodes:
         return Solution((), 0, 0, Status.OPTIMAL, "elimination", time.perf_counter() - began)
-    unary = [_floats(np.array([min(c, INFINITE_COST) for c in node.costs], dtype=np.int64)) for node in problem.nodes]
-    edges = {pair: _floats(costs) for pair, costs in merged_edges(problem).items()}
+    unary = [as_floats(saturated(node.costs)) for node in problem.nodes]
+    edges = {pair: as_floats(costs) for pair, costs in merged_edges(problem).items()}
     found = eliminate(unary, edges, keep=(), max_table=max_table)
     best = float(found.table)
     if best > INFINITE_COST * (1 + 1e-9):  # clear of rounding
@@ -55,6 +55,6 @@ def eliminated(problem: Problem, max_table: int) -> Solution:
     return Solution(choice, verdict.cost, int(best), Status.OPTIMAL, "elimination", spent)
 
 
-def _floats(costs: NDArray[np.int64]) -> NDArray[np.float64]:
+def as_floats(costs: NDArray[np.int64]) -> NDArray[np.float64]:
     """Costs as floats, `np.inf` where forbidden."""
     return np.where(costs >= INFINITE_COST, np.inf, costs.astype(np.float64))

@@ -16,11 +16,11 @@ from ortools.sat.python import cp_model
 
 from planner.core.problem import INFINITE_COST
 from planner.errors import ProblemError
-from planner.solvers.cpsat_model import Model, add_hint, add_memory, build_model, proven_bound
+from planner.solvers.cpsat_model import Model, add_hint, add_memory, build_model, picked, proven_bound
 from planner.solvers.cpsat_run import run_cpsat
 from planner.solvers.eliminate_tables import WidthExceeded, eliminate
-from planner.solvers.elimination import EXACT_FLOAT
-from planner.solvers.large.flat import FlatModel, Floats, Ints
+from planner.solvers.elimination import EXACT_FLOAT, as_floats
+from planner.solvers.large.flat import FlatModel, Ints
 from planner.solvers.large.incumbent import Large
 from planner.solvers.large.prices import Prices
 from planner.solvers.large.watch import peaks, watch
@@ -40,7 +40,8 @@ def eliminate_merged(large: Large) -> None:
     """Eliminate all nodes if that is cheap: a bound, and the optimum if it fits."""
     costs, tables = _costs(large.model)
     try:
-        found = eliminate([_floats(c) for c in costs], {pair: _floats(t) for pair, t in tables.items()}, (), MAX_TABLE)
+        edges = {pair: as_floats(table) for pair, table in tables.items()}
+        found = eliminate([as_floats(c) for c in costs], edges, (), MAX_TABLE)
     except (WidthExceeded, ProblemError):
         return
     best = float(found.table)
@@ -108,12 +109,7 @@ class _Seen(cp_model.CpSolverSolutionCallback):
         self.missed: set[int] = set()
 
     def on_solution_callback(self) -> None:
-        choice = np.array(
-            [
-                next(i for i, x in enumerate(column) if x is not None and self.boolean_value(x))
-                for column in self._built.picks
-            ]
-        )
+        choice = np.array(picked(self._built, self.boolean_value))
         model = self._large.model
         over = peaks(model.usage(choice), model.room, 0)
         if len(over):
@@ -122,11 +118,6 @@ class _Seen(cp_model.CpSolverSolutionCallback):
         else:
             self._large.learn(choice, model.cost(choice))
         self._large.prove(proven_bound(self._built, self.best_objective_bound))
-
-
-def _floats(costs: Ints) -> Floats:
-    """Costs as floats, `np.inf` where forbidden."""
-    return np.where(costs >= INFINITE_COST, np.inf, costs)
 
 
 def _costs(model: FlatModel) -> tuple[list[Ints], dict[tuple[int, int], Ints]]:

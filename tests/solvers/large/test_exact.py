@@ -31,6 +31,12 @@ def large_of(problem: Problem) -> Large | None:
     return Large(reduction, merged, model, lambda choice, bound: 0)
 
 
+def search(large: Large, stop: threading.Event) -> None:
+    """CP-SAT with no row of memory known beforehand."""
+    no_prices = Prices(np.zeros(len(large.model.room)), 0.0, no_messages(large.model))
+    solve_exactly(large, no_prices, time.perf_counter() + 20, 1, stop)
+
+
 @settings(max_examples=60)
 @given(problem=any_problems)
 def test_cpsat_finds_and_proves_the_optimum(problem: Problem) -> None:
@@ -39,8 +45,7 @@ def test_cpsat_finds_and_proves_the_optimum(problem: Problem) -> None:
     if large is None:
         assert best is None
         return
-    no_prices = Prices(np.zeros(len(large.model.room)), 0.0, no_messages(large.model))
-    solve_exactly(large, no_prices, time.perf_counter() + 20, 1, threading.Event())
+    search(large, threading.Event())
     constant = large.reduction.constant
     if best is None:
         assert (large.best, large.bound) == (None, INFINITE_COST)
@@ -75,8 +80,7 @@ def test_a_row_is_added_when_a_solution_breaks_it() -> None:
     problem = Problem("", nodes, edges, 6)
     large = large_of(problem)
     assert large is not None
-    no_prices = Prices(np.zeros(len(large.model.room)), 0.0, no_messages(large.model))
-    solve_exactly(large, no_prices, time.perf_counter() + 20, 1, threading.Event())
+    search(large, threading.Event())
     assert large.cost + large.reduction.constant == brute_force(problem)
 
 
@@ -86,6 +90,5 @@ def test_a_stopped_search_ends() -> None:
     assert large is not None
     stop = threading.Event()
     stop.set()
-    no_prices = Prices(np.zeros(len(large.model.room)), 0.0, no_messages(large.model))
-    solve_exactly(large, no_prices, time.perf_counter() + 20, 1, stop)
+    search(large, stop)
     assert large.bound == 0 and large.best is None
