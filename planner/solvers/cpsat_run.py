@@ -27,11 +27,14 @@ def run_cpsat(
     interrupted = False
     with ThreadPoolExecutor(1) as pool:
         job = pool.submit(solver.solve, model, watch)
-        while not job.done():
-            try:
+        try:
+            while not job.done():
                 wait([job], POLL_S)
-                if stop() or interrupted:
+                if stop():
                     solver.stop_search()
-            except KeyboardInterrupt:
-                interrupted = True
+        except KeyboardInterrupt:  # wherever in the loop it struck: else the pool would wait for the time limit
+            interrupted = True
+            while not job.done():
+                solver.stop_search()
+                wait([job], POLL_S)
     return job.result(), interrupted
