@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from planner.core.hardware import Cluster, CollectiveTime, Link
+from planner.core.hardware import (
+    RING,
+    Cluster,
+    CollectiveTime,
+    Link,
+    MatmulGrid,
+    MemoryLevel,
+    Protocol,
+    Tiling,
+)
 from planner.errors import MeshError, ProfileError, UnknownNameError
 from planner.profiles import cluster, profile_names, read_profile, write_profile
 from tests.costs.machines import DEVICE
@@ -50,6 +59,30 @@ def test_part_of_a_node() -> None:
 
 def test_a_path_is_a_name_too(good: tuple[Path, dict[str, Any]]) -> None:
     assert cluster(str(good[0]), nodes=3).device_count == 12
+
+
+def test_grids_tiles_caches_and_protocols_are_written_and_read(good: tuple[Path, dict[str, Any]],
+                                                               tmp_path: Path) -> None:
+    first = read_profile(good[0])
+    device = dataclasses.replace(
+        first.device, matmuls=(MatmulGrid("float32", (1,), (8, 64), (8,), (8, 16, 32), (1., 2., 3., 4., 5., 6.)),),
+        tiling=Tiling(108, ((256, 128, 1.0), (64, 64, 0.5)), 32, 64), caches=(MemoryLevel("L2", 1 << 20, 1e12),))
+    link = dataclasses.replace(first.inter_node, protocols=(Protocol("LL", RING, 6e-6, 1e-6, 0.5),))
+    wanted = dataclasses.replace(first, device=device, inter_node=link)
+    write_profile(wanted, tmp_path / "p.json")
+    assert read_profile(tmp_path / "p.json") == wanted
+
+
+@pytest.mark.parametrize(("field", "value"), [
+    ("m", [64, 8]), ("m", [8, 8]), ("m", []), ("m", [0, 8]), ("m", [8.5]), ("flops_per_s", [1.0]),
+    ("flops_per_s", [1.0, -2.0]), ("flops_per_s", [1.0, True]), ("flops_per_s", 3)])
+def test_a_bad_grid_is_refused(good: tuple[Path, dict[str, Any]], field: str, value: object) -> None:
+    path, data = good
+    grid = {"dtype": "float32", "batch": [1], "m": [8, 64], "n": [8], "k": [8], "flops_per_s": [1.0, 2.0]}
+    data["device"]["matmuls"] = [grid | {field: value}]
+    path.write_text(json.dumps(data))
+    with pytest.raises(ProfileError, match=field):
+        read_profile(path)
 
 
 def test_what_is_written_is_read(good: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:

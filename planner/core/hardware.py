@@ -16,17 +16,45 @@ class CollectiveTime:
     per_byte_s: float
 
 
+RING, TREE = "ring", "tree"
+"""Algorithms of a `Protocol`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """One of the ways in which a communication library runs a collective over a link; it takes the fastest.
+
+    Over n devices it takes `base_s + steps * step_s + bytes moved / (share * bandwidth)`: a ring steps once per device
+    it passes, a tree (all-reduces alone) twice per doubling of devices.
+
+    Attributes:
+      name: as its library calls it (`"LL128"`).
+      algorithm: `RING` or `TREE`.
+      base_s: to start it.
+      step_s: latency of one step.
+      share: part of the link's bandwidth that it reaches.
+    """
+
+    name: str
+    algorithm: str
+    base_s: float
+    step_s: float
+    share: float
+
+
 @dataclass(frozen=True, slots=True)
 class Link:
     """A way between devices, alpha-beta: moving n bytes takes `latency_s + n / bandwidth_bytes_per_s`.
 
     `bandwidth_bytes_per_s` is what one device can send (one direction) while all others send as well. Where `measured`
-    has collectives of a kind, they replace the ring formulas for that kind.
+    has collectives of a kind, they replace the formulas for that kind; where there are `protocols`, a collective takes
+    the fastest of them.
     """
 
     bandwidth_bytes_per_s: float
     latency_s: float
     measured: tuple[CollectiveTime, ...] = field(default=(), hash=False)  # compared; links are hashed in inner loops
+    protocols: tuple[Protocol, ...] = field(default=(), hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +73,50 @@ class ConvolutionRates:
     full_width: float
 
 
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """How a device cuts the result of a matmul into tiles that its units compute side by side (Roller, OSDI'22, §3).
+
+    A tile at the edge takes as long as a full one, and the last wave of tiles as long as a full wave.
+
+    Attributes:
+      units: cores that compute tiles at the same time (an NVIDIA GPU's SMs, a TPU's matrix units).
+      shapes: (rows, columns, part of the peak that full tiles of this shape reach); the fastest is taken.
+      depth: the contracted size is padded to a multiple of this.
+      fill: contracted elements' worth of time to fill and drain a tile's pipeline.
+    """
+
+    units: int
+    shapes: tuple[tuple[int, int, float], ...]
+    depth: int
+    fill: int
+
+
+@dataclass(frozen=True, slots=True)
+class MatmulGrid:
+    """Measured rates of matmuls of one dtype: `batch` products of (m, k) by (k, n) on one device while all are busy.
+
+    `flops_per_s` has one rate per (batch, m, n, k) of the product of the four lists, the last varying fastest; each
+    list ascends.
+    """
+
+    dtype: str
+    batch: tuple[int, ...]
+    m: tuple[int, ...]
+    n: tuple[int, ...]
+    k: tuple[int, ...]
+    flops_per_s: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryLevel:
+    """A cache: what fits into `capacity_bytes` of it moves at `bandwidth_bytes_per_s` (one device's share)."""
+
+    name: str
+    capacity_bytes: int
+    bandwidth_bytes_per_s: float
+
+
 @dataclass(frozen=True)
 class Device:
     """One accelerator.
@@ -59,6 +131,9 @@ class Device:
       dispatch_s: fixed cost of calling one compiled program on all devices of a stage.
       transcendentals_per_s: elements a second of exp, log, tanh, ...; None where memory traffic always takes longer.
       convolutions: their rates; None where they run as matmuls do.
+      matmuls: measured rates by shape; matmuls of a dtype that has a grid are timed by it alone.
+      tiling: how matmuls are cut into tiles where no grid was measured; None: the peak's `matmul_efficiency` always.
+      caches: levels of memory above device memory, the smallest first.
     """
 
     name: str
@@ -70,6 +145,9 @@ class Device:
     dispatch_s: float = 0.0
     transcendentals_per_s: float | None = None
     convolutions: ConvolutionRates | None = None
+    matmuls: tuple[MatmulGrid, ...] = ()
+    tiling: Tiling | None = None
+    caches: tuple[MemoryLevel, ...] = ()
 
     def flops_per_s(self, dtype: str) -> float:
         """Reachable matmul rate for a dtype, in FLOP/s."""

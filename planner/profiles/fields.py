@@ -93,6 +93,20 @@ class Fields:
             raise self._wrong(name, value, "give a whole number above zero")
         return int(value)
 
+    def ascending(self, name: str) -> tuple[int, ...]:
+        """A list of whole numbers above zero, each larger than the one before; at least one."""
+        value = self._get(name)
+        if not _is_counts(value) or not value or sorted(set(value)) != value or value[0] < 1:
+            raise self._wrong(name, value, "give whole numbers above zero, ascending")
+        return tuple(value)
+
+    def positives(self, name: str, count: int) -> tuple[float, ...]:
+        """A list of so many finite numbers above zero."""
+        value = self._get(name)
+        if not _is_numbers(value) or len(value) != count or not all(0 < x <= _MOST for x in value):
+            raise self._wrong(name, value, f"give {count} numbers above zero")
+        return tuple(float(x) for x in value)
+
     def rates(self, name: str, needs: str) -> tuple[tuple[str, float], ...]:
         """An object of positive numbers that has at least the key `needs`."""
         inner = self.inner(name)
@@ -162,3 +176,11 @@ def _is_object(value: object) -> TypeGuard[dict[str, Any]]:
 
 def _is_objects(value: object) -> TypeGuard[list[dict[str, Any]]]:
     return isinstance(value, list) and all(isinstance(item, dict) for item in cast("list[object]", value))
+
+
+def _is_counts(value: object) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(type(item) is int for item in cast("list[object]", value))
+
+
+def _is_numbers(value: object) -> TypeGuard[list[float]]:
+    return isinstance(value, list) and all(type(item) in (int, float) for item in cast("list[object]", value))

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from planner.core.files import write_atomically
-from planner.core.hardware import Cluster, CollectiveTime, ConvolutionRates, Device, Link
-from planner.costs.collectives import KINDS
+from planner.core.hardware import Cluster
 from planner.errors import MeshError, ProfileError, UnknownNameError
 from planner.profiles.fields import Fields
+from planner.profiles.parts import device_from, device_to_json, link_from, link_to_json
 
 
 def cluster(name: str, nodes: int = 1, devices_per_node: int | None = None) -> Cluster:
@@ -96,9 +96,9 @@ def _folder() -> Path:
 def _cluster_from(fields: Fields) -> Cluster:
     device = fields.inner("device")
     found = Cluster(
-        name=fields.text("name"), device=_device_from(device), nodes=1,
+        name=fields.text("name"), device=device_from(device), nodes=1,
         devices_per_node=fields.count("devices_per_node"),
-        intra_node=_link_from(fields.inner("intra_node")), inter_node=_link_from(fields.inner("inter_node")),
+        intra_node=link_from(fields.inner("intra_node")), inter_node=link_from(fields.inner("inter_node")),
         reduce_scatter_as_all_reduce=fields.flag("reduce_scatter_as_all_reduce", default=False),
         adds_before_all_reduce=fields.flag("adds_before_all_reduce", default=False),
         merges_all_reduces=fields.flag("merges_all_reduces", default=False),
@@ -108,43 +108,10 @@ def _cluster_from(fields: Fields) -> Cluster:
     return found
 
 
-def _device_from(fields: Fields) -> Device:
-    found = Device(
-        name=fields.text("name"), peak_flops_per_s=fields.rates("peak_flops_per_s", needs="default"),
-        matmul_efficiency=fields.fraction("matmul_efficiency"), memory_bytes=fields.count("memory_bytes"),
-        memory_bandwidth_bytes_per_s=fields.positive("memory_bandwidth_bytes_per_s"),
-        launch_s=fields.non_negative("launch_s"), dispatch_s=fields.non_negative("dispatch_s", default=0.0),
-        transcendentals_per_s=fields.positive("transcendentals_per_s") if "transcendentals_per_s" in fields else None,
-        convolutions=_convolutions_from(fields.inner("convolutions")) if "convolutions" in fields else None)
-    fields.refuse_unknown()
-    return found
-
-
-def _convolutions_from(fields: Fields) -> ConvolutionRates:
-    found = ConvolutionRates(fields.fraction("forward"), fields.fraction("input_gradient"),
-                             fields.fraction("filter_gradient"), fields.positive("full_width"))
-    fields.refuse_unknown()
-    return found
-
-
-def _link_from(fields: Fields) -> Link:
-    measured: list[CollectiveTime] = []
-    for item in fields.items("measured"):
-        measured.append(CollectiveTime(item.choice("kind", KINDS), item.count("devices"), item.non_negative("fixed_s"),
-                                       item.non_negative("per_byte_s")))
-        item.refuse_unknown()
-    found = Link(fields.positive("bandwidth_bytes_per_s"), fields.non_negative("latency_s"), tuple(measured))
-    fields.refuse_unknown()
-    return found
-
-
 def _to_json(cluster: Cluster, description: str) -> dict[str, Any]:
-    device = {key: value for key, value in dataclasses.asdict(cluster.device).items() if value is not None}
-    device["peak_flops_per_s"] = dict(cluster.device.peak_flops_per_s)
-    links = {name: {key: value for key, value in dataclasses.asdict(link).items() if value != ()}
-             for name, link in (("intra_node", cluster.intra_node), ("inter_node", cluster.inter_node))}
-    return {"name": cluster.name, "description": description, "device": device,
-            "devices_per_node": cluster.devices_per_node, **links,
+    return {"name": cluster.name, "description": description, "device": device_to_json(cluster.device),
+            "devices_per_node": cluster.devices_per_node, "intra_node": link_to_json(cluster.intra_node),
+            "inter_node": link_to_json(cluster.inter_node),
             "reduce_scatter_as_all_reduce": cluster.reduce_scatter_as_all_reduce,
             "adds_before_all_reduce": cluster.adds_before_all_reduce,
             "merges_all_reduces": cluster.merges_all_reduces, "sources": dict(cluster.sources)}

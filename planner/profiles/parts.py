@@ -1,0 +1,114 @@
+"""The parts of a profile: a device and its links, as objects of a JSON file and back.
+
+In: `Fields` of a file, or a `Device` or `Link`. Out: the one from the other. What is impossible is refused there.
+"""
+
+import dataclasses
+from typing import Any
+
+from planner.core.hardware import (
+    RING,
+    TREE,
+    CollectiveTime,
+    ConvolutionRates,
+    Device,
+    Link,
+    MatmulGrid,
+    MemoryLevel,
+    Protocol,
+    Tiling,
+)
+from planner.costs.collectives import KINDS
+from planner.profiles.fields import Fields
+
+
+def device_from(fields: Fields) -> Device:
+    """One device. Raises `ProfileError`."""
+    found = Device(
+        name=fields.text("name"), peak_flops_per_s=fields.rates("peak_flops_per_s", needs="default"),
+        matmul_efficiency=fields.fraction("matmul_efficiency"), memory_bytes=fields.count("memory_bytes"),
+        memory_bandwidth_bytes_per_s=fields.positive("memory_bandwidth_bytes_per_s"),
+        launch_s=fields.non_negative("launch_s"), dispatch_s=fields.non_negative("dispatch_s", default=0.0),
+        transcendentals_per_s=fields.positive("transcendentals_per_s") if "transcendentals_per_s" in fields else None,
+        convolutions=_convolutions_from(fields.inner("convolutions")) if "convolutions" in fields else None,
+        matmuls=tuple(_grid_from(item) for item in fields.items("matmuls")),
+        tiling=_tiling_from(fields.inner("tiling")) if "tiling" in fields else None,
+        caches=tuple(_level_from(item) for item in fields.items("caches")))
+    fields.refuse_unknown()
+    return found
+
+
+def link_from(fields: Fields) -> Link:
+    """One link. Raises `ProfileError`."""
+    found = Link(fields.positive("bandwidth_bytes_per_s"), fields.non_negative("latency_s"),
+                 tuple(_collective_from(item) for item in fields.items("measured")),
+                 tuple(_protocol_from(item) for item in fields.items("protocols")))
+    fields.refuse_unknown()
+    return found
+
+
+def device_to_json(device: Device) -> dict[str, Any]:
+    """A device as `device_from` reads it; what it has not is left out."""
+    found = _present(device)
+    found["peak_flops_per_s"] = dict(device.peak_flops_per_s)
+    if device.tiling is not None:
+        found["tiling"]["shapes"] = [dict(zip(_SHAPE, shape, strict=True)) for shape in device.tiling.shapes]
+    return found
+
+
+def link_to_json(link: Link) -> dict[str, Any]:
+    """A link as `link_from` reads it; what it has not is left out."""
+    return _present(link)
+
+
+_SHAPE = ("rows", "columns", "share")
+"""Fields of a tile's shape."""
+
+
+def _present(part: Device | Link) -> dict[str, Any]:
+    return {key: value for key, value in dataclasses.asdict(part).items() if value is not None and value != ()}
+
+
+def _convolutions_from(fields: Fields) -> ConvolutionRates:
+    found = ConvolutionRates(fields.fraction("forward"), fields.fraction("input_gradient"),
+                             fields.fraction("filter_gradient"), fields.positive("full_width"))
+    fields.refuse_unknown()
+    return found
+
+
+def _grid_from(fields: Fields) -> MatmulGrid:
+    batch, m, n, k = (fields.ascending(name) for name in ("batch", "m", "n", "k"))
+    rates = fields.positives("flops_per_s", len(batch) * len(m) * len(n) * len(k))
+    found = MatmulGrid(fields.text("dtype"), batch, m, n, k, rates)
+    fields.refuse_unknown()
+    return found
+
+
+def _tiling_from(fields: Fields) -> Tiling:
+    shapes: list[tuple[int, int, float]] = []
+    for item in fields.items("shapes"):
+        shapes.append((item.count("rows"), item.count("columns"), item.fraction("share")))
+        item.refuse_unknown()
+    found = Tiling(fields.count("units"), tuple(shapes), fields.count("depth"), int(fields.non_negative("fill")))
+    fields.refuse_unknown()
+    return found
+
+
+def _level_from(fields: Fields) -> MemoryLevel:
+    found = MemoryLevel(fields.text("name"), fields.count("capacity_bytes"), fields.positive("bandwidth_bytes_per_s"))
+    fields.refuse_unknown()
+    return found
+
+
+def _collective_from(fields: Fields) -> CollectiveTime:
+    found = CollectiveTime(fields.choice("kind", KINDS), fields.count("devices"), fields.non_negative("fixed_s"),
+                           fields.non_negative("per_byte_s"))
+    fields.refuse_unknown()
+    return found
+
+
+def _protocol_from(fields: Fields) -> Protocol:
+    found = Protocol(fields.text("name"), fields.choice("algorithm", (RING, TREE)), fields.non_negative("base_s"),
+                     fields.non_negative("step_s"), fields.fraction("share"))
+    fields.refuse_unknown()
+    return found
