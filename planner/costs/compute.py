@@ -3,8 +3,8 @@
 An operator takes as long as its arithmetic at the reachable rate, or its memory traffic at the sustained bandwidth,
 whichever is longer, and a fixed cost on top (Williams, Waterman, Patterson, CACM 2009).
 
-Convolutions may reach less of the matmul rate than matmuls do, most of all gradients of filters and convolutions of few
-features (`core.hardware.ConvolutionRates`).
+How fast matmuls run depends on their shape, which `matmuls.py` prices. Convolutions may reach less of that rate, most
+of all gradients of filters and convolutions of few features (`core.hardware.ConvolutionRates`).
 
 In: work done by one device (already divided by its shards). Out: seconds.
 """
@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.core.hardware import Device
+
+Array = NDArray[np.float64]
 
 FORWARD, INPUT_GRADIENT, FILTER_GRADIENT = "forward", "input_gradient", "filter_gradient"
 """What a convolution computes; fields of `core.hardware.ConvolutionRates`."""
@@ -37,13 +39,25 @@ def op_time_s(flops: float, size_bytes: float, dtype: str, device: Device, *, tr
 
 
 def matmul_s(flops: float, dtype: str, device: Device) -> float:
-    """Seconds of arithmetic alone."""
+    """Seconds of arithmetic alone, at the rate of large matmuls."""
     return flops / device.flops_per_s(dtype)
 
 
 def memory_s(size_bytes: float, device: Device) -> float:
     """Seconds of memory traffic alone."""
-    return size_bytes / device.memory_bandwidth_bytes_per_s
+    return float(traffic_s(np.array(float(size_bytes)), device))
+
+
+def traffic_s(size_bytes: Array, device: Device) -> Array:
+    """Seconds to move so many bytes, element by element: what fits into a cache at the cache's speed, the rest at that
+    of the level below (Shi et al., Welder, OSDI'23: each level of memory has its own traffic)."""
+    left, total = size_bytes, np.zeros_like(size_bytes)
+    held = 0
+    for level in device.caches:
+        here = np.minimum(left, level.capacity_bytes - held)
+        total = total + here / level.bandwidth_bytes_per_s
+        left, held = left - here, level.capacity_bytes
+    return total + left / device.memory_bandwidth_bytes_per_s
 
 
 def is_memory_bound(flops: float, size_bytes: float, dtype: str, device: Device) -> bool:

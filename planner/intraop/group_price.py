@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from planner.core.graph import Graph, Phase, Role
 from planner.core.spec import Spec, replicated
 from planner.costs.collectives import ALL_REDUCE, collective, when_merged
-from planner.costs.compute import FILTER_GRADIENT, FORWARD, INPUT_GRADIENT, convolution_efficiency
+from planner.costs.compute import FILTER_GRADIENT, FORWARD, INPUT_GRADIENT, traffic_s
 from planner.costs.memory import itemsize, value_bytes
 from planner.costs.resharding import reshard_table
+from planner.intraop.arithmetic import CONVOLUTION, Local, arithmetic_s
 from planner.intraop.choices import Group
 from planner.intraop.dims import OpClasses
 from planner.intraop.group_costs import LINEAR, op_work
@@ -22,8 +23,6 @@ from planner.intraop.setting import Array, Costs, Setting
 from planner.intraop.structure import ANCHORS
 from planner.program_index import ProgramIndex
 from planner.strategies import Strategies, axes_in
-
-CONVOLUTION = "conv_general_dilated"
 
 
 @dataclass(frozen=True)
@@ -82,27 +81,22 @@ class GroupPrice:
 
     def _heavy(self, n: int, classes: OpClasses, kind: str) -> None:
         work = op_work(self.graph, n)
-        parts = self.strategies.shards(classes.factors)
-        moved = sum(value_bytes(self.graph.values[v]) / self.shards_of(v) for v in _touched(self.graph, n))
+        moved = sum((value_bytes(self.graph.values[v]) / self.shards_of(v) for v in _touched(self.graph, n)),
+                    np.zeros(len(self.strategies)))
         device = self.setting.device
-        rate = device.flops_per_s(work.dtype) * self._efficiency(n)
-        self.costs[kind] += np.maximum(work.flops / parts / rate,
-                                       moved / device.memory_bandwidth_bytes_per_s) + device.launch_s * work.launches
+        flops = work.flops / self.strategies.shards(classes.factors)
+        op = self.graph.ops[n]
+        convolves = self._convolves(n) if op.primitive == CONVOLUTION else ""
+        arithmetic = arithmetic_s(self.graph, op, Local(flops, self._local_size, convolves), work.dtype, device)
+        self.costs[kind] += np.maximum(arithmetic, traffic_s(moved, device)) + device.launch_s * work.launches
         self.working = np.maximum(self.working, moved)
 
-    def _efficiency(self, n: int) -> Array:
-        """Part of the matmul rate that operator `n` reaches, per strategy."""
+    def _convolves(self, n: int) -> str:
+        """What a convolution computes: the result, or a gradient of its input or filter."""
         op = self.graph.ops[n]
-        if op.primitive != CONVOLUTION:
-            return np.ones(len(self.strategies))
-        numbers = op.params["dimension_numbers"]
         result = self.owner.get(op.results[0], op.results[0])
         batched = any((result, d) in self.batch_dims for d in range(len(self.graph.values[result].shape)))
-        kind = FORWARD if op.phase is not Phase.BACKWARD else INPUT_GRADIENT if batched else FILTER_GRADIENT
-        # The gradient of a filter takes the batch for features, and the filter's input features for a batch.
-        value, spec = (op.results[0], numbers.out_spec) if kind == FILTER_GRADIENT else (op.inputs[1], numbers.rhs_spec)
-        features = np.minimum(self._local_size(value, spec[0]), self._local_size(value, spec[1]))
-        return convolution_efficiency(kind, features, self.setting.device)
+        return FORWARD if op.phase is not Phase.BACKWARD else INPUT_GRADIENT if batched else FILTER_GRADIENT
 
     def _local_size(self, value: int, dim: int) -> Array:
         """Size of one dimension of a value on one device, per strategy."""
@@ -132,7 +126,7 @@ class GroupPrice:
                 arithmetic = arithmetic + work.transcendentals / parts / device.transcendentals_per_s
             quiet = quiet and work.flops == 0
         if not quiet:
-            self.costs[kind] += np.maximum(arithmetic, moved / device.memory_bandwidth_bytes_per_s) \
+            self.costs[kind] += np.maximum(arithmetic, traffic_s(moved, device)) \
                 + device.launch_s * (1 + reduces)
         self.working = np.maximum(self.working, moved)
 
