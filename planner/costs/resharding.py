@@ -1,7 +1,7 @@
 """Time to take a tensor from one sharding to another.
 
 The steps depend on the two specs and the mesh shape alone (`reshard_recipe.py`), so they are found once and then priced
-for any tensor as `fixed + per_byte * bytes`.
+for any tensor as the least of `fixed + per_byte * bytes`.
 
 In: shapes, specs, `LogicalMesh`. Out: seconds, or the steps for an explanation. Bytes as counted in `collectives.py`.
 Source: the alpha-beta model of `collectives.py` over the steps of GSPMD (arXiv:2105.04663).
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from planner.core.hardware import LogicalMesh
 from planner.core.spec import Spec
-from planner.costs.collectives import Linear, collective
+from planner.costs.collectives import collective
+from planner.costs.curve import Curve
 from planner.costs.reshard_recipe import Move, recipe
 
 NONE_PENDING: frozenset[int] = frozenset()
@@ -71,13 +72,13 @@ def reshard_table(shape: tuple[int, ...], itemsize: int, srcs: Sequence[Spec], d
     """`reshard_s` for every pair: seconds, of shape `(len(srcs), len(dsts))`. `partials` goes with `srcs`."""
     pending = (NONE_PENDING,) * len(srcs) if partials is None else tuple(partials)
     fixed, per_byte = _coefficients(tuple(srcs), pending, tuple(dsts), mesh)
-    return fixed + per_byte * (prod(shape) * itemsize)
+    return np.min(fixed + per_byte * (prod(shape) * itemsize), axis=0)
 
 
 @lru_cache(maxsize=1 << 20)
-def reshard_cost(src: Spec, dst: Spec, mesh: LogicalMesh, partial: frozenset[int] = NONE_PENDING) -> Linear:
+def reshard_cost(src: Spec, dst: Spec, mesh: LogicalMesh, partial: frozenset[int] = NONE_PENDING) -> Curve:
     """The time of a resharding as a function of the bytes of the whole tensor."""
-    total = Linear()
+    total = Curve()
     for kind, axes, divisor in _moves(src, dst, partial, mesh):
         total += collective(kind, axes, mesh).of_share(1 / divisor)
     return total
@@ -90,8 +91,10 @@ def _moves(src: Spec, dst: Spec, partial: frozenset[int], mesh: LogicalMesh) -> 
 @lru_cache(maxsize=1 << 14)
 def _coefficients(srcs: tuple[Spec, ...], partials: tuple[frozenset[int], ...], dsts: tuple[Spec, ...],
                   mesh: LogicalMesh) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    costs = [[reshard_cost(src, dst, mesh, partial) for dst in dsts]
+    """Fixed seconds and seconds per byte, [lines, srcs, dsts]."""
+    costs = [[reshard_cost(src, dst, mesh, partial).lines for dst in dsts]
              for src, partial in zip(srcs, partials, strict=True)]
-    size = (len(srcs), len(dsts))
-    return (np.array([[c.fixed_s for c in row] for row in costs]).reshape(size),
-            np.array([[c.per_byte_s for c in row] for row in costs]).reshape(size))
+    most = max((len(lines) for row in costs for lines in row), default=1)
+    table = np.array([[[*lines, *lines[-1:] * (most - len(lines))] for lines in row] for row in costs])
+    table = table.reshape(len(srcs), len(dsts), most, 2)
+    return np.moveaxis(table[..., 0], 2, 0), np.moveaxis(table[..., 1], 2, 0)

@@ -6,11 +6,12 @@ devices laid out row-major, so minor axes stay inside a node; each axis gets the
 In: a `Cluster`. Out: `Submesh` and `LogicalMesh` values.
 """
 
+from dataclasses import replace
 from functools import lru_cache
 from itertools import product
 from math import prod
 
-from planner.core.hardware import Cluster, Link, LogicalMesh, Submesh
+from planner.core.hardware import Cluster, Link, LogicalMesh, Protocol, Submesh
 from planner.errors import MeshError
 
 
@@ -98,8 +99,17 @@ def _axis_link(cluster: Cluster, submesh: Submesh, shape: tuple[int, ...], axis:
         return inner
     rate = wire.bandwidth_bytes_per_s / sharing
     if _stays_partly_inside(submesh, shape, axis):
-        return Link(min(rate, inner.bandwidth_bytes_per_s), max(wire.latency_s, inner.latency_s))
-    return Link(rate, wire.latency_s)
+        hops = shape[axis] // max(1, submesh.nodes)  # in a node, one of which leaves it
+        return Link(min(rate, inner.bandwidth_bytes_per_s), max(wire.latency_s, inner.latency_s),
+                    protocols=_through_both(inner, wire, max(1, hops)))
+    return Link(rate, wire.latency_s, protocols=wire.protocols)
+
+
+def _through_both(inner: Link, wire: Link, hops: int) -> tuple[Protocol, ...]:
+    """Protocols of rings that leave their node at every `hops`-th step: those that both links have."""
+    inside = {(p.name, p.algorithm): p for p in inner.protocols}
+    return tuple(replace(p, step_s=(p.step_s + (hops - 1) * inside[p.name, p.algorithm].step_s) / hops)
+                 for p in wire.protocols if (p.name, p.algorithm) in inside)
 
 
 def _groups(shape: tuple[int, ...], axis: int) -> list[range]:

@@ -167,8 +167,7 @@ class GroupPrice:
                 rows = mask == m
                 first, later = (collective(ALL_REDUCE, axes_in(int(m)), mesh)
                                 for mesh in (self.setting.mesh, when_merged(self.setting.mesh)))
-                fixed = np.where(paid[rows], later.fixed_s, first.fixed_s)
-                seconds[rows] = fixed + first.per_byte_s * local[rows]
+                seconds[rows] = np.where(paid[rows], later.over(local[rows]), first.over(local[rows]))
         started.append(mask)
         self.costs["backward_s" if phase is Phase.BACKWARD else "forward_s"] += seconds
         self.settled.append(Settled(value, mask, phase, seconds))

@@ -17,9 +17,12 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from planner.core.hardware import CollectiveTime
-from planner.costs.collectives import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, KINDS, PERMUTE, REDUCE_SCATTER
+from planner.costs.collectives import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, PERMUTE, REDUCE_SCATTER
 from planner.measure.arithmetic import Reading
 from planner.measure.timing import INNER, Devices, Times, on_all, time_in_turn
+
+TIMED = (ALL_REDUCE, ALL_GATHER, REDUCE_SCATTER, ALL_TO_ALL, PERMUTE)
+"""Kinds that are timed. XLA makes no broadcasts of its own, and on CPU has none."""
 
 _LENGTH = 8
 """Collectives in one program. What a program without any takes is subtracted, and the rest divided by this."""
@@ -50,7 +53,7 @@ def collective_times(devices: Devices, group: int, flops_per_s: float) -> list[t
     starts = _in_turn(devices, group, LOCAL_ELEMENTS[0], steps, repeats=_START_REPEATS)
     by_size = {local: _in_turn(devices, group, local, 0, repeats=9) for local in LOCAL_ELEMENTS}
     found: list[tuple[CollectiveTime, float]] = []
-    for kind in KINDS:
+    for kind in TIMED:
         sizes = [4.0 * local * (group if kind in (ALL_GATHER, ALL_TO_ALL) else 1) for local in LOCAL_ELEMENTS]
         _, per_byte = line(sizes, [by_size[local][kind][0] for local in LOCAL_ELEMENTS])
         start, spread = starts[kind]
@@ -61,11 +64,11 @@ def collective_times(devices: Devices, group: int, flops_per_s: float) -> list[t
 def _in_turn(devices: Devices, group: int, local: int, steps: int, *, repeats: int) -> dict[str, tuple[float, float]]:
     """Seconds of one collective of each kind beyond the work before it, and the relative spread of the program's."""
     local += -local % group  # scatters divide the buffer
-    bodies = [_chain(lambda x: x, steps), *(_chain(_collective(kind, group), steps) for kind in KINDS)]
+    bodies = [_chain(lambda x: x, steps), *(_chain(_collective(kind, group), steps) for kind in TIMED)]
     without, *times = time_in_turn([on_all(body, _inputs(local), devices, group=group) for body in bodies], repeats)
     # Never below a hundredth of what was seen, should the run without have been disturbed more than this one.
     return {kind: (max(t.typical_s - without.typical_s, t.typical_s / 100) / _LENGTH, t.spread)
-            for kind, t in zip(KINDS, times, strict=True)}
+            for kind, t in zip(TIMED, times, strict=True)}
 
 
 def hand_over(devices: Devices) -> tuple[float, float, Reading]:

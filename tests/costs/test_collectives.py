@@ -57,7 +57,7 @@ def test_two_axes_by_hand() -> None:
 def test_a_hierarchical_collective_on_equal_links_moves_what_a_flat_one_does() -> None:
     for kind in (ALL_REDUCE, ALL_GATHER, REDUCE_SCATTER):
         flat, split = collective(kind, (0,), mesh(8)), collective(kind, (0, 1), mesh(2, 4))
-        assert split.per_byte_s == pytest.approx(flat.per_byte_s)
+        assert split.slope_s_per_byte == pytest.approx(flat.slope_s_per_byte)
         assert split.fixed_s < flat.fixed_s  # fewer steps: 1 + 3 against 7
 
 
