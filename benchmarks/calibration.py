@@ -9,8 +9,8 @@ The three phases keep JSON lines in `results/`: measured rows in `calibration.js
 a later cost model meets the measurement of the very same program, or none. `measure` skips what has been measured
 already, unless told `--again`.
 
-How to read the report: `error` is |predicted / measured - 1|, `bias` the median of predicted / measured, `tau` Kendall's
-rank correlation of both, `regret` by how much the plan that is predicted fastest is slower than the fastest measured.
+How to read the report: `error` is |predicted / measured - 1|, `bias` the median of predicted / measured, `tau`
+Kendall's rank correlation, `regret` by how much the plan that is predicted fastest is slower than the fastest measured.
 Measured is the lower quartile over rounds, as in the profile: other programs on the machine only ever add time. The
 median over rounds is in the rows too, and `--statistic median` reports by it.
 """
@@ -41,7 +41,6 @@ PROFILE = "cpu-8"
 
 STATISTICS = ("low", "median", "least")
 """What a row keeps of the seconds over rounds: lower quartile, median, least."""
-
 
 BYTES_WITHIN = 0.1
 
