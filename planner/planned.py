@@ -15,6 +15,7 @@ from planner.core.plan import Baseline, MemoryParts, PlanRecord, StagePlan
 from planner.errors import MeshError
 from planner.report import breakdown, tables, units
 from planner.report.explain import explain
+from planner.simulate import Timeline, simulate
 
 if TYPE_CHECKING:
     import jax
@@ -107,6 +108,14 @@ class Plan:
     def explain(self, width: int = WIDTH) -> str:
         """In words and numbers: where time and memory go, what sets the pace, what the recipes would cost."""
         return explain(self.record, width)
+
+    def simulate(self, *, intervals: bool = True) -> Timeline:
+        """The step by event simulation: what every stage does when, bubble, overlap, memory over time.
+
+        Args:
+          intervals: keep every interval, for pictures and traces; without, sums and memory only.
+        """
+        return simulate(self.record, intervals=intervals)
 
     def to_json(self) -> str:
         """The plan as text, the same for equal plans."""

@@ -9,19 +9,19 @@ from hypothesis import strategies as st
 import planner
 from planner import models
 from planner.schedules import SCHEDULES
-from planner.simulate import StageTime, forward_share, run, simulate
+from planner.simulate import Work, forward_share, run, simulate, uniform
 from planner.stages import pipeline_time_s
 from tests.report.records import eight_devices
 
 
 def test_a_slow_stage_sets_the_pace():
     """Forward only: 1 + 3 until the slow stage has done its first, then 3 per further microbatch: 1 + 4 · 3 = 13."""
-    assert run(SCHEDULES["forward-only"], [StageTime(1, 0), StageTime(3, 0)], 4).step_time_s == 13
+    assert run(SCHEDULES["forward-only"], [uniform(1, 0), uniform(3, 0)], 4).step_time_s == 13
 
 
 def test_receiving_keeps_the_receiver_busy():
     """One microbatch, two stages: 1 forward, 0.5 receiving, 1 forward, 2 backward, 0.5 sending back, 2 backward."""
-    line = run(SCHEDULES["1f1b"], [StageTime(1, 2), StageTime(1, 2, send_s=0.5)], 1)
+    line = run(SCHEDULES["1f1b"], [uniform(1, 2), uniform(1, 2, receive_s=0.5)], 1)
     assert line.step_time_s == 7
     assert line.busy_s(1) == 4
 
@@ -29,7 +29,7 @@ def test_receiving_keeps_the_receiver_busy():
 @pytest.mark.parametrize("stages", [2, 4, 8])
 def test_transfers_beside_the_arithmetic_do_not_hide_under_1f1b(stages):
     """Stage 0 waits for a round trip every S microbatches: (1 - 1/S) of the two ways per microbatch."""
-    times = [StageTime(1, 2, link_s=0.25)] * stages
+    times = [uniform(1, 2, link_s=0.25)] * stages
     more, fewer = (run(SCHEDULES["1f1b"], times, n * stages).step_time_s for n in (20, 10))
     assert (more - fewer) / (10 * stages) == pytest.approx(3 + 0.5 * (1 - 1 / stages))
 
@@ -39,7 +39,7 @@ def test_transfers_beside_the_arithmetic_do_not_hide_under_1f1b(stages):
 def test_equal_stages_take_what_the_search_says(name, stages, microbatches, forward, backward, send, batch):
     """The search's formula is exact here: sum of the stages + (B - 1) times the slowest + the slowest's batch work."""
     trains = SCHEDULES[name].trains
-    time = StageTime(forward, backward if trains else 0.0, batch, send)
+    time = uniform(forward, backward if trains else 0.0, batch_s=batch, receive_s=send)
     per = forward + (backward + 2 * send if trains else send)
     line = run(SCHEDULES[name], [time] * stages, microbatches)
     assert line.step_time_s == pytest.approx(pipeline_time_s([per] * stages, microbatches) + batch, rel=1e-9)
@@ -51,22 +51,22 @@ def test_uneven_stages_of_one_split_take_no_longer_than_the_search_says(name, st
     """Forward, backward and hand-over in the same ratio everywhere: the formula is a bound, the slowest stage's work
     another. (Where the slowest forward and the slowest backward are of different stages, GPipe takes longer.)"""
     trains = SCHEDULES[name].trains
-    times = [StageTime(t, 2 * t if trains else 0.0, 0.0, send * t) for t in stages]
-    per = [t.forward_s + t.backward_s + (2 if trains else 1) * t.send_s for t in times]
+    times = [uniform(t, 2 * t if trains else 0.0, receive_s=send * t) for t in stages]
+    per = [t + (2 + 2 * send if trains else send) * t for t in stages]
     line = run(SCHEDULES[name], times, microbatches)
     assert microbatches * max(per) <= line.step_time_s * (1 + 1e-9)
     assert line.step_time_s <= pipeline_time_s(per, microbatches) * (1 + 1e-9)
 
 
 def test_the_update_comes_last():
-    line = run(SCHEDULES["gpipe"], [StageTime(1, 2, batch_s=4)], 2)
+    line = run(SCHEDULES["gpipe"], [uniform(1, 2, batch_s=4)], 2)
     assert line.step_time_s == 10
-    assert line.intervals[-1].task is None
+    assert line.intervals[-1].work is Work.UPDATE
 
 
 def test_bubble_of_equal_stages():
     """(S - 1) / (B + S - 1) of the time is waiting: 3 / 7 for four stages and four microbatches."""
-    assert run(SCHEDULES["1f1b"], [StageTime(1, 2)] * 4, 4).bubble() == pytest.approx(3 / 7)
+    assert run(SCHEDULES["1f1b"], [uniform(1, 2)] * 4, 4).bubble == pytest.approx(3 / 7)
 
 
 def test_a_plan_is_simulated_from_its_own_times():

@@ -155,6 +155,22 @@ class Device:
         return self.matmul_efficiency * table.get(dtype, table["default"])
 
 
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """Which part of a communication runs beside compute where there is enough compute beside it, 0 to 1.
+
+    Attributes:
+      gradient_sync: of combining gradients, beside the backward pass.
+      parameter_gather: of gathering sharded parameters, beside the layers around them.
+      hand_over: of carrying activations and cotangents between stages. It no longer keeps the receiver busy, but what
+        is on its way still makes the receiver wait. The search charges hand-overs in full; only the simulator looks.
+    """
+
+    gradient_sync: float = 0.0
+    parameter_gather: float = 0.0
+    hand_over: float = 0.0
+
+
 @dataclass(frozen=True)
 class Cluster:
     """Equal nodes of equal devices.
@@ -171,6 +187,7 @@ class Cluster:
         the total once (XLA on GPU), instead of all-reducing each (XLA on CPU).
       merges_all_reduces: the compiler makes one of all-reduces that don't wait for each other, as those of gradients
         don't (XLA on CPU): they cost their bytes, and one start.
+      overlap: what runs beside compute; None: nothing does.
       sources: (field, where the number is from) for each number in the profile.
     """
 
@@ -183,6 +200,7 @@ class Cluster:
     reduce_scatter_as_all_reduce: bool = False
     adds_before_all_reduce: bool = False
     merges_all_reduces: bool = False
+    overlap: Overlap | None = None
     sources: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     @property

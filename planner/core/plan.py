@@ -16,7 +16,8 @@ SCHEMA_VERSION = 2
 class TimeParts:
     """Predicted time of one stage on its devices.
 
-    The first three are per microbatch (forward + backward), the last two once per batch.
+    The first three are per microbatch (forward + backward), the next two once per batch. They are full times; what runs
+    beside compute (`Cluster.overlap`) is in the last two, and is no part of `microbatch_s` and `batch_s`.
     """
 
     compute_s: float = 0.0
@@ -24,14 +25,33 @@ class TimeParts:
     reshard_s: float = 0.0  # moving tensors from one sharding to another, parameter gathers included
     grad_sync_s: float = 0.0  # combining weight gradients over data-like axes
     update_s: float = 0.0  # optimizer update, and gathering updated parameters
+    hidden_s: float = 0.0  # per microbatch, of collectives and resharding
+    hidden_batch_s: float = 0.0  # per batch, of gradient synchronisation
 
     @property
     def microbatch_s(self) -> float:
-        return self.compute_s + self.collective_s + self.reshard_s
+        return max(0.0, self.compute_s + self.collective_s + self.reshard_s - self.hidden_s)
 
     @property
     def batch_s(self) -> float:
-        return self.grad_sync_s + self.update_s
+        return max(0.0, self.grad_sync_s + self.update_s - self.hidden_batch_s)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerTime:
+    """Predicted seconds of one layer on its stage's devices, as if nothing ran beside anything.
+
+    All but the last are per microbatch.
+    """
+
+    forward_s: float = 0.0  # kernels
+    forward_wait_s: float = 0.0  # communication that the kernels wait for: reductions, resharding
+    forward_gather_s: float = 0.0  # gathering parameters
+    backward_s: float = 0.0  # kernels; where the layer is recomputed, those of its forward again
+    backward_wait_s: float = 0.0
+    backward_gather_s: float = 0.0
+    sync_s: float = 0.0  # combining gradients in every backward pass
+    batch_sync_s: float = 0.0  # combining them once per batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +96,16 @@ class ParamPlan:
     home: int
 
 
+GATHER_OF, GRADIENT_OF = "parameter ", "gradient of "
+"""How `Collective.where` starts for gathers of parameters and combinations of gradients."""
+
+
 @dataclass(frozen=True, slots=True)
 class Collective:
     """A predicted communication of a stage: per microbatch (or per batch), for explanation and verification.
 
-    `bytes` is the full size of the result along these axes, per device group; `where` names the operator or tensor.
+    `bytes` is the full size of the result along these axes, per device group; `where` names the operator or tensor: it
+    starts with `GATHER_OF` or `GRADIENT_OF` where a parameter is gathered or its gradient combined.
     """
 
     kind: str
@@ -114,6 +139,7 @@ class StagePlan:
       send_s: handing over what comes from earlier stages, and cotangents back to them, and calling the stage's
         programs, per microbatch; the stage is busy with it.
       gap: proven relative gap of the intra-stage choice; status and solver as in `core.problem.Solution`.
+      layer_times: one per layer, in order; empty where they are not known.
     """
 
     index: int
@@ -134,6 +160,7 @@ class StagePlan:
     status: str
     solver: str
     summary: str  # the shardings in words: "batch over data (4), heads and hidden over model (2)"
+    layer_times: tuple[LayerTime, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,8 @@ def _check_cluster(cluster: Cluster, place: str) -> None:
             ("intra_node.bandwidth_bytes_per_s", cluster.intra_node.bandwidth_bytes_per_s),
             ("inter_node.bandwidth_bytes_per_s", cluster.inter_node.bandwidth_bytes_per_s)):
         _require(number > 0, f"{place}.{name}", "is 0")
+    for field in dataclasses.fields(cluster.overlap) if cluster.overlap else ():
+        _require(getattr(cluster.overlap, field.name) <= 1, f"{place}.overlap.{field.name}", "is above 1")
     rates = f"{place}.device.peak_flops_per_s"
     _require("default" in dict(device.peak_flops_per_s), rates, "has no rate 'default'")
     for n, (_, rate) in enumerate(device.peak_flops_per_s):
@@ -144,6 +146,8 @@ def _check_stage(plan: PlanRecord, n: int, stage: StagePlan) -> None:
     for m, move in enumerate(stage.collectives):
         _require(move.per in ("microbatch", "batch"), f"{place}.collectives[{m}].per", f"is {move.per!r}")
         _check_axes((move.axes,), mesh, f"{place}.collectives[{m}].axes")
+    _require(len(stage.layer_times) in (0, last - first), f"{place}.layer_times",
+             f"has {len(stage.layer_times)} of {last - first} layers")
     _require(all(first <= layer < last for layer in stage.recompute), f"{place}.recompute",
              f"names a layer that is not of the stage, which has [{first}, {last})")
     _require(1 <= stage.in_flight <= plan.microbatches, f"{place}.in_flight",

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.core.graph import Graph, Phase
-from planner.core.plan import Collective
+from planner.core.plan import GATHER_OF, GRADIENT_OF, Collective
 from planner.core.spec import Spec, replicated, shard_count
 from planner.costs.collectives import ALL_REDUCE, when_merged
 from planner.costs.memory import itemsize, value_bytes
@@ -199,7 +199,7 @@ def _param_moves(index: ProgramIndex, link: Link, layer: PricedLayer, price: Gro
         stored = choices.stored.spec(pick, param.classes.dims(read.value, len(value.shape)))
         steps = reshard_steps(value.shape, itemsize(value.dtype), stored,
                               price.strategies.spec(row, price.dims(read.value)), mesh)
-        found += [Collective(s.kind, s.axes, s.bytes, s.time_s, "microbatch", phase.value, f"parameter {name}")
+        found += [Collective(s.kind, s.axes, s.bytes, s.time_s, "microbatch", phase.value, f"{GATHER_OF}{name}")
                   for s in steps]
     for value, op in link.makes:
         if graph.ops[op].phase is not Phase.BACKWARD:
@@ -209,7 +209,7 @@ def _param_moves(index: ProgramIndex, link: Link, layer: PricedLayer, price: Gro
         steps = reshard_steps(typed.shape, itemsize(typed.dtype), price.strategies.spec(row, price.dims(value)),
                               target, when_merged(mesh), partial=frozenset(price.pending_axes(value, row)))
         per = "batch" if choices.deferred[pick] else "microbatch"
-        found += [Collective(s.kind, s.axes, s.bytes, s.time_s, per, Phase.BACKWARD.value, f"gradient of {name}")
+        found += [Collective(s.kind, s.axes, s.bytes, s.time_s, per, Phase.BACKWARD.value, f"{GRADIENT_OF}{name}")
                   for s in steps]
     return found
 

@@ -79,6 +79,13 @@ class Fields:
             raise self._wrong(name, value, "give zero or a number above")
         return value
 
+    def part(self, name: str) -> float:
+        """A number from 0 to 1, 0 where it is missing."""
+        value = self.non_negative(name, default=0.0)
+        if value > 1:
+            raise self._wrong(name, value, "give a number from 0 to 1")
+        return value
+
     def fraction(self, name: str) -> float:
         """A number above 0, at most 1."""
         value = self._number(name)

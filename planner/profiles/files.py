@@ -15,7 +15,7 @@ from planner.core.files import write_atomically
 from planner.core.hardware import Cluster
 from planner.errors import MeshError, ProfileError, UnknownNameError
 from planner.profiles.fields import Fields
-from planner.profiles.parts import device_from, device_to_json, link_from, link_to_json
+from planner.profiles.parts import device_from, device_to_json, link_from, link_to_json, overlap_from
 
 
 def cluster(name: str, nodes: int = 1, devices_per_node: int | None = None) -> Cluster:
@@ -102,6 +102,7 @@ def _cluster_from(fields: Fields) -> Cluster:
         reduce_scatter_as_all_reduce=fields.flag("reduce_scatter_as_all_reduce", default=False),
         adds_before_all_reduce=fields.flag("adds_before_all_reduce", default=False),
         merges_all_reduces=fields.flag("merges_all_reduces", default=False),
+        overlap=overlap_from(fields.inner("overlap")) if "overlap" in fields else None,
         sources=fields.sources("sources"))
     fields.text("description", default="")
     fields.refuse_unknown()
@@ -109,7 +110,8 @@ def _cluster_from(fields: Fields) -> Cluster:
 
 
 def _to_json(cluster: Cluster, description: str) -> dict[str, Any]:
-    return {"name": cluster.name, "description": description, "device": device_to_json(cluster.device),
+    overlap = {} if cluster.overlap is None else {"overlap": dataclasses.asdict(cluster.overlap)}
+    return {"name": cluster.name, "description": description, "device": device_to_json(cluster.device), **overlap,
             "devices_per_node": cluster.devices_per_node, "intra_node": link_to_json(cluster.intra_node),
             "inter_node": link_to_json(cluster.inter_node),
             "reduce_scatter_as_all_reduce": cluster.reduce_scatter_as_all_reduce,

@@ -15,6 +15,7 @@ from planner.core.hardware import (
     Link,
     MatmulGrid,
     MemoryLevel,
+    Overlap,
     Protocol,
     Tiling,
 )
@@ -34,6 +35,13 @@ def device_from(fields: Fields) -> Device:
         matmuls=tuple(_grid_from(item) for item in fields.items("matmuls")),
         tiling=_tiling_from(fields.inner("tiling")) if "tiling" in fields else None,
         caches=tuple(_level_from(item) for item in fields.items("caches")))
+    fields.refuse_unknown()
+    return found
+
+
+def overlap_from(fields: Fields) -> Overlap:
+    """What runs beside compute."""
+    found = Overlap(fields.part("gradient_sync"), fields.part("parameter_gather"), fields.part("hand_over"))
     fields.refuse_unknown()
     return found
 

@@ -58,8 +58,8 @@ def test_blocks_cover_each_device_once():
 
 def test_a_long_step_is_cut_into_two_windows():
     short, long = eight_devices(), sixty_four_devices()
-    assert len(timetable.windows(simulate(short).intervals, short)) == 1
-    first, last = timetable.windows(simulate(long).intervals, long)
+    assert len(timetable.windows(simulate(short), short)) == 1
+    first, last = timetable.windows(simulate(long), long)
     assert first.start == 0 and last.end == pytest.approx(simulate(long).step_time_s)
     assert first.end < last.start and first.x + first.end < last.x
 

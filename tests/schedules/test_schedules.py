@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from planner.errors import UnknownNameError
 from planner.schedules import SCHEDULES, Kind, Task, dispatch_order, predecessors, tasks_of
-from planner.simulate import StageTime, run
+from planner.simulate import run, uniform
 
 NAMES = tuple(SCHEDULES)
 each = pytest.mark.parametrize("name", NAMES)
@@ -45,14 +45,14 @@ def test_tasks_can_be_dispatched_after_what_they_need(name, stages, microbatches
 @each
 @given(**sizes)
 def test_memory_bound_is_reached_and_kept(name, stages, microbatches):
-    line = run(SCHEDULES[name], [StageTime(1.0, 2.0)] * stages, microbatches)
+    line = run(SCHEDULES[name], [uniform(1.0, 2.0)] * stages, microbatches)
     assert line.in_flight == tuple(SCHEDULES[name].in_flight(s, stages, microbatches) for s in range(stages))
 
 
 @each
 @given(**sizes, forward=st.integers(1, 5), backward=st.integers(1, 5))
 def test_simulated_time_equals_the_closed_form(name, stages, microbatches, forward, backward):
-    line = run(SCHEDULES[name], [StageTime(float(forward), float(backward))] * stages, microbatches)
+    line = run(SCHEDULES[name], [uniform(float(forward), float(backward))] * stages, microbatches)
     assert line.step_time_s == SCHEDULES[name].step_time(stages, microbatches, forward, backward)
 
 

@@ -1,10 +1,12 @@
 """The pipeline's timetable: what every stage does when, with bubbles left white.
 
-Long steps are drawn in two windows, the filling and the draining of the pipeline; between them the pattern repeats and
-is left out. The times are those of `planner.simulate`.
+A stage's arithmetic is a row of numbered bars; a strip below it shows communication inside the stage, and one more the
+links it receives by, where some of it runs beside arithmetic. Long steps are drawn in two windows, the filling and the
+draining of the pipeline; between them the pattern repeats and is left out. The times are those of `planner.simulate`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from matplotlib.axes import Axes
@@ -14,12 +16,21 @@ from matplotlib.ticker import MaxNLocator
 from planner.core.plan import PlanRecord
 from planner.report import units
 from planner.report.figures import style
-from planner.simulate import Interval, simulate
+from planner.simulate import Interval, Stream, Timeline, Work, simulate
 
-COLOURS = MappingProxyType({"forward": "#56B4E9", "backward": "#E69F00", "update": "#009E73"})
-LEGEND = MappingProxyType({"forward": "forward", "backward": "backward", "update": "gradient sync, update"})
+COLOURS = MappingProxyType({
+    Work.FORWARD: "#56B4E9", Work.BACKWARD: "#E69F00", Work.UPDATE: "#009E73", Work.SYNC: "#CC79A7",
+    Work.GATHER: "#0072B2", Work.REDUCE: "#D55E00", Work.HAND_OVER: "#888888"})
+LEGEND = MappingProxyType({
+    Work.FORWARD: "forward", Work.BACKWARD: "backward", Work.UPDATE: "update", Work.SYNC: "gradient sync",
+    Work.GATHER: "parameter gather", Work.REDUCE: "reductions, resharding", Work.HAND_OVER: "hand-over"})
 SHOWN = 26
 """Microbatch times that fit readably into the width; a longer step is cut into two windows."""
+SEEN = 5e-4
+"""Part of the width below which an interval is joined with its neighbour of the same kind: it would not be seen."""
+ROWS = MappingProxyType({Stream.COMPUTE: (-0.42, 0.18), Stream.COLLECTIVE: (0.2, 0.34), Stream.LINK: (0.36, 0.44)})
+WHOLE = MappingProxyType({Stream.COMPUTE: (-0.4, 0.4)})
+"""Where the streams lie in a stage's row, of height 1; without strips, arithmetic has it all."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +44,19 @@ class Window:
 
 def draw(axes: Axes, record: PlanRecord) -> None:
     """Draw the timetable into the axes."""
-    bars = simulate(record).intervals
-    shown = windows(bars, record)
+    line = simulate(record)
+    shown = windows(line, record)
     width, height = style.inches(axes)
     span = shown[-1].x + shown[-1].end - shown[-1].start
     per_inch, rows = span / width, len(record.stages)
+    lanes = ROWS if any(s.hidden_s > 0 for s in line.stages) else WHOLE
+    seen: set[Work] = set()
     for window in shown:
-        for bar in bars:
+        inside = [i for i in line.between(window.start, window.end) if i.stream in lanes]
+        for bar in joined(inside, SEEN * span):
             start, end = max(bar.start_s, window.start), min(bar.end_s, window.end)
-            if start < end:
-                _bar(axes, bar, window.x + start - window.start, end - start, per_inch, height / rows)
+            seen.add(bar.work)
+            _bar(axes, bar, window.x + start - window.start, end - start, per_inch, height / rows, lanes[bar.stream])
     _time_axis(axes, shown)
     if len(shown) == 2:
         gap = (shown[0].end + shown[1].x) / 2
@@ -52,15 +66,19 @@ def draw(axes: Axes, record: PlanRecord) -> None:
     axes.set_yticks(range(rows), [f"stage {s.index}" for s in record.stages], fontsize=style.SMALL)
     axes.set_ylim(rows - 0.5, -0.5)
     axes.set_xlim(0, span)
-    style.titled(axes, f"timetable, {record.schedule}" if rows > 1 else "timetable",
-                 f"{units.plural(record.microbatches, 'microbatch')}, numbered; white is idle; "
-                 f"the step is predicted to take {units.seconds(record.step_time_s)}")
-    _legend(axes, bars)
+    style.titled(axes, f"timetable, {record.schedule}" if rows > 1 else "timetable", _note(line, record))
+    _legend(axes, seen)
 
 
-def windows(bars: tuple[Interval, ...], record: PlanRecord) -> tuple[Window, ...]:
+def _note(line: Timeline, record: PlanRecord) -> str:
+    hidden = f", {units.share(line.overlap)} of communication hidden" if line.overlap else ""
+    return (f"{units.plural(record.microbatches, 'microbatch')}, numbered; white is idle: {units.share(line.bubble)}"
+            f"{hidden}; the step is predicted to take {units.seconds(record.step_time_s)}")
+
+
+def windows(line: Timeline, record: PlanRecord) -> tuple[Window, ...]:
     """The whole step in one window, or its first and last part with a gap between."""
-    whole = max((b.end_s for b in bars), default=1.0)
+    whole = line.step_time_s or 1.0
     slot = max((s.time.microbatch_s + s.send_s for s in record.stages), default=whole)
     half = slot * max(SHOWN / 2, len(record.stages) + 4)
     if whole <= 2 * half:
@@ -68,19 +86,33 @@ def windows(bars: tuple[Interval, ...], record: PlanRecord) -> tuple[Window, ...
     return Window(0.0, half, 0.0), Window(whole - half, whole, 1.1 * half)
 
 
-def _bar(axes: Axes, bar: Interval, x: float, length: float, per_inch: float, row_inches: float) -> None:
-    colour = COLOURS[_phase(bar)]
-    axes.add_patch(Rectangle((x, bar.stage - 0.4), length, 0.8, facecolor=colour, edgecolor="white",
-                             linewidth=0.6 if length / per_inch > 0.06 else 0.1))
-    if bar.task is None:
+def joined(bars: Iterable[Interval], gap_s: float) -> list[Interval]:
+    """Intervals of one stream that follow each other closely and do the same for the same microbatch, as one."""
+    found: list[Interval] = []
+    order = sorted(bars, key=lambda i: (i.stage, i.stream, i.work, -1 if i.microbatch is None else i.microbatch,
+                                        i.start_s))
+    for bar in order:
+        before = found[-1] if found else None
+        if before and (before.stage, before.stream, before.work, before.microbatch) == \
+                (bar.stage, bar.stream, bar.work, bar.microbatch) and bar.start_s - before.end_s <= gap_s:
+            found[-1] = replace(before, end_s=max(before.end_s, bar.end_s), layer=None)
+        else:
+            found.append(bar)
+    return sorted(found, key=lambda i: (i.stage, i.start_s))
+
+
+def _bar(axes: Axes, bar: Interval, x: float, length: float, per_inch: float, row_inches: float,
+         lane: tuple[float, float]) -> None:
+    top, bottom = lane
+    axes.add_patch(Rectangle((x, bar.stage + top), length, bottom - top, facecolor=COLOURS[bar.work],
+                             edgecolor="white", linewidth=0.6 if length / per_inch > 0.06 else 0.0))
+    if bar.microbatch is None or bar.work not in (Work.FORWARD, Work.BACKWARD):
         return
-    label = style.fitting((str(bar.task.microbatch),), length / per_inch, 0.8 * row_inches, (style.SMALL, style.TINY))
+    label = style.fitting((str(bar.microbatch),), length / per_inch, (bottom - top) * row_inches,
+                          (style.SMALL, style.TINY))
     if label:
-        axes.text(x + length / 2, bar.stage, label[0], ha="center", va="center", fontsize=label[1], color="black")
-
-
-def _phase(bar: Interval) -> str:
-    return "update" if bar.task is None else str(bar.task.phase)
+        axes.text(x + length / 2, bar.stage + (top + bottom) / 2, label[0], ha="center", va="center",
+                  fontsize=label[1], color="black")
 
 
 def _time_axis(axes: Axes, shown: tuple[Window, ...]) -> None:
@@ -96,9 +128,9 @@ def _time_axis(axes: Axes, shown: tuple[Window, ...]) -> None:
     axes.set_xlabel(unit, fontsize=style.SMALL)
 
 
-def _legend(axes: Axes, bars: tuple[Interval, ...]) -> None:
+def _legend(axes: Axes, seen: set[Work]) -> None:
     _, height = style.inches(axes)
-    phases = [phase for phase in COLOURS if any(_phase(b) == phase for b in bars)]
-    handles = [Rectangle((0, 0), 1, 1, facecolor=COLOURS[phase]) for phase in phases]
-    axes.legend(handles, [LEGEND[phase] for phase in phases], loc="upper left", bbox_to_anchor=(0.0, -0.28 / height),
-                ncols=3, fontsize=style.SMALL, frameon=False, handlelength=1.0, handletextpad=0.4)
+    works = [work for work in COLOURS if work in seen]
+    handles = [Rectangle((0, 0), 1, 1, facecolor=COLOURS[work]) for work in works]
+    axes.legend(handles, [LEGEND[work] for work in works], loc="upper left", bbox_to_anchor=(0.0, -0.28 / height),
+                ncols=len(works), fontsize=style.SMALL, frameon=False, handlelength=1.0, handletextpad=0.4)

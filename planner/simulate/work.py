@@ -1,0 +1,103 @@
+"""What each stage of a plan has to do, in seconds: the input of the event simulation.
+
+A record that has the times of each layer gives them; of one that has not, a stage is one piece, split into forward and
+backward by FLOPs.
+
+In: a `PlanRecord`. Out: `StageWork`s.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from planner.core.plan import GATHER_OF, GRADIENT_OF, Collective, LayerTime, MemoryParts, PlanRecord, StagePlan
+from planner.schedules import SCHEDULES
+
+
+@dataclass(frozen=True)
+class StageWork:
+    """One stage.
+
+    Attributes:
+      pieces: its layers (or the whole stage as one piece), in order, per microbatch.
+      update_s: the update, once at the end.
+      call_s: starting the forward or the backward program of a microbatch.
+      receive_s: taking in the activations of a microbatch, or sending its cotangents back; the stage is busy with it.
+      link_s: the part of such a hand-over that keeps nobody busy.
+      memory: of one device, at its peak.
+      in_flight: microbatches whose activations are in `memory`.
+      first_layer: the layer that `pieces[0]` is; None where pieces aren't layers.
+    """
+
+    pieces: tuple[LayerTime, ...]
+    update_s: float = 0.0
+    call_s: float = 0.0
+    receive_s: float = 0.0
+    link_s: float = 0.0
+    memory: MemoryParts = field(default_factory=MemoryParts)
+    in_flight: int = 1
+    first_layer: int | None = None
+
+
+def uniform(forward_s: float, backward_s: float, *, batch_s: float = 0.0, receive_s: float = 0.0, link_s: float = 0.0
+            ) -> StageWork:
+    """A stage of one piece without communication of its own."""
+    return StageWork((LayerTime(forward_s=forward_s, backward_s=backward_s),), batch_s, 0.0, receive_s, link_s)
+
+
+def stage_works(record: PlanRecord) -> tuple[StageWork, ...]:
+    """The work of every stage of a plan."""
+    trains = SCHEDULES[record.schedule].trains
+    return tuple(_stage_work(record, stage, trains=trains) for stage in record.stages)
+
+
+def forward_share(record: PlanRecord, stage: StagePlan) -> float:
+    """Part of a stage's arithmetic under training that is its forward, by FLOPs (1/3 where matrix products rule).
+
+    The record has the forward FLOPs of every layer and those of the whole step; forward to backward is as in the whole,
+    the update counted with the backward, and recomputed layers add their forward to the backward.
+    """
+    whole = record.microbatches * sum(layer.flops for layer in record.layers)
+    mine = sum(layer.flops for layer in record.layers[slice(*stage.layers)])
+    if not whole or not mine:
+        return 1 / 3  # nothing is known: a backward multiplies twice where the forward multiplies once
+    again = sum(record.layers[n].flops for n in stage.recompute) / mine
+    return 1 / (max(record.model_flops / whole, 1.0) + again)
+
+
+def _stage_work(record: PlanRecord, stage: StagePlan, *, trains: bool) -> StageWork:
+    ways = 2 if trains else 1
+    call = min(record.cluster.device.dispatch_s, stage.send_s / ways)
+    carried = stage.send_s / ways - call
+    hidden = record.cluster.overlap.hand_over * carried if record.cluster.overlap else 0.0
+    pieces = stage.layer_times or (_whole(record, stage, trains=trains),)
+    if not trains:
+        pieces = tuple(_forward_only(p) for p in pieces)
+    return StageWork(pieces, stage.time.update_s, call, carried - hidden, hidden, stage.memory, stage.in_flight,
+                     stage.layers[0] if stage.layer_times else None)
+
+
+def _whole(record: PlanRecord, stage: StagePlan, *, trains: bool) -> LayerTime:
+    """A stage as one piece. What its list of communications leaves open is waited for, in the backward."""
+    time = stage.time
+    share = forward_share(record, stage) if trains else 1.0
+    often = [c for c in stage.collectives if c.per == "microbatch"]
+    left = time.collective_s + time.reshard_s
+
+    def take(found: Sequence[Collective]) -> float:
+        nonlocal left
+        taken = min(left, sum(c.time_s for c in found))
+        left -= taken
+        return taken
+
+    gathers = [c for c in often if c.where.startswith(GATHER_OF)]
+    syncs = take([c for c in often if c.where.startswith(GRADIENT_OF)])
+    gather, again = (take([c for c in gathers if (c.phase == "forward") == ahead]) for ahead in (True, False))
+    wait = take([c for c in often if c.phase == "forward" and not c.where.startswith((GATHER_OF, GRADIENT_OF))])
+    return LayerTime(share * time.compute_s, wait, gather, (1 - share) * time.compute_s, left, again, syncs,
+                     time.grad_sync_s)
+
+
+def _forward_only(piece: LayerTime) -> LayerTime:
+    """All of a piece in its forward: a step given whole is one task, whatever is inside."""
+    return LayerTime(piece.forward_s + piece.backward_s, piece.forward_wait_s + piece.backward_wait_s + piece.sync_s,
+                     piece.forward_gather_s + piece.backward_gather_s, batch_sync_s=piece.batch_sync_s)
