@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 from planner.core.graph import Graph, Phase, Role
 from planner.core.hardware import LogicalMesh
-from planner.core.plan import Collective, MemoryParts, ParamPlan, StagePlan, TimeParts
+from planner.core.plan import Collective, MemoryParts, ParamPlan, StagePlan
 from planner.core.spec import Spec
 from planner.intraop.decisions import LayerDecisions, decide
 from planner.intraop.slice_choice import SliceChoice
 from planner.layers import Layers, layer_ops
 from planner.program_index import ProgramIndex, input_dimensions
+from planner.stage_times import layer_times, time_parts
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def stage_plan(index: ProgramIndex, layers: Layers, pick: StagePick, number: int
                stored: dict[int, Spec]) -> StagePlan:
     """The saved form of one stage. `stored` gives the storage spec of every parameter (its home's choice)."""
     graph = index.program.micro
-    mesh, parts = pick.mesh, pick.choice.parts
+    mesh = pick.mesh
     specs: dict[int, Spec] = {}
     for d in decisions:
         for owner, spec in d.tensors:
@@ -84,18 +85,14 @@ def stage_plan(index: ProgramIndex, layers: Layers, pick: StagePick, number: int
     uses = {(op, position, spec) for d in decisions for value, op, position, spec in d.wanted
             if specs.get(value) != spec}
     moves = merge([m for d in decisions for m in d.collectives])
-    often = [m for m in moves if m.per == "microbatch"]
-    resharding = sum(m.time_s for m in often if m.kind not in ("all-reduce", "reduce-scatter"))
-    reducing = sum(m.time_s for m in often if m.kind in ("all-reduce", "reduce-scatter"))
-    sync = sum(m.time_s for m in moves if m.per == "batch")
-    total, batch = parts[0] + parts[1], parts[2]
-    time = TimeParts(max(total - resharding - reducing, 0.0), reducing, resharding, sync, max(batch - sync, 0.0))
     recompute = tuple(step.layer for step in pick.choice.steps if step.recompute)
     return StagePlan(
         number, (pick.first, pick.last + 1), (layers.cuts[pick.first], layers.cuts[pick.last + 1]), pick.devices,
-        mesh.shape, pick.axis_names, tuple(sorted(specs.items())), tuple(sorted(uses)), recompute, pick.in_flight, time,
+        mesh.shape, pick.axis_names, tuple(sorted(specs.items())), tuple(sorted(uses)), recompute, pick.in_flight,
+        time_parts(pick.choice, moves),
         _memory(decisions, pick), moves, pick.send_s, pick.gap, "optimal" if pick.gap <= 1e-9 else "feasible",
-        pick.solver, _summary(index, graph, decisions, pick))
+        pick.solver, _summary(index, graph, decisions, pick),
+        layer_times(pick.choice, [d.collectives for d in decisions]))
 
 
 def _memory(decisions: Sequence[LayerDecisions], pick: StagePick) -> MemoryParts:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from planner.core.hardware import Cluster
+from planner.core.hardware import Cluster, Overlap
 from planner.core.pins import Pins
 from planner.intraop.boundary import boundary
 from planner.intraop.compose import SliceTable, slice_table
@@ -98,7 +98,8 @@ def _table(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pins, 
            ) -> SliceTable:
     program, index, layers = prepared.program, prepared.index, prepared.layers
     setting = Setting(space.mesh, hardware.device, space.uses, program.microbatches, program.kind == "train",
-                      pinned_specs(index, pins, space.names, space.mesh.shape), program.kind != "inference", classes)
+                      pinned_specs(index, pins, space.names, space.mesh.shape), program.kind != "inference", classes,
+                      hardware.overlap or Overlap())
     frontiers: list[LayerFrontier] = []
     for c, model in enumerate(prepared.models):
         first, last = layers.ranges[layers.representative(c)]

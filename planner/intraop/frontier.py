@@ -5,6 +5,9 @@ the optimum for *every* pair of boundary states at once. A memory limit enters a
 multiplier): layers priced at the same multiplier compose by min-plus products, and each multiplier gives a proven lower
 bound.
 
+Communication that may hide behind kernels (`costs/overlap.py`) is left out of what is minimised, so that bounds stay
+bounds; of the choices found, what the layer's kernels are too short to hide is added to their parts.
+
 In: `PricedLayer`, its two boundaries, `Multipliers`. Out: `LayerFrontier`.
 """
 
@@ -13,11 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.core.graph import Graph
+from planner.core.graph import Graph, Phase
 from planner.core.spec import Spec, shard_count
 from planner.costs.memory import value_bytes
+from planner.costs.overlap import hidden_s
 from planner.intraop.boundary import Boundary
 from planner.intraop.price import PricedLayer
+from planner.intraop.setting import HIDDEN
 from planner.intraop.variants import Multipliers
 from planner.solvers.eliminate_tables import eliminate
 
@@ -29,7 +34,9 @@ PARTS = ("forward_s", "backward_s", "batch_s", "resident_bytes", "saved_bytes", 
 @dataclass(frozen=True)
 class LayerFrontier:
     """`priced[g, i, o]` and the parts that make it up, `parts[g, i, o, len(PARTS)]`; `working_bytes[g, i, o]`;
-    the choice per variable, `choices[g, i, o, variable]`.
+    the choice per variable, `choices[g, i, o, variable]`; `hidden_s[g, i, o, 3]`, the communication that runs beside
+    kernels and is no part of forward, backward and batch; `excess_s[g, i, o]`, seconds of a step that were to hide and
+    can't: they are in the parts and not in `priced`.
 
     In a recomputed variant, `saved_bytes` is zero (what enters the layer is counted where it is made) and what is saved
     inside moves to `working_bytes`.
@@ -38,6 +45,8 @@ class LayerFrontier:
     priced: Array
     parts: Array
     working_bytes: Array
+    hidden_s: Array
+    excess_s: Array
     choices: NDArray[np.int16]
     layer: PricedLayer
     before: Boundary
@@ -75,12 +84,17 @@ def layer_frontier(graph: Graph, layer: PricedLayer, before: Boundary, after: Bo
     parts = _parts(layer, choices)
     working = _working(layer, choices)
     again = np.array(multipliers.recompute)[g]
+    hidden, excess = _hidden(layer, choices, again)
+    parts[:, :3] += excess
     if again.any():
         working = working + np.where(again, parts[:, 4], 0.0)
-        parts[:, 1] += np.where(again, parts[:, 0], 0.0)
+        for seconds in (parts, hidden, excess):
+            seconds[:, 1] += np.where(again, seconds[:, 0], 0.0)
         parts[:, 4] = np.where(again, _handed_out(graph, layer, choices), parts[:, 4])
     shape = solved.table.shape
+    unhidden = excess @ np.array([layer.setting.microbatches, layer.setting.microbatches, 1.0])
     return LayerFrontier(solved.table, parts.reshape(*shape, len(PARTS)), working.reshape(shape),
+                         hidden.reshape(*shape, 3), unhidden.reshape(shape),
                          choices.astype(np.int16).reshape(*shape, n), layer, before, after)
 
 
@@ -126,7 +140,8 @@ def _weights(layer: PricedLayer, multipliers: Multipliers) -> dict[str, Array]:
     again = np.array(multipliers.recompute, dtype=float)
     saved = price * np.array(multipliers.in_flight) * (1 - again)
     return {"forward_s": b * (1 + again), "backward_s": np.full(len(price), b), "batch_s": np.ones(len(price)),
-            "resident_bytes": price, "saved_bytes": saved, "sync_bytes": np.zeros(len(price))}
+            "resident_bytes": price, "saved_bytes": saved, "sync_bytes": np.zeros(len(price)),
+            **{kind: np.zeros(len(price)) for kind in HIDDEN}}
 
 
 def _objective(costs: dict[str, Array], weights: dict[str, Array], multipliers: Multipliers, size: int | tuple[int, int]
@@ -145,14 +160,33 @@ def agreement(specs: tuple[Spec, ...], bound: Boundary, owner: int) -> Array:
     return np.array([[0.0 if spec == state[at] else np.inf for state in bound.states] for spec in specs])
 
 
-def _parts(layer: PricedLayer, choices: NDArray[np.int64]) -> Array:
-    total = np.zeros((len(choices), len(PARTS)))
+def _hidden(layer: PricedLayer, choices: NDArray[np.int64], again: NDArray[np.bool_]) -> tuple[Array, Array]:
+    """What hides of a forward, a backward and a batch, and what was to and can't, [choice, 3]; a forward that is run
+    again is not yet in the backward."""
+    may = _parts(layer, choices, HIDDEN)
+    if not may.any():
+        return may, np.zeros_like(may)
+    beside = np.zeros((len(choices), 2))
+    for v, price in enumerate(layer.prices):
+        for k, (kind, backward) in enumerate((("forward_s", False), ("backward_s", True))):
+            waits = sum((s.seconds for s in price.settled if (s.phase is Phase.BACKWARD) == backward),
+                        np.zeros(len(price.strategies)))
+            beside[:, k] += np.maximum(price.costs[kind] - waits, 0.0)[choices[:, v]]
+    each = hidden_s(may[:, :2], beside)
+    left = beside - each
+    batch = hidden_s(may[:, 2], left[:, 1] + np.where(again, left[:, 0], 0.0))
+    found = np.concatenate([each, batch[:, None]], axis=1)
+    return found, may - found
+
+
+def _parts(layer: PricedLayer, choices: NDArray[np.int64], kinds: tuple[str, ...] = PARTS) -> Array:
+    total = np.zeros((len(choices), len(kinds)))
     for v, costs in enumerate(layer.unary):
-        for k, kind in enumerate(PARTS):
+        for k, kind in enumerate(kinds):
             if kind in costs:
                 total[:, k] += costs[kind][choices[:, v]]
     for (a, b), costs in layer.edges.items():
-        for k, kind in enumerate(PARTS):
+        for k, kind in enumerate(kinds):
             if kind in costs:
                 total[:, k] += costs[kind][choices[:, a], choices[:, b]]
     return total

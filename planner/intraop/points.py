@@ -48,18 +48,22 @@ class Points:
 
 
 def points(frontiers: Sequence[tuple[LayerFrontier, Multipliers]], in_flight: int, microbatches: int, *,
-           entering_bytes: Array | None = None) -> Points:
+           entering_bytes: Array | None = None, bounding: bool = False) -> Points:
     """The points of a layer's frontiers, each with the multipliers it was solved at.
 
     Args:
       in_flight: microbatches held at the peak.
       microbatches: of a step.
       entering_bytes: of what enters the stage, per state before its first layer; None for other layers.
+      bounding: leave out what was to hide behind kernels and can't, as what the frontiers minimised does: only then
+        points of solved prices bound all choices.
     """
     sources = tuple(Source(f, g, m.recompute[g]) for f, m in frontiers for g in range(len(m)))
     parts = np.concatenate([f.parts for f, _ in frontiers])
     there = np.isfinite(np.concatenate([f.priced for f, _ in frontiers]))
     saved = parts[..., 4] if entering_bytes is None else parts[..., 4] + entering_bytes[None, :, None]
     step = microbatches * (parts[..., 0] + parts[..., 1]) + parts[..., 2]
+    if bounding:
+        step = step - np.concatenate([f.excess_s for f, _ in frontiers])
     return Points(sources, np.where(there, step, np.inf), parts[..., 3] + in_flight * saved,
                   np.concatenate([f.working_bytes for f, _ in frontiers]), parts[..., 3] + parts[..., 5])

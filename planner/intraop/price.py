@@ -198,7 +198,8 @@ def _param_link_costs(index: ProgramIndex, link: Link, param: Param, choices: Pa
         stored, at = choices.stored_specs(param.classes, read.value, len(value.shape))
         wanted, row = price.required(read.value)
         table = reshard_table(value.shape, itemsize(value.dtype), stored, wanted, mesh)
-        costs["backward_s" if backward else "forward_s"] += table.T[np.ix_(row, at)]
+        _add_time(costs, "backward_s" if backward else "forward_s", table.T[np.ix_(row, at)],
+                  setting.overlap.parameter_gather)
     for value, op in link.makes:
         if graph.ops[op].phase is not Phase.BACKWARD:
             continue
@@ -209,8 +210,8 @@ def _param_link_costs(index: ProgramIndex, link: Link, param: Param, choices: Pa
         sync = reshard_table(typed.shape, itemsize(typed.dtype), made, target, when_merged(mesh), partials=partials)
         sync = sync[np.ix_(row, at)]
         deferred = choices.deferred[None, :]
-        costs["batch_s"] += np.where(deferred, sync, 0.0)
-        costs["backward_s"] += np.where(deferred, 0.0, sync)
+        _add_time(costs, "batch_s", np.where(deferred, sync, 0.0), setting.overlap.gradient_sync)
+        _add_time(costs, "backward_s", np.where(deferred, 0.0, sync), setting.overlap.gradient_sync)
         held = value_bytes(graph.values[param.value])  # accumulated in the parameter's own dtype
         local = held / np.array([shard_count(s, mesh.shape) for s in made])[row]
         settled = held / np.array([shard_count(s, mesh.shape) for s in target])[at]
@@ -220,3 +221,10 @@ def _param_link_costs(index: ProgramIndex, link: Link, param: Param, choices: Pa
             summed = np.array([bool(p) for p in partials])[row]
             costs["sync_bytes"] += np.where(summed[:, None], 2 * local[:, None] - kept, 0.0)
     return costs
+
+
+def _add_time(costs: Costs, kind: str, seconds: Array, fraction: float) -> None:
+    """Add seconds of which a fraction may hide."""
+    costs[kind] = costs[kind] + (1 - fraction) * seconds
+    if fraction:
+        costs[f"hidden_{kind}"] = costs.get(f"hidden_{kind}", np.zeros_like(seconds)) + fraction * seconds

@@ -72,14 +72,15 @@ class Columns:
     def layers(self) -> tuple[LayerFrontier, ...]:
         return self.stage.table.layers[self.stage.first:self.stage.last + 1]
 
-    def points(self, *, newest: bool = False) -> list[Points]:
+    def points(self, *, newest: bool = False, bounding: bool = False) -> list[Points]:
         """The points per layer, of all prices or only of the newest; equal layers share an object."""
         stage, made = self.stage, dict[tuple[int, bool], Points]()
         for n, layer in enumerate(self.layers()):
             if (id(layer), n == 0) not in made:
                 some = self.found[id(layer)][-1:] if newest else self.found[id(layer)]
                 entering = stage.table.entering_bytes[stage.first] if n == 0 else None
-                made[id(layer), n == 0] = points(some, stage.in_flight, stage.microbatches, entering_bytes=entering)
+                made[id(layer), n == 0] = points(some, stage.in_flight, stage.microbatches, entering_bytes=entering,
+                                                 bounding=bounding)
         return [made[id(layer), n == 0] for n, layer in enumerate(self.layers())]
 
     def add(self, per_byte_s: float) -> bool:
@@ -175,13 +176,13 @@ def _bound(columns: Columns, price: float) -> float:
     stage = columns.stage
     if not stage.table.exact:
         return 0.0
-    best, _ = best_walk(columns.points(), 0.0)
+    best, _ = best_walk(columns.points(bounding=True), 0.0)
     least = max(float(np.min(p.working)) for f in columns.layers() for p in f.layer.prices)
     for _ in range(PRICES):
-        dual = tightest(columns.points(), stage.limit_bytes, price, least)
+        dual = tightest(columns.points(bounding=True), stage.limit_bytes, price, least)
         if not columns.add(dual.per_byte_s):
             break
-        cost, _ = best_walk(columns.points(newest=True), dual.per_byte_s)
+        cost, _ = best_walk(columns.points(newest=True, bounding=True), dual.per_byte_s)
         best = max(best, cost - dual.per_byte_s * (stage.limit_bytes - least))
     return best
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.core.hardware import Device, LogicalMesh
+from planner.core.hardware import Device, LogicalMesh, Overlap
 from planner.core.spec import Spec
 from planner.strategies import AxisUse
 
@@ -18,8 +18,11 @@ Array = NDArray[np.float64]
 
 Costs = dict[str, Array]
 """Arrays by kind: `forward_s` and `backward_s` per microbatch, `batch_s` once per batch, `resident_bytes` held all the
-time, `saved_bytes` per microbatch in flight, `sync_bytes` while all gradients are combined at once. An absent kind is
-zero."""
+time, `saved_bytes` per microbatch in flight, `sync_bytes` while all gradients are combined at once. `HIDDEN` is what
+is left out of the first three because it may run beside kernels. An absent kind is zero."""
+
+HIDDEN = ("hidden_forward_s", "hidden_backward_s", "hidden_batch_s")
+"""Kinds of seconds that may hide, of `forward_s`, `backward_s` and `batch_s`."""
 
 MAX_CLASSES = 7
 """Classes of a group, or dimensions of a tensor, that may be sharded; beyond this the smallest stay unsharded, so that
@@ -38,3 +41,4 @@ class Setting:
     pins: Mapping[int, Spec] = field(default_factory=dict[int, Spec])  # owner of a tensor or parameter -> its spec
     keeps: bool = True  # whether tensors marked as saved are (all but inference)
     max_classes: int = MAX_CLASSES
+    overlap: Overlap = field(default_factory=Overlap)

@@ -25,10 +25,13 @@ class Peak:
 
 
 def stage_busy_s(stage: StagePlan, microbatches: int) -> tuple[float, ...]:
-    """Seconds that each device of a stage spends per step on each of `TIME_KINDS` but idle."""
+    """Seconds that each device of a stage spends per step on each of `TIME_KINDS` but idle; communication that runs
+    beside compute takes none."""
     t = stage.time
-    each = (t.compute_s, t.collective_s, t.reshard_s, stage.send_s)
-    return (*(microbatches * part for part in each), t.grad_sync_s, t.update_s)
+    reshard = max(0.0, t.reshard_s - t.hidden_s)
+    collective = max(0.0, t.collective_s - max(0.0, t.hidden_s - t.reshard_s))
+    each = (t.compute_s, collective, reshard, stage.send_s)
+    return (*(microbatches * part for part in each), max(0.0, t.grad_sync_s - t.hidden_batch_s), t.update_s)
 
 
 def device_seconds(record: PlanRecord) -> dict[str, float]:
