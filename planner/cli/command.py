@@ -3,13 +3,16 @@
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, TextColumn
 
+from planner.report import units
 from planner.report.tables import plain
 
 OK, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -76,6 +79,35 @@ class Output:
                 status.update(f"{what}: {text}" + ("" if share is None else f" ({100 * share:.0f} %)"))
 
             yield tell
+
+    @contextmanager
+    def bar(self, what: str) -> Iterator[Callable[[str, float], None]]:
+        """A bar in the terminal with what is being done, the share that is done and an estimate of what remains; silent
+        where standard error is no terminal.
+
+        Yields a function that takes the news: a text, and the share that is done.
+        """
+        if not self.err.is_terminal:
+            yield lambda text, share: None
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
+                   TextColumn("{task.fields[left]}"))
+        start = time.perf_counter()
+        with Progress(*columns, console=self.err, transient=True) as bar:
+            task = bar.add_task(what, total=1.0, left="")
+
+            def tell(text: str, share: float) -> None:
+                bar.update(task, completed=share, description=f"{what}: {text}",
+                           left=remaining(time.perf_counter() - start, share))
+
+            yield tell
+
+
+def remaining(elapsed_s: float, share: float) -> str:
+    """How long the rest takes if it goes on as fast: `"about 85 s left"`; nothing before there is anything to tell."""
+    if share <= 0.01:
+        return ""
+    return f"about {units.whole_seconds(elapsed_s * (1 / share - 1))} left"
 
 
 def fail(error: BaseException) -> None:

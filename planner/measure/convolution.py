@@ -13,14 +13,17 @@ import jax
 
 from planner.core.hardware import ConvolutionRates
 from planner.costs.compute import FILTER_GRADIENT, FORWARD, INPUT_GRADIENT
-from planner.measure.arithmetic import Reading
-from planner.measure.timing import Devices, time_on_all
+from planner.measure.pace import Allowance
+from planner.measure.sizes import Images
+from planner.measure.timing import Devices, Reading, repeated, time_on_all
 
-WIDE = 64
-"""Features of the convolutions whose rate is a kind's."""
+KINDS = (FORWARD, INPUT_GRADIENT, FILTER_GRADIENT)
 
-NARROW = (2, 4, 8)
-"""Features of those that tell how much is lost where they are few."""
+WINDOWS = (1, 3)
+"""Sides of the filters."""
+
+_TIMED_S = 4e-3
+"""How long a timed program should run, were it as fast as a matmul. [chosen]"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,71 +31,55 @@ class Case:
     """A convolution of stride one on square images of one device; `features` are input and output."""
 
     kind: str
-    batch: int
-    image: int
     window: int
     features: tuple[int, int]
 
-    @property
-    def flops(self) -> int:
-        """Padding counted."""
-        return 2 * self.batch * self.image**2 * self.window**2 * self.features[0] * self.features[1]
+
+@dataclass(frozen=True)
+class ConvolutionTimer:
+    """Times cases on images of one size; `flops_per_s` is the matmul rate, `dispatch_s` what a call costs."""
+
+    devices: Devices
+    images: Images
+    flops_per_s: float
+    dispatch_s: float
+
+    def rate(self, case: Case, allowance: Allowance) -> tuple[float, float]:
+        """(FLOP/s of one device with padding counted, relative spread)."""
+        image = (self.images.count, self.images.side, self.images.side)
+        inputs = [((*image, case.features[0]), "float32"),
+                  ((1, case.window, case.window, *case.features), "float32"), ((*image, case.features[1]), "float32")]
+        flops = 2 * self.images.count * self.images.side**2 * case.window**2 * case.features[0] * case.features[1]
+        length = max(1, round(_TIMED_S * self.flops_per_s / flops))
+
+        def once(x: jax.Array, w: jax.Array, g: jax.Array) -> jax.Array:
+            if case.kind == FORWARD:
+                return _convolve(x, w[0])
+            if case.kind == INPUT_GRADIENT:
+                return jax.vjp(lambda x: _convolve(x, w[0]), x)[1](g)[0]
+            return jax.vjp(lambda w: _convolve(x, w), w[0])[1](g)[0]
+
+        times = time_on_all(repeated(once, length), inputs, self.devices, allowance=allowance)
+        return flops * length / max(times.typical_s - self.dispatch_s, times.typical_s / 4), times.spread
 
 
-def convolution_rates(devices: Devices, flops_per_s: float, batch: int) -> tuple[ConvolutionRates, Reading]:
-    """Rates of convolutions as parts of `flops_per_s`, the rate that large matmuls reach.
-
-    Args:
-      devices: all devices.
-      flops_per_s: of float32.
-      batch: images of one device.
-    """
-    spreads: list[float] = []
-
-    def rate(case: Case) -> float:
-        found, spread = _rate(case, devices)
-        spreads.append(spread)
-        return found
-
-    wide = {kind: [(window, rate(Case(kind, batch, 8, window, (WIDE, WIDE)))) for window in (1, 3)]
-            for kind in (FORWARD, INPUT_GRADIENT, FILTER_GRADIENT)}
-    widths = [n * whole / rate(Case(FORWARD, batch, 8, window, pair)) for window, whole in wide[FORWARD]
-              for n in NARROW for pair in ((n, WIDE), (WIDE, n))]
-    parts = {kind: min(1.0, median(r for _, r in rates) / flops_per_s) for kind, rates in wide.items()}
-    how = (f"convolutions of 1 x 1 and 3 x 3, {batch} images of 8 x 8, {WIDE} features; "
-           f"full_width from {', '.join(map(str, NARROW))} features")
-    return (ConvolutionRates(parts[FORWARD], parts[INPUT_GRADIENT], parts[FILTER_GRADIENT],
-                             min(max(1.0, median(widths)), float(WIDE))), Reading(parts[FORWARD], max(spreads), how))
-
-
-def _rate(case: Case, devices: Devices) -> tuple[float, float]:
-    """(FLOP/s of one device, relative spread)."""
-    image = (case.batch, case.image, case.image)
-    images, filters = (*image, case.features[0]), (1, case.window, case.window, *case.features)
-    inputs = [(images, "float32"), (filters, "float32"), ((*image, case.features[1]), "float32")]
-    length = max(1, round(_TIMED_FLOPS / case.flops))
-
-    def once(x: jax.Array, w: jax.Array, g: jax.Array) -> jax.Array:
-        if case.kind == FORWARD:
-            return _convolve(x, w)
-        if case.kind == INPUT_GRADIENT:
-            return jax.vjp(lambda x: _convolve(x, w), x)[1](g)[0]
-        return jax.vjp(lambda w: _convolve(x, w), w)[1](g)[0]
-
-    def chain(x: jax.Array, w: jax.Array, g: jax.Array) -> jax.Array:
-        total = jax.numpy.zeros(())
-        for _ in range(length):
-            # Each waits for the one before: compilers would run equal ones once.
-            made = once(x + total, w[0] + total, g + total)
-            total = made.ravel()[0] * 1e-20
-        return total[None]
-
-    times = time_on_all(chain, inputs, devices)
-    return case.flops * length / times.typical_s, times.spread
-
-
-_TIMED_FLOPS = 2e7
-"""Of one device in one timed program: about a millisecond of a slow core. [chosen]"""
+def convolution_rates(timer: ConvolutionTimer, allowance: Allowance) -> tuple[ConvolutionRates, Reading]:
+    """Rates of convolutions as parts of the matmul rate; the last of the images' features is the wide one."""
+    *few, many = timer.images.features
+    cases = [*(Case(kind, window, (many, many)) for kind in KINDS for window in WINDOWS),
+             *(Case(FORWARD, window, pair) for window in WINDOWS for n in few for pair in ((n, many), (many, n)))]
+    found = {case: timer.rate(case, part) for case, part in allowance.each(cases)}
+    wide = {kind: median(rate for case, (rate, _) in found.items()
+                         if case.kind == kind and min(case.features) == many) for kind in KINDS}
+    widths = [min(case.features) * found[Case(FORWARD, case.window, (many, many))][0] / rate
+              for case, (rate, _) in found.items() if min(case.features) < many]
+    parts = {kind: min(1.0, rate / timer.flops_per_s) for kind, rate in wide.items()}
+    side, count = timer.images.side, timer.images.count
+    how = (f"convolutions of 1 x 1 and 3 x 3, {count} images of {side} x {side}, {many} features; "
+           f"full_width from {', '.join(map(str, few))} features")
+    rates = ConvolutionRates(parts[FORWARD], parts[INPUT_GRADIENT], parts[FILTER_GRADIENT],
+                             min(max(1.0, median(widths)), float(many)))
+    return rates, Reading(parts[FORWARD], median(spread for _, spread in found.values()), how)
 
 
 def _convolve(x: jax.Array, w: jax.Array) -> jax.Array:

@@ -1,42 +1,43 @@
 """A `Cluster` of the devices at hand, timed with all of them busy, and kept for the next time.
 
-In: devices, a folder. Out: a `Cluster` of one node; a profile file in the folder.
+In: devices, a budget of seconds, a folder. Out: a `Cluster` of one node; a profile file in the folder.
 """
 
 import datetime
 import os
 import re
-from collections.abc import Callable
+import time
 from pathlib import Path
+from statistics import median
 
 import jax
 
-from planner.core.hardware import Cluster, Device, Link
+from planner.core.hardware import Cluster, Device, Link, Overlap
 from planner.errors import MeshError
-from planner.measure.arithmetic import (
-    Reading,
-    launch_and_dispatch,
-    matmul_rates,
-    memory_rate,
-    transcendental_rate,
-)
-from planner.measure.communication import adds_then_sums, collective_times, hand_over, merges, sums_then_slices
-from planner.measure.convolution import convolution_rates
-from planner.measure.timing import Devices
+from planner.measure.arithmetic import FixedCosts, fixed_costs, transcendental_rate
+from planner.measure.communication import Senders, collective_times, hand_over
+from planner.measure.convolution import ConvolutionTimer, convolution_rates
+from planner.measure.habits import adds_then_sums, merges, sums_then_slices
+from planner.measure.matmul_grid import GridReading, MatmulTimer, matmul_grid
+from planner.measure.memory import memory_rates
+from planner.measure.overlap import Beside, overlap
+from planner.measure.pace import Clock, Pace, Progress
+from planner.measure.sizes import Sizes, sizes_for
+from planner.measure.timing import Devices, Reading
 from planner.profiles import read_profile, write_profile
 
-Progress = Callable[[str, float], None]
-"""Told what is being measured, and the share that is done."""
+BUDGET_S = 150.0
+"""Seconds that measuring may take unless told otherwise."""
 
-_CPU_SIZES = (128, 256, 512)
-_LARGE_SIZES = (1024, 2048, 4096)
-"""Sides of the matmuls that are timed; accelerators need large ones to show what they can."""
+_SMALL, _MEMORY, _MATMULS, _CONVOLUTIONS = "small operators", "memory", "matmuls", "convolutions"
+_COLLECTIVES, _HAND_OVER, _OVERLAP = "collectives", "hand-over between stages", "overlap with compute"
+_COMPILER = "compiler's habits"
 
-_CPU_IMAGES, _LARGE_IMAGES = 8, 256
-"""Images of a device whose convolution is timed."""
+_SECONDS = ((_SMALL, 4.0), (_MEMORY, 12.0), (_MATMULS, 70.0), (_CONVOLUTIONS, 12.0))
+"""What is measured of a device, and how the budget is divided: in seconds of 150 on eight CPU devices. [chosen]"""
 
-_CPU_ELEMENTS, _LARGE_ELEMENTS = 1 << 20, 1 << 26
-"""Elements of the arrays whose traffic is timed: 4 MiB a device where devices share a CPU's caches, else 256 MiB."""
+_SECONDS_BETWEEN = ((_COLLECTIVES, 45.0), (_HAND_OVER, 4.0), (_OVERLAP, 6.0), (_COMPILER, 3.0))
+"""The same of what is between devices."""
 
 
 def local_cluster(devices: Devices, cache_dir: Path | str, *, progress: Progress | None = None) -> Cluster:
@@ -59,85 +60,102 @@ def local_cluster(devices: Devices, cache_dir: Path | str, *, progress: Progress
     return cluster
 
 
-def measure(devices: Devices | None = None, *, progress: Progress | None = None) -> Cluster:
-    """Time these devices (all local ones by default); takes one to two minutes on a CPU.
+def measure(devices: Devices | None = None, *, budget_s: float = BUDGET_S, sizes: Sizes | None = None,
+            progress: Progress | None = None, clock: Clock = time.perf_counter) -> Cluster:
+    """Time these devices, with all of them busy.
+
+    Args:
+      devices: all local ones by default.
+      budget_s: about how long it may take; repeats and the grid of matmuls adapt.
+      sizes: what is timed; default: what suits the devices' platform.
+      progress: told what is going on.
+      clock: what tells the time.
 
     Raises:
       MeshError: no devices.
+      PlannerError: the budget is not a number above zero.
     """
     devices = jax.local_devices() if devices is None else list(devices)
     if not devices:
         raise MeshError("no devices to measure", "give at least one")
-    told = progress or (lambda what, share: None)
-    device, sources = _measure_device(devices, told)
-    link, link_sources = _measure_links(devices, device, told)
-    told("done", 1.0)
-    sources |= link_sources
+    sizes = sizes or sizes_for(devices[0].platform)
+    parts = _SECONDS + (_SECONDS_BETWEEN if len(devices) > 1 else ())
+    pace = Pace.of(parts, budget_s, progress or (lambda what, share: None), clock)
+    device, sources = _measure_device(devices, sizes, pace)
+    link, link_sources = _measure_links(devices, Senders(devices, sizes.messages, device.flops_per_s("float32")), pace)
+    habits = (False, False, False)
+    hides: Overlap | None = None
+    if len(devices) > 1:
+        hides, reading = overlap(Beside(devices, sizes.overlapped, device.flops_per_s("float32")), pace.take(_OVERLAP))
+        link_sources["overlap"] = _reading_source(devices, reading)
+        pace.take(_COMPILER)
+        habits = (sums_then_slices(devices), adds_then_sums(devices), merges(devices))
+    pace.told("done", 1.0)
     return Cluster(
         name=f"{devices[0].platform}-{len(devices)}", device=device, nodes=1, devices_per_node=len(devices),
         intra_node=link, inter_node=Link(link.bandwidth_bytes_per_s, link.latency_s),
-        reduce_scatter_as_all_reduce=len(devices) > 1 and sums_then_slices(devices),
-        adds_before_all_reduce=len(devices) > 1 and adds_then_sums(devices),
-        merges_all_reduces=len(devices) > 1 and merges(devices), sources=tuple(sources.items()))
+        reduce_scatter_as_all_reduce=habits[0], adds_before_all_reduce=habits[1], merges_all_reduces=habits[2],
+        overlap=hides, sources=tuple((sources | link_sources).items()))
 
 
-def _measure_device(devices: Devices, told: Progress) -> tuple[Device, dict[str, str]]:
-    platform = devices[0].platform
-    told("matmuls", 0.0)
-    sizes = _CPU_SIZES if platform == "cpu" else _LARGE_SIZES
-    rates = {dtype: matmul_rates(devices, dtype, sizes) for dtype in ("float32", "bfloat16")}
-    told("memory", 0.2)
-    elements = _CPU_ELEMENTS if platform == "cpu" else _LARGE_ELEMENTS
-    memory = memory_rate(devices, elements)
-    exponentials = transcendental_rate(devices, elements // 4)
-    told("small operators", 0.25)
-    launch, dispatch = launch_and_dispatch(devices)
-    best = {dtype: max(readings, key=lambda r: r.value) for dtype, readings in rates.items()}
-    shares = sorted(r.value / best[dtype].value for dtype, readings in rates.items() for r in readings)
-    told("convolutions", 0.3)
-    efficiency = shares[len(shares) // 2]
-    rates, convolved = convolution_rates(devices, efficiency * best["float32"].value,
-                                         _CPU_IMAGES if platform == "cpu" else _LARGE_IMAGES)
+def _measure_device(devices: Devices, sizes: Sizes, pace: Pace) -> tuple[Device, dict[str, str]]:
+    small = pace.take(_SMALL)
+    fixed = fixed_costs(devices, small)
+    exponentials = transcendental_rate(devices, sizes.exponentials, small)
+    memory = memory_rates(devices, sizes.working_sets, fixed, pace.take(_MEMORY))
+    grids = {dtype: matmul_grid(MatmulTimer(devices, dtype, fixed), sizes.sides, sizes.batches, part)
+             for dtype, part in pace.take(_MATMULS).each(sizes.dtypes)}
+    efficiency = median(share for found in grids.values() for share in found.large_shares())
+    best = grids["float32"].best.value
+    timer = ConvolutionTimer(devices, sizes.images, efficiency * best, fixed.dispatch.value)
+    convolutions, convolved = convolution_rates(timer, pace.take(_CONVOLUTIONS))
+    on_cpu = devices[0].platform == "cpu"
     device = Device(
         name=devices[0].device_kind,
-        peak_flops_per_s=(*((dtype, r.value) for dtype, r in best.items()), ("default", best["float32"].value)),
+        peak_flops_per_s=(*((dtype, found.best.value) for dtype, found in grids.items()), ("default", best)),
         matmul_efficiency=efficiency, memory_bytes=_memory_bytes(devices),
-        memory_bandwidth_bytes_per_s=memory.value, launch_s=launch.value, dispatch_s=dispatch.value,
-        transcendentals_per_s=exponentials.value if platform == "cpu" else None,
-        convolutions=rates)
-    sources = {f"device.peak_flops_per_s.{dtype}": _source(devices, r) for dtype, r in best.items()}
+        memory_bandwidth_bytes_per_s=memory.reading.value, launch_s=fixed.launch.value,
+        dispatch_s=fixed.dispatch.value, transcendentals_per_s=exponentials.value if on_cpu else None,
+        convolutions=convolutions, matmuls=tuple(found.grid for found in grids.values()), caches=memory.caches)
+    readings = {"memory_bandwidth_bytes_per_s": memory.reading, "convolutions": convolved}
+    if on_cpu:
+        readings["transcendentals_per_s"] = exponentials
+    if memory.caches:
+        readings["caches"] = memory.reading
+    return device, _device_sources(devices, fixed, grids, readings)
+
+
+def _device_sources(devices: Devices, fixed: FixedCosts, grids: dict[str, GridReading],
+                    readings: dict[str, Reading]) -> dict[str, str]:
+    """Where each number of the device is from."""
+    every = "; ".join(f"{found.best.how}, spread {found.best.spread:.0%}" for found in grids.values())
+    sources = {f"device.peak_flops_per_s.{dtype}": "the best of the grid" for dtype in grids}
     sources |= {
         "device.peak_flops_per_s.default": "the float32 rate",
-        "device.matmul_efficiency": f"median over sizes {sizes} and dtypes of rate / best rate",
+        "device.matmul_efficiency": "median over grids of rate / best rate, shapes of the two largest sizes each way",
         "device.memory_bytes": "the runtime's limit, or the machine's memory divided by its devices",
-        "device.memory_bandwidth_bytes_per_s": _source(devices, memory),
-        "device.convolutions": _source(devices, convolved),
-        "device.launch_s": _source(devices, launch), "device.dispatch_s": _source(devices, dispatch)}
-    if device.transcendentals_per_s is not None:
-        sources["device.transcendentals_per_s"] = _source(devices, exponentials)
-    return device, sources
+        "device.matmuls": _source(devices, every)}
+    readings = {"launch_s": fixed.launch, "dispatch_s": fixed.dispatch, **readings}
+    return sources | {f"device.{name}": _reading_source(devices, reading) for name, reading in readings.items()}
 
 
-def _measure_links(devices: Devices, device: Device, told: Progress) -> tuple[Link, dict[str, str]]:
+def _measure_links(devices: Devices, senders: Senders, pace: Pace) -> tuple[Link, dict[str, str]]:
     sources = {"devices_per_node": "counted"}
     if len(devices) == 1:
         sources |= {"intra_node": "a single device has no links: any number would do",
                     "inter_node": "a single device has no links: any number would do"}
         return Link(1e9, 0.0), sources
     groups = [n for n in range(2, len(devices) + 1) if len(devices) % n == 0]
-    measured = []
-    for done, group in enumerate(groups):
-        told(f"collectives of {group} devices", 0.45 + 0.45 * done / len(groups))
-        measured += collective_times(devices, group, device.flops_per_s("float32"))
-    told("hand-over between stages", 0.95)
-    latency, rate, reading = hand_over(devices)
+    measured = [found for group, part in pace.take(_COLLECTIVES).each(groups)
+                for found in collective_times(senders, group, part)]
+    latency, rate, reading = hand_over(devices, senders.messages, pace.take(_HAND_OVER))
     sources |= {
-        "intra_node.bandwidth_bytes_per_s": _source(devices, reading),
-        "intra_node.latency_s": _source(devices, reading),
-        "intra_node.measured": _source(devices, Reading(
-            0.0, max(spread for _, spread in measured),
+        "intra_node.bandwidth_bytes_per_s": _reading_source(devices, reading),
+        "intra_node.latency_s": _reading_source(devices, reading),
+        "intra_node.measured": _reading_source(devices, Reading(
+            0.0, median(spread for _, spread in measured),
             f"8 collectives in a program, less one without, groups of {groups}; fixed time of 4 KiB with a millisecond "
-            "of work before each, time per byte from 3 sizes without work")),
+            f"of work before each, time per byte from {len(senders.messages)} sizes without work")),
         "inter_node": "as within the node: there is only one"}
     return Link(rate, latency, tuple(fit for fit, _ in measured)), sources
 
@@ -149,9 +167,12 @@ def _memory_bytes(devices: Devices) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(devices)
 
 
-def _source(devices: Devices, reading: Reading) -> str:
-    return (f"measured {_today()}, jax {jax.__version__}, {len(devices)} x {devices[0].device_kind} all busy: "
-            f"{reading.how}; spread {reading.spread:.0%}")
+def _reading_source(devices: Devices, reading: Reading) -> str:
+    return _source(devices, f"{reading.how}; spread {reading.spread:.0%}")
+
+
+def _source(devices: Devices, how: str) -> str:
+    return f"measured {_today()}, jax {jax.__version__}, {len(devices)} x {devices[0].device_kind} all busy: {how}"
 
 
 def _today() -> str:

@@ -6,7 +6,6 @@ time, and a time is the wall time until all have finished.
 In: a function of one device's arrays. Out: seconds.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +15,31 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from planner.measure.pace import Allowance
+
 Devices = Sequence[Any]
 """`jax.Device`s, for which jaxlib has no type stubs."""
 
+Arrays = Sequence[tuple[tuple[int, ...], str]]
+"""Shape and dtype of each array of one device."""
+
 OUTER, INNER = "outer", "inner"
 """Mesh axes: groups, and the devices of a group."""
+
+NOISY = 0.3
+"""Relative spread from which times are taken again while there is time. [chosen]"""
+
+_LEAST, _MOST = 3, 3
+"""Rounds that are timed however little time there is; and how many times the usual rounds noisy ones get. [chosen]"""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A measured number, its relative spread between runs, and how it was measured."""
+
+    value: float
+    spread: float
+    how: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,43 +59,88 @@ class Times:
         return self.seconds[(3 * len(self.seconds)) // 4] / self.typical_s - 1
 
 
-def time_on_all(body: Callable[..., jax.Array], inputs: Sequence[tuple[tuple[int, ...], str]],
-                devices: Devices, *, group: int = 1, repeats: int = 9) -> Times:
+def time_on_all(body: Callable[..., jax.Array], inputs: Arrays, devices: Devices, *, group: int = 1, repeats: int = 9,
+                allowance: Allowance | None = None) -> Times:
     """Time a compiled program that runs `body` on every device with arrays of its own.
 
     Args:
       body, inputs, devices, group: as of `on_all`.
-      repeats: timed runs, after two that aren't.
+      repeats, allowance: as of `time_in_turn`.
     """
-    return time_in_turn([on_all(body, inputs, devices, group=group)], repeats)[0]
+    return time_in_turn([on_all(body, inputs, devices, group=group)], repeats, allowance)[0]
 
 
-def on_all(body: Callable[..., jax.Array], inputs: Sequence[tuple[tuple[int, ...], str]], devices: Devices, *,
-           group: int = 1) -> Callable[[], jax.Array]:
+def on_all(body: Callable[..., Any], inputs: Arrays, devices: Devices, *,
+           group: int = 1) -> Callable[[], Any]:
     """The call of a compiled program that runs `body` on every device with arrays of its own.
 
     Args:
-      body: from one device's arrays to an array; may use collectives over axis `INNER`.
+      body: from one device's arrays to arrays; may use collectives over axis `INNER`.
       inputs: shape and dtype of each array of one device.
       devices: all devices.
       group: devices along axis `INNER`; must divide their number.
     """
     mesh = Mesh(np.array(devices).reshape(-1, group), (OUTER, INNER))
     spec = PartitionSpec((OUTER, INNER))
-    arrays = [jax.device_put(jnp.full((len(devices) * shape[0], *shape[1:]), 1 / 64, dtype), NamedSharding(mesh, spec))
-              for shape, dtype in inputs]
+    arrays = [_filled(shape, dtype, NamedSharding(mesh, spec)) for shape, dtype in inputs]
     program = jax.jit(jax.shard_map(body, mesh=mesh, in_specs=(spec,) * len(arrays), out_specs=spec, check_vma=False))
     return lambda: program(*arrays)
 
 
-def time_in_turn(calls: Sequence[Callable[[], jax.Array]], repeats: int) -> list[Times]:
+def repeated(step: Callable[..., jax.Array], length: int) -> Callable[..., jax.Array]:
+    """A body that runs `step` so many times on the same arrays, one after the other: a loop that adds next to nothing.
+
+    The result of a step passes through a barrier with the arrays of the next, so that no compiler takes it out of the
+    loop or merges it with another.
+    """
+    def body(*arrays: jax.Array) -> jax.Array:
+        def again(_: jax.Array, carried: tuple[tuple[jax.Array, ...], jax.Array]) -> tuple[Any, jax.Array]:
+            held, _result = jax.lax.optimization_barrier(carried)
+            return held, step(*held)
+
+        result = jax.eval_shape(step, *arrays)
+        start = (arrays, jnp.zeros(result.shape, result.dtype))
+        return jax.lax.fori_loop(0, length, again, start)[1]
+
+    return body
+
+
+def time_in_turn(calls: Sequence[Callable[[], Any]], repeats: int,
+                 allowance: Allowance | None = None) -> list[Times]:
     """Time calls until their results are there, one after the other and again, so that a change of the machine's load
-    meets all of them; two rounds first that aren't counted."""
+    meets all of them; rounds come first that aren't counted.
+
+    Args:
+      calls: to time.
+      repeats: rounds: at least three however short the time, and up to thrice as many while times are noisy.
+      allowance: the time there is; default: any.
+    """
+    allowance = allowance or Allowance()
+    for warm in range(2):  # the first compiles
+        if warm == 0 or allowance.left_s() > 0:
+            for call in calls:
+                jax.block_until_ready(call())
     found: list[list[float]] = [[] for _ in calls]
-    for n in range(2 + repeats):
+    while _goes_on(found, repeats, allowance):
         for call, seconds in zip(calls, found, strict=True):
-            start = time.perf_counter()
+            start = allowance.clock()
             jax.block_until_ready(call())
-            if n >= 2:
-                seconds.append(time.perf_counter() - start)
+            seconds.append(allowance.clock() - start)
     return [Times(tuple(sorted(seconds))) for seconds in found]
+
+
+def _goes_on(found: Sequence[Sequence[float]], repeats: int, allowance: Allowance) -> bool:
+    """Whether another round is due."""
+    rounds = len(found[0]) if found else repeats * _MOST
+    if rounds < min(_LEAST, repeats) or rounds >= repeats * _MOST:
+        return rounds < min(_LEAST, repeats)
+    if allowance.left_s() <= 0:
+        return False
+    return rounds < repeats or max(Times(tuple(sorted(seconds))).spread for seconds in found) > NOISY
+
+
+def _filled(shape: tuple[int, ...], dtype: str, sharding: NamedSharding) -> jax.Array:
+    """An array whose every shard has that shape and is 1/64 throughout."""
+    shard = np.full(shape, 1 / 64, jnp.dtype(dtype))
+    count = sharding.mesh.size
+    return jax.make_array_from_callback((count * shape[0], *shape[1:]), sharding, lambda _: shard)

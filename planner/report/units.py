@@ -16,6 +16,12 @@ def seconds(value: float) -> str:
     return f"{figures(value / 1e-9)} ns"
 
 
+def whole_seconds(value: float) -> str:
+    """A duration without a fraction: `"85 s"`, `"2 min 5 s"`."""
+    minutes, seconds = divmod(round(value), 60)
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
 def size(count: float) -> str:
     """A number of bytes with three figures: `"12.8 GB"`; zero is `"0"`."""
     return scaled(count, "B")
