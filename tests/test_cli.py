@@ -1,5 +1,6 @@
 """The command line, run in this process: exit codes, what goes to which stream, and what files are left behind."""
 
+import io
 import json
 import re
 import subprocess
@@ -8,10 +9,12 @@ from dataclasses import replace
 
 import jax
 import pytest
+from rich.console import Console
 
 from planner import api, profiles
 from planner.check import CheckReport, TensorCheck
 from planner.cli import main
+from planner.cli.command import Output, remaining
 from planner.cli.main import COMMANDS, parser
 from planner.cli.options import pins
 from planner.core import plan_io
@@ -251,6 +254,8 @@ BAD = [
     (["run", "mlp-tiny", *HERE, "--steps", "0"], "--steps 0 leaves nothing to do"),
     (["check", "mlp-tiny", *HERE, "--steps", "-1"], "--steps -1 leaves nothing to do"),
     (["measure", "--devices", "2", "-o", "no/m.json"], "there is no folder no"),
+    (["measure", "--devices", "2", "--budget", "nan"], "a budget of nan seconds to measure in"),
+    (["measure", "--devices", "2", "--budget", "0"], "a budget of 0 seconds to measure in"),
     (["show", "{tmp}/nonsense.json"], "plan.stages[1].devices holds device 8, the plan has 8"),
     (["plot", "{tmp}/cut.json", "-o", "p.png"], "is not JSON, or is truncated"),
     (["solve", "none.json"], "none.json"),
@@ -288,6 +293,40 @@ def test_interrupted_before_a_result_is_130(capsys, monkeypatch):
     monkeypatch.setattr(api, "plan", interrupted)
     code, out, err = outcome(capsys, "plan", "mlp-tiny", "--cluster", "dgx-a100")
     assert (code, out) == (130, "") and "interrupted before there was a result" in err
+
+
+def test_measuring_that_is_interrupted_writes_nothing(capsys, monkeypatch, tmp_path):
+    def interrupted(*args, **kwargs):
+        kwargs["progress"]("matmuls", 0.4)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("planner.measure.measure", interrupted)
+    code, out, err = outcome(capsys, "measure", "--devices", "2", "-o", str(tmp_path / "m.json"))
+    assert (code, out) == (130, "") and "interrupted" in err and not list(tmp_path.iterdir())
+
+
+def test_a_measured_profile_is_written_and_shown(capsys, monkeypatch, tmp_path):
+    asked = {}
+
+    def quick(devices, **options):
+        asked.update(options, devices=len(devices))
+        return profiles.cluster("cpu-8")
+
+    monkeypatch.setattr("planner.measure.measure", quick)
+    file = tmp_path / "m.json"
+    code, out, err = outcome(capsys, "measure", "--devices", "2", "-o", str(file), "--budget", "7")
+    assert code == 0 and asked["budget_s"] == 7 and asked["devices"] == 2 and str(file) in err
+    assert profiles.read_profile(file) == profiles.cluster("cpu-8") and "cpu-8" in out
+
+
+def test_a_bar_says_what_is_done_and_what_is_left():
+    text = io.StringIO()
+    output = Output(err=Console(file=text, force_terminal=True, width=100))
+    with output.bar("measuring") as tell:
+        tell("matmuls", 0.25)
+    assert "measuring: matmuls" in text.getvalue() and "25 %" in text.getvalue() and "left" in text.getvalue()
+    assert remaining(30, 0.25) == "about 1 min 30 s left" and remaining(30, 0.5) == "about 30 s left"
+    assert remaining(1, 0) == ""
 
 
 def test_a_reader_that_stops_is_no_error(plan_file):

@@ -47,6 +47,12 @@ def test_a_shipped_profile_is_plausible(name: str) -> None:
     assert machine.device.flops_per_s("bfloat16") > machine.device.memory_bandwidth_bytes_per_s
 
 
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_profile_is_written_and_read_again(name: str, tmp_path: Path) -> None:
+    write_profile(cluster(name), tmp_path / "again.json")
+    assert read_profile(tmp_path / "again.json") == cluster(name)
+
+
 def test_datasheet_figures() -> None:
     a100, v100 = cluster("dgx-a100"), cluster("p3.16xlarge")
     assert dict(a100.device.peak_flops_per_s)["bfloat16"] == 312e12 and a100.device.memory_bytes == 80 * 10**9
@@ -83,6 +89,18 @@ def test_a_bad_grid_is_refused(good: tuple[Path, dict[str, Any]], field: str, va
     path.write_text(json.dumps(data))
     with pytest.raises(ProfileError, match=field):
         read_profile(path)
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])
+def test_what_could_not_be_read_again_is_not_written(good: tuple[Path, dict[str, Any]], rate: float) -> None:
+    first = read_profile(good[0])
+    grid = MatmulGrid("float32", (1,), (8,), (8,), (8,), (rate,))
+    before = good[0].read_text()
+    with pytest.raises(ProfileError, match="flops_per_s"):
+        write_profile(dataclasses.replace(first, device=dataclasses.replace(first.device, matmuls=(grid,))), good[0])
+    with pytest.raises(ProfileError, match="has no source"):
+        write_profile(dataclasses.replace(first, sources=()), good[0])
+    assert good[0].read_text() == before
 
 
 def test_what_is_written_is_read(good: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:

@@ -40,13 +40,14 @@ _SECONDS_BETWEEN = ((_COLLECTIVES, 45.0), (_HAND_OVER, 4.0), (_OVERLAP, 6.0), (_
 """The same of what is between devices."""
 
 
-def local_cluster(devices: Devices, cache_dir: Path | str, *, progress: Progress | None = None) -> Cluster:
+def local_cluster(devices: Devices, cache_dir: Path | str, *, sizes: Sizes | None = None,
+                  progress: Progress | None = None) -> Cluster:
     """The cluster of these devices: as measured before, or measured now and kept.
 
     Args:
       devices: what the mesh will hold.
       cache_dir: folder of kept profiles; one file for each platform, kind and number of devices and version of JAX.
-      progress: told what is going on while measuring.
+      sizes, progress: as of `measure`.
 
     Raises:
       MeshError: no devices.
@@ -55,7 +56,7 @@ def local_cluster(devices: Devices, cache_dir: Path | str, *, progress: Progress
     path = Path(cache_dir) / f"{_key(devices)}.json"
     if path.exists():
         return read_profile(path)
-    cluster = measure(devices, progress=progress)
+    cluster = measure(devices, sizes=sizes, progress=progress)
     write_profile(cluster, path, f"measured by planner on {_today()}")
     return cluster
 

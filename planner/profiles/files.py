@@ -68,10 +68,12 @@ def write_profile(cluster: Cluster, path: Path | str, description: str = "") -> 
     """Write one node of a cluster as a profile file, whole or not at all; parent folders are made.
 
     Raises:
-      ProfileError: the folder can't be written to.
+      ProfileError: the cluster holds what reading would refuse (a rate of zero, a number without a source), or the
+        folder can't be written to.
     """
     path = Path(path)
     text = json.dumps(_to_json(cluster, description), indent=2) + "\n"
+    _cluster_from(Fields.of(json.loads(text), str(path)))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text.encode())

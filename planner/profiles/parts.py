@@ -59,6 +59,8 @@ def device_to_json(device: Device) -> dict[str, Any]:
     """A device as `device_from` reads it; what it has not is left out."""
     found = _present(device)
     found["peak_flops_per_s"] = dict(device.peak_flops_per_s)
+    if not device.dispatch_s:  # as where it is not given: it needs no source then
+        del found["dispatch_s"]
     if device.tiling is not None:
         found["tiling"]["shapes"] = [dict(zip(_SHAPE, shape, strict=True)) for shape in device.tiling.shapes]
     return found

@@ -24,12 +24,53 @@ def table(cluster: Cluster) -> Table:
         ("memory bandwidth", units.scaled(d.memory_bandwidth_bytes_per_s, "B/s"), _source(sources, "memory_bandwidth")),
         ("an operator's fixed cost", units.seconds(d.launch_s), _source(sources, "launch_s")),
     ]
+    rows += _detail(d, sources)
     for name, link in (("intra_node", cluster.intra_node), ("inter_node", cluster.inter_node)):
         text = name.replace("_", "-").replace("-node", " node")
         rows += [(f"link {text}", units.scaled(link.bandwidth_bytes_per_s, "B/s"),
                   _source(sources, f"{name}.bandwidth")),
                  (f"latency {text}", units.seconds(link.latency_s), _source(sources, f"{name}.latency"))]
+        if link.measured:
+            groups = units.ranges({m.devices for m in link.measured})
+            rows.append((f"collectives {text}", f"{len({m.kind for m in link.measured})} kinds of {groups} devices",
+                         _source(sources, f"{name}.measured")))
+        if link.protocols:
+            rows.append((f"protocols {text}", ", ".join(f"{p.name} {p.algorithm}" for p in link.protocols),
+                         _source(sources, f"{name}.protocols")))
+    if (hides := cluster.overlap) is not None:
+        rows.append(("hidden beside compute", f"gradients {units.share(hides.gradient_sync)}, gathers "
+                     f"{units.share(hides.parameter_gather)}, hand-overs {units.share(hides.hand_over)}",
+                     _source(sources, "overlap")))
     return table_of(cluster.name, columns, rows)
+
+
+def _detail(d: Device, sources: dict[str, str]) -> list[tuple[str, str, str]]:
+    """What only some profiles say of a device, briefly."""
+    rows = [(f"matmuls, {grid.dtype}", f"{len(grid.flops_per_s)} shapes, {_between(grid.flops_per_s)}",
+             _source(sources, "device.matmuls")) for grid in d.matmuls]
+    if d.tiling is not None:
+        shapes = ", ".join(f"{rows} × {columns}" for rows, columns, _ in d.tiling.shapes)
+        rows.append(("matmul tiles", f"{d.tiling.units} units, {shapes}", _source(sources, "device.tiling")))
+    rows += [(f"cache, {level.name}", f"{units.size(level.capacity_bytes)} at "
+              f"{units.scaled(level.bandwidth_bytes_per_s, 'B/s')}", _source(sources, "device.caches"))
+             for level in d.caches]
+    if d.dispatch_s:
+        rows.append(("a program's fixed cost", units.seconds(d.dispatch_s), _source(sources, "dispatch_s")))
+    if d.transcendentals_per_s is not None:
+        rows.append(("exp, log, ...", units.scaled(d.transcendentals_per_s, "elements/s"),
+                     _source(sources, "transcendentals")))
+    if d.convolutions is not None:
+        rows.append(("convolutions ÷ matmuls", f"{units.share(d.convolutions.forward)}, gradients "
+                     f"{units.share(d.convolutions.input_gradient)}, {units.share(d.convolutions.filter_gradient)}",
+                     _source(sources, "device.convolutions")))
+    return rows
+
+
+def _between(rates: tuple[float, ...]) -> str:
+    """`"5.2 to 19 GFLOP/s"`: lowest and highest, the unit once where it is the same."""
+    low, high = units.rate(min(rates)), units.rate(max(rates))
+    same = low.split(" ")[1] == high.split(" ")[1]
+    return f"{low.split(' ')[0] if same else low} to {high}"
 
 
 def listing(clusters: Iterable[Cluster]) -> Table:
@@ -55,5 +96,6 @@ def as_data(cluster: Cluster) -> dict[str, Any]:
 
 
 def _source(sources: dict[str, str], *words: str) -> str:
-    """The source of the field whose path has these words."""
-    return next((text for field, text in sources.items() if all(w in field for w in words)), "")
+    """The source of the field whose path has these words, or of an object that holds it."""
+    exact = (text for field, text in sources.items() if all(w in field for w in words))
+    return next(exact, next((text for field, text in sources.items() if words[0].startswith(f"{field}.")), ""))
