@@ -13,6 +13,7 @@ from planner.model import Model, train_step
 from planner.profiles import cluster
 from planner.trace import trace_program
 
+
 def plain(machine: Cluster) -> Cluster:
     """The machine as rates and rings alone, so that what these tests count does not hang on tiles and protocols."""
     links = {name: dataclasses.replace(getattr(machine, name), protocols=()) for name in ("intra_node", "inter_node")}
