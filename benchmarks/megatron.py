@@ -38,6 +38,7 @@ class Run:
     tensor: int
     data: int
     pipeline: int
+    recompute: bool = False  # every layer's forward again before its backward
 
     @property
     def microbatches(self) -> int:
@@ -89,6 +90,7 @@ def step_s(run: Run, cluster: Cluster, runtime: Runtime) -> float:
     """Seconds of one step: microbatches through the slowest stage after the pipeline is filled, then gradients and
     update (Narayanan et al. 2021, §2.2)."""
     layer = layer_s(run.hidden, run.heads, run.sequence, run.microbatch, run.tensor, cluster, runtime)
+    layer *= 4 / 3 if run.recompute else 1  # a backward takes twice a forward, in matmuls, calls and bytes
     head = head_s(run.hidden, run.sequence, run.microbatch, run.tensor, cluster, runtime)
     stage = run.layers / run.pipeline * layer
     send = 2 * _send_s(run, cluster) if run.pipeline > 1 else 0.0
@@ -148,9 +150,9 @@ def _reduce_s(size_bytes: float, devices: int, cluster: Cluster, runtime: Runtim
 @cache
 def _mesh(cluster: Cluster, devices: int, apart: int) -> LogicalMesh:
     """`devices` by `apart`, on as few nodes as hold them."""
-    count, per = devices * apart, cluster.devices_per_node
-    submesh = Submesh(1, count) if count <= per else Submesh(count // per, per)
-    return logical_mesh(cluster, submesh, (devices, apart))
+    count = devices * apart
+    nodes = next(n for n in range(-(-count // cluster.devices_per_node), count + 1) if count % n == 0)
+    return logical_mesh(cluster, Submesh(nodes, count // nodes), (devices, apart))
 
 
 def _send_s(run: Run, cluster: Cluster) -> float:

@@ -8,6 +8,11 @@ profile. Its constants of PyTorch's runtime are fitted on four fifths of the run
 ways: the fifths hold whole shapes of layers that the fit never saw (hidden size, microbatch, tensor parallelism), or
 single runs, where a shape that other runs have is corrected by them, as a profile of that layer would. Regret: by how
 much the measured time of the run predicted fastest exceeds the fastest measured, per model, GPUs and batch.
+
+    python benchmarks/published.py benchmarks/published_runs/megatron_sc21.csv --cluster dgx-a100 --recompute \\
+        --fit-on ../shared/measured/a100_single_node_gpt.csv
+
+judges the runs of one file by constants fitted on another: many nodes, larger models.
 """
 
 import argparse
@@ -34,7 +39,7 @@ BOUNDS = {"wire": (0.7, 1.0), "matmul": (0.3, 1.0), "update_bytes": (16.0, 80.0)
 """Fitted constants stay plausible: NCCL reaches most of its bus bandwidth, Adam moves 16 bytes of state and more, and
 the kernels of a layer that are not fused pass over their tensors some tens of times."""
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
 
 
 def main() -> None:
@@ -43,14 +48,15 @@ def main() -> None:
     parser.add_argument("csv", type=Path, nargs="?", default=Path("../shared/measured/a100_single_node_gpt.csv"))
     parser.add_argument("--cluster", default="dgx-a100-40gb", help="profile (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "published.jsonl")
+    parser.add_argument("--fit-on", type=Path, metavar="CSV", help="fit on these runs, judge the others by them")
+    parser.add_argument("--recompute", action="store_true", help="the runs judged recompute every layer's forward")
     parser.add_argument("--seed", type=int, default=0, help="of the folds")
     options = parser.parse_args()
     if not options.csv.exists():
         print(f"{options.csv} is not there: skipped. Give the path of the file with measured runs.")
         sys.exit(0)
-    runs, measured = read(options.csv)
-    nodes = max(1, -(-max(run.devices for run in runs) // 8))
-    judge = Judge(runs, measured, planner.cluster(options.cluster, nodes=nodes), options.seed)
+    judge = judge_of(options.csv, options.cluster, options.seed, recompute=options.recompute)
+    runs = judge.runs
     print(f"{len(runs)} runs, {len(judge.groups())} choices of (model, GPUs, batch), profile {options.cluster}\n")
     print(f"{'':<44}{'mean |error|':>13}{'median':>9}{'regret':>9}{'worst':>9}{'tau':>7}")
     ways: dict[str, Callable[[], NDArray[np.float64]]] = {
@@ -58,6 +64,9 @@ def main() -> None:
         "fitted; whole shapes of layers held out": judge.shapes_held_out,
         "fitted; runs held out, shapes profiled": judge.runs_held_out,
     }
+    if options.fit_on:
+        other = judge_of(options.fit_on, options.cluster, options.seed, recompute=False)
+        ways = {f"fitted on {options.fit_on.stem}": lambda: judge.predict(judge.all, other.fit(other.all))}
     for name, way in ways.items():
         found = judge.figures(way())
         print(f"{name:<44}{found['mean_error']:>12.1%} {found['median_error']:>8.1%} {found['mean_regret']:>8.1%} "
@@ -66,6 +75,15 @@ def main() -> None:
                              **{k: round(v, 4) for k, v in found.items()}, **environment()})
     constants = dataclasses.asdict(judge.fit(judge.all))
     print("\nfitted on all runs:", ", ".join(f"{name} {value:.3g}" for name, value in constants.items()))
+
+
+def judge_of(path: Path, cluster: str, seed: int, *, recompute: bool) -> "Judge":
+    """The runs of a file, on as many nodes of a profile as the largest needs."""
+    runs, measured = read(path)
+    per = planner.cluster(cluster).devices_per_node
+    nodes = max(1, -(-max(run.devices for run in runs) // per))
+    return Judge([dataclasses.replace(run, recompute=recompute) for run in runs], measured,
+                 planner.cluster(cluster, nodes=nodes), seed)
 
 
 def read(path: Path) -> tuple[list[Run], NDArray[np.float64]]:
@@ -95,7 +113,7 @@ class Judge:
 
     def unfitted(self) -> NDArray[np.float64]:
         """With the constants that fits start from."""
-        return self._predict(self.all, PLAIN)
+        return self.predict(self.all, PLAIN)
 
     def shapes_held_out(self) -> NDArray[np.float64]:
         """Each run by a fit that has seen no run of its shape."""
@@ -117,21 +135,22 @@ class Judge:
         low, high = limits[:, 0] / start, limits[:, 1] / start
 
         def residuals(factors: NDArray[np.float64]) -> NDArray[np.float64]:
-            return np.log(self._predict(some, Runtime(*(float(x) for x in factors * start))) / self.measured[some])
+            return np.log(self.predict(some, Runtime(*(float(x) for x in factors * start))) / self.measured[some])
 
         found = least_squares(residuals, np.clip(np.ones(len(start)), low, high), bounds=(low, high), loss="soft_l1",
                               f_scale=0.1, diff_step=1e-3, max_nfev=40)
         return Runtime(*(float(x) for x in found.x * start))
 
     def figures(self, predicted: NDArray[np.float64]) -> dict[str, float]:
-        """Error over all runs; regret over all choices; rank correlation over all runs."""
+        """Error over all runs; regret over all choices; rank correlation within them."""
         error = np.abs(predicted / self.measured - 1)
+        choices = [group for group in self.groups() if len(group) > 1]  # where there is none, the order of all runs
         regrets = [self.measured[min(group, key=lambda n: predicted[n])] / self.measured[group].min() - 1
                    for group in self.groups()]
         return {"mean_error": float(error.mean()), "median_error": float(np.median(error)),
                 "mean_regret": float(np.mean(regrets)), "worst_regret": float(max(regrets)),
                 "tau": statistics.fmean(kendall_tau(predicted[g].tolist(), self.measured[g].tolist())
-                                        for g in self.groups() if len(g) > 1)}
+                                        for g in choices or [list(self.all)])}
 
     def groups(self) -> list[list[int]]:
         """Runs between which a user would choose: equal model, GPUs and batch."""
@@ -148,16 +167,17 @@ class Judge:
         for n in range(FOLDS):
             known, asked = np.flatnonzero(fold != n), np.flatnonzero(fold == n)
             runtime = self.fit(known)
-            predicted[asked] = self._predict(asked, runtime)
+            predicted[asked] = self.predict(asked, runtime)
             if profiled:
-                seen = self.measured[known] / self._predict(known, runtime)
+                seen = self.measured[known] / self.predict(known, runtime)
                 of: dict[Shape, list[float]] = {}
                 for k, ratio in zip(known, seen, strict=True):
                     of.setdefault(shape(self.runs[k]), []).append(float(ratio))
                 predicted[asked] *= [statistics.median(of.get(shape(self.runs[a]), [1.0])) for a in asked]
         return predicted
 
-    def _predict(self, some: NDArray[np.int64], runtime: Runtime) -> NDArray[np.float64]:
+    def predict(self, some: NDArray[np.int64], runtime: Runtime) -> NDArray[np.float64]:
+        """Seconds of some of the runs under these constants."""
         found = np.array([step_s(self.runs[n], self.cluster, runtime) for n in some])
         layer_s.cache_clear()  # keyed by the constants, which no other call has
         head_s.cache_clear()
@@ -165,8 +185,8 @@ class Judge:
 
 
 def shape(run: Run) -> Shape:
-    """What decides the time of a layer: all else is equal in these runs."""
-    return run.hidden, run.microbatch, run.tensor
+    """What decides the time of a layer."""
+    return run.hidden, run.heads, run.sequence, run.microbatch, run.tensor
 
 
 if __name__ == "__main__":
