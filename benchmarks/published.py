@@ -64,8 +64,9 @@ def main() -> None:
         "fitted; whole shapes of layers held out": judge.shapes_held_out,
         "fitted; runs held out, shapes profiled": judge.runs_held_out,
     }
+    fitter = judge
     if options.fit_on:
-        other = judge_of(options.fit_on, options.cluster, options.seed, recompute=False)
+        fitter = other = judge_of(options.fit_on, options.cluster, options.seed, recompute=False)
         ways = {f"fitted on {options.fit_on.stem}": lambda: judge.predict(judge.all, other.fit(other.all))}
     for name, way in ways.items():
         found = judge.figures(way())
@@ -73,8 +74,8 @@ def main() -> None:
               f"{found['worst_regret']:>8.1%} {found['tau']:>6.2f}", flush=True)
         append(options.out, {"way": name, "runs": len(runs), "seed": options.seed, "profile": options.cluster,
                              **{k: round(v, 4) for k, v in found.items()}, **environment()})
-    constants = dataclasses.asdict(judge.fit(judge.all))
-    print("\nfitted on all runs:", ", ".join(f"{name} {value:.3g}" for name, value in constants.items()))
+    constants = dataclasses.asdict(fitter.fit(fitter.all))
+    print("\nfitted on all of them:", ", ".join(f"{name} {value:.3g}" for name, value in constants.items()))
 
 
 def judge_of(path: Path, cluster: str, seed: int, *, recompute: bool) -> "Judge":
