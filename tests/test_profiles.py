@@ -3,6 +3,8 @@
 import copy
 import dataclasses
 import json
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,10 @@ from planner.errors import MeshError, ProfileError, UnknownNameError
 from planner.profiles import cluster, profile_names, read_profile, write_profile
 from tests.costs.machines import DEVICE
 
-SHIPPED = ("cpu-8", "dgx-a100", "dgx-a100-40gb", "dgx-h100", "hgx-h200", "p3.16xlarge")
+PER_NODE = {"cpu-8": 8, "dgx-a100": 8, "dgx-a100-40gb": 8, "dgx-h100": 8, "gb200-nvl72": 72, "hgx-h200": 8,
+            "p3.16xlarge": 8, "tpu-v4": 4, "tpu-v5e": 8, "tpu-v5p": 4, "tpu-v6e": 8}
+
+SHIPPED = tuple(PER_NODE)
 
 
 @pytest.fixture
@@ -42,9 +47,42 @@ def test_the_shipped_profiles() -> None:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_profile_is_plausible(name: str) -> None:
     machine = cluster(name, nodes=2)
-    assert machine.name == name and machine.nodes == 2 and machine.devices_per_node == 8 and machine.device_count == 16
+    assert machine.name == name and machine.nodes == 2 and machine.devices_per_node == PER_NODE[name]
+    assert machine.device_count == 2 * PER_NODE[name]
     assert all(len(where) > 10 for key, where in machine.sources if key != "devices_per_node")
-    assert machine.device.flops_per_s("bfloat16") > machine.device.memory_bandwidth_bytes_per_s
+    device = machine.device
+    assert device.flops_per_s("bfloat16") > device.memory_bandwidth_bytes_per_s > 0
+    # A node's link is shared: no device of it is faster outside than inside.
+    assert machine.inter_node.bandwidth_bytes_per_s <= PER_NODE[name] * machine.intra_node.bandwidth_bytes_per_s
+    rates = [level.bandwidth_bytes_per_s for level in device.caches]
+    assert rates == sorted(rates, reverse=True) and min(rates, default=math.inf) > device.memory_bandwidth_bytes_per_s
+
+
+@pytest.mark.parametrize("name", [name for name in SHIPPED if name != "cpu-8"])
+def test_recorded_accelerators_say_how_they_cut_matmuls(name: str) -> None:
+    tiling = cluster(name).device.tiling
+    assert tiling is not None and max(share for _, _, share in tiling.shapes) == 1
+    areas = [rows * columns for rows, columns, _ in tiling.shapes]
+    assert areas == sorted(areas, reverse=True)  # large tiles reuse more: the smaller, the less of the peak
+    assert [share for _, _, share in tiling.shapes] == sorted((s for _, _, s in tiling.shapes), reverse=True)
+
+
+@pytest.mark.parametrize("name", ["dgx-a100", "dgx-a100-40gb", "dgx-h100", "gb200-nvl72", "hgx-h200"])
+def test_nccl_protocols_trade_latency_for_bandwidth(name: str) -> None:
+    machine = cluster(name)
+    for link in (machine.intra_node, machine.inter_node):
+        rings = [p for p in link.protocols if p.algorithm == RING]
+        assert [p.name for p in rings] == ["LL", "LL128", "Simple"]
+        assert [p.step_s for p in rings] == sorted(p.step_s for p in rings)
+        assert [p.share for p in rings] == sorted(p.share for p in rings) and rings[-1].share == 1
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_fitted_and_chosen_numbers_say_so(name: str) -> None:
+    for key, where in cluster(name).sources:
+        assert not re.search(r"guess|roughly|unknown|todo", where, re.IGNORECASE), f"{key}: {where}"
+        if "not measured by us" in where:
+            assert where.startswith("[fitted]"), f"{key}: {where}"
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -57,6 +95,12 @@ def test_datasheet_figures() -> None:
     a100, v100 = cluster("dgx-a100"), cluster("p3.16xlarge")
     assert dict(a100.device.peak_flops_per_s)["bfloat16"] == 312e12 and a100.device.memory_bytes == 80 * 10**9
     assert v100.inter_node.bandwidth_bytes_per_s == 25e9 / 8 and v100.device.memory_bytes == 16 * 10**9
+    gb200, v5e, v6e = cluster("gb200-nvl72"), cluster("tpu-v5e"), cluster("tpu-v6e")
+    assert dict(gb200.device.peak_flops_per_s)["bfloat16"] * 72 == 180e15  # a rack's 360 PFLOP/s with sparsity, halved
+    assert dict(v5e.device.peak_flops_per_s)["bfloat16"] == 197e12
+    assert v6e.device.tiling == Tiling(2, ((256, 256, 1.0),), 256, 256)
+    assert [cluster(n).device.tiling.units for n in ("p3.16xlarge", "dgx-a100", "dgx-h100", "hgx-h200")] == [
+        80, 108, 132, 132]
 
 
 def test_part_of_a_node() -> None:
