@@ -8,9 +8,10 @@ from typing import Any
 from jax._src.ad_util import add_any_p  # 0.10.2: the sum of two cotangents, which JAX emits; no public name
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var  # 0.10.2: types of what `jax.make_jaxpr` returns
 from jax.extend.core import Literal as JaxprLiteral  # 0.10.2: as above
+from jaxlib import xla_client  # 0.10.2: a second CPU client; the public way fixes their number when JAX starts
 
-__all__ = ["ClosedJaxpr", "Jaxpr", "JaxprEqn", "JaxprLiteral", "Var", "add_any_p", "bind", "eqn_frames",
-           "file_of"]
+__all__ = ["ClosedJaxpr", "Jaxpr", "JaxprEqn", "JaxprLiteral", "Var", "add_any_p", "bind",
+           "cpu_devices", "eqn_frames", "file_of"]
 
 
 def eqn_frames(eqn: Any) -> list[tuple[str, int, str]]:
@@ -40,3 +41,11 @@ def bind(primitive: Any, params: dict[str, Any], operands: Any) -> Any:
         functions, prepared = prepared
         return primitive.bind(*functions, *operands, **prepared)
     return primitive.bind(*operands, **prepared)
+
+
+def cpu_devices(count: int) -> list[Any]:
+    """Virtual CPU devices beside those of JAX's own backend, to compile for.
+
+    0.10.2: `jax_num_cpu_devices` can't change once JAX has started; a client of their own has as many as asked for.
+    """
+    return list(xla_client.make_cpu_client(num_devices=count).devices())

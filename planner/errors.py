@@ -53,6 +53,10 @@ class PlanMismatchError(PlannerError):
     """A plan is used with another model or mesh than the one it was made for."""
 
 
+class VerifyError(PlannerError):
+    """A plan could not be compiled for a target, or there is no such target."""
+
+
 class ProblemError(PlannerError):
     """An intra-operator problem is malformed."""
 

@@ -6,6 +6,7 @@ of JAX's autodidax (https://docs.jax.dev/en/latest/autodidax.html), over our gra
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -21,6 +22,9 @@ ResultHook = Callable[[int, Op, list[Any]], Sequence[Any]]
 
 OperandHook = Callable[[int, Op, list[Any]], Sequence[Any]]
 """(operator index, operator, its operands) -> what to feed the operator instead."""
+
+Scope = Callable[[int, Op], AbstractContextManager[Any]]
+"""(operator index, operator) -> what is entered around the operator and its hooks, e.g. a name for the compiler."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ def read(operand: Operand, env: dict[int, Any]) -> Any:
 
 
 def run_ops(ops: Iterable[tuple[int, Op]] | Sequence[Op], env: dict[int, Any], *, hook: ResultHook | None = None,
-            operand_hook: OperandHook | None = None) -> None:
+            operand_hook: OperandHook | None = None, scope: Scope | None = None) -> None:
     """Execute operators in order, reading and writing `env` (value index -> array).
 
     Args:
@@ -50,6 +54,7 @@ def run_ops(ops: Iterable[tuple[int, Op]] | Sequence[Op], env: dict[int, Any], *
       env: holds every value that the operators read and do not produce; results are added.
       hook: called after each operator with (index, operator, results); its return value is stored.
       operand_hook: called before each operator with (index, operator, operands); its return value is what is bound.
+      scope: entered around each operator and its hooks.
 
     Raises:
       KeyError: if an operator reads a value that is not in `env`.
@@ -57,11 +62,12 @@ def run_ops(ops: Iterable[tuple[int, Op]] | Sequence[Op], env: dict[int, Any], *
     for n, item in enumerate(ops):
         index, op = (n, item) if isinstance(item, Op) else item
         operands = [read(o, env) for o in op.operands]
-        if operand_hook is not None:
-            operands = list(operand_hook(index, op, operands))
-        results = op.payload.bind(operands)
-        if hook is not None:
-            results = list(hook(index, op, results))
+        with nullcontext() if scope is None else scope(index, op):
+            if operand_hook is not None:
+                operands = list(operand_hook(index, op, operands))
+            results = op.payload.bind(operands)
+            if hook is not None:
+                results = list(hook(index, op, results))
         env.update(zip(op.results, results, strict=True))
 
 

@@ -105,7 +105,9 @@ class Collective:
     """A predicted communication of a stage: per microbatch (or per batch), for explanation and verification.
 
     `bytes` is the full size of the result along these axes, per device group; `where` names the operator or tensor: it
-    starts with `GATHER_OF` or `GRADIENT_OF` where a parameter is gathered or its gradient combined.
+    starts with `GATHER_OF` or `GRADIENT_OF` where a parameter is gathered or its gradient combined. Where `count` is
+    more than one, as many tensors of equal bytes are communicated (as in a layer that repeats), and `bytes` and
+    `time_s` are of all of them.
     """
 
     kind: str
@@ -115,6 +117,7 @@ class Collective:
     per: str  # "microbatch" or "batch"
     phase: str
     where: str
+    count: int = 1
 
 
 @dataclass(frozen=True)

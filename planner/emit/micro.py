@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from planner.core.graph import Graph, Input, Role
 from planner.core.plan import ParamPlan
 from planner.emit.annotated import Annotated
+from planner.emit.names import gradient_name
 from planner.emit.tasks import Constraints, output_array, run_code
 
 
@@ -62,10 +64,11 @@ def contributions(graph: Graph, param: ParamPlan | Input) -> tuple[int, ...]:
 def grad_sum(graph: Graph, param: ParamPlan, env: Mapping[int, Any]) -> Any:
     """The gradient of one parameter from one microbatch, in the dtype that it is accumulated in."""
     first, *others = (env[v] for v in contributions(graph, param))
-    total = first.astype(accumulation_dtype(param.dtype))
-    for other in others:
-        total = total + other
-    return total
+    with jax.named_scope(gradient_name(param.path, param.row)):
+        total = first.astype(accumulation_dtype(param.dtype))
+        for other in others:
+            total = total + other
+        return total
 
 
 def accumulation_dtype(dtype: str) -> Any:

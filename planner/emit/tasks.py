@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from planner.core.graph import Graph, Literal, Op, Operand
 from planner.core.spec import Spec
 from planner.emit.meshes import sharding
+from planner.emit.names import operator_name
 from planner.emit.payloads import Local
 from planner.interpret import OperandHook, ResultHook, run_ops
 
@@ -104,7 +105,7 @@ def run_code(graph: Graph, ops: Sequence[int], env: dict[int, Any], constraints:
     for v in list(env):
         env[v] = constraints.value(v, env[v])
     run_ops([(n, _placed(graph.ops[n], constraints.mesh)) for n in ops], env, hook=constraints.result_hook(),
-            operand_hook=constraints.operand_hook())
+            operand_hook=constraints.operand_hook(), scope=lambda n, op: jax.named_scope(operator_name(n, op)))
 
 
 def _placed(op: Op, mesh: Mesh) -> Op:

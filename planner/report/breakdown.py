@@ -93,8 +93,9 @@ def collectives_by_cause(record: PlanRecord) -> tuple[tuple[str, str, str, int, 
     for stage in record.stages:
         for c in stage.collectives:
             times = record.microbatches if c.per == "microbatch" else 1
+            tensors = times * c.count
             key = (c.kind, ", ".join(stage.mesh_axes[a] for a in c.axes), c.where)
             count, spent = found.get(key, (0, 0.0))
-            found[key] = (count + times, spent + times * c.time_s)
+            found[key] = (count + tensors, spent + times * c.time_s)
     rows = [(*key, count, spent) for key, (count, spent) in found.items()]
     return tuple(sorted(rows, key=lambda row: (-row[4], row[:3])))

@@ -4,7 +4,7 @@ In: a `PlanRecord`, the `Model` it was made for, devices. Out: `(step, state)`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -21,7 +21,7 @@ from planner.emit.recompute import with_recompute
 from planner.emit.settle import with_products_as_made
 from planner.model import Model
 from planner.runtime.pipeline import PipelineStep
-from planner.runtime.placement import check_concrete, initial_state, place
+from planner.runtime.placement import Placement, check_concrete, initial_state, place
 from planner.runtime.single import SingleStage, SingleStep
 from planner.runtime.state import RunState
 from planner.trace import program_trees
@@ -55,18 +55,44 @@ def compile_plan(record: PlanRecord, model: Model, devices: Sequence[jax.Device]
     model = replace(model, params=model.params if params is None else params,
                     state=model.state if state is None else state)
     check_concrete(model)
+    built = build_step(record, model, devices)
+    return built.step, initial_state(record, model, built.program, built.placed)
+
+
+@dataclass(frozen=True)
+class Built:
+    """A step before it has any numbers: what it was made of, for those who look into it."""
+
+    step: SingleStep | PipelineStep
+    program: Program
+    given: Annotated
+    placed: Placement
+
+
+def build_step(record: PlanRecord, model: Model, devices: Sequence[Any]) -> Built:
+    """The step of a plan, without its first state: the model may be abstract, and the devices need not run.
+
+    Raises:
+      PlanMismatchError: another model or another number of devices.
+    """
+    devices = matching_devices(record, devices)
     program = matching_program(record, model)
     given, warnings = rewritten(record, program)
     placed = place(record, model, program, given, [stage_mesh(s, devices) for s in record.stages])
-    first = initial_state(record, model, program, placed)
     aux_tree = program_trees(model, record.microbatches).aux
     if len(record.stages) == 1:
-        return SingleStep(SingleStage(record, model, program, given, placed, aux_tree, warnings)), first
-    return PipelineStep(record, model, program, pipeline_code(record, given), placed, aux_tree, warnings), first
+        single = SingleStage(record, model, program, given, placed, aux_tree, warnings)
+        return Built(SingleStep(single), program, given, placed)
+    code = pipeline_code(record, given)
+    return Built(PipelineStep(record, model, program, code, placed, aux_tree, warnings), program, given, placed)
 
 
 def rewritten(record: PlanRecord, program: Program) -> tuple[Annotated, tuple[str, ...]]:
     """The program's micro graph as the plan runs it, and what of the plan it does not do."""
+    return with_deferred_gradients(record, before_deferral(record, program))
+
+
+def before_deferral(record: PlanRecord, program: Program) -> Annotated:
+    """The same before gradients are kept apart until the end of the batch: every operator as it was traced."""
     given = with_recompute(record, annotate_program(record, program))
-    given = with_products_as_made(record, with_gathers_per_layer(record, given))
-    return with_deferred_gradients(record, given)
+    return with_products_as_made(record, with_gathers_per_layer(record, given))

@@ -8,6 +8,7 @@ In: a plan, its program, placement. Out: `PipelineStep`, a step as `compile_plan
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -30,6 +31,18 @@ Held = dict[tuple[int, int], dict[int, Any]]
 """(stage, microbatch) -> value -> array that the stage's tasks of that microbatch still need."""
 
 
+@dataclass(frozen=True)
+class PipelineParts:
+    """The compiled parts of a pipeline: functions per stage, values each keeps for its backward, the weight update (None
+    without training), and the tasks in the order that they start."""
+
+    code: PipelineCode
+    stages: tuple[StageFunctions, ...]
+    keep: tuple[frozenset[int], ...]
+    update: StagedFunction | None
+    order: tuple[Task, ...]
+
+
 class PipelineStep:
     """The step of a plan of several stages: `(RunState, batch) -> ...`, see `compile_plan`. `warnings` says what is not
     run as planned."""
@@ -47,6 +60,11 @@ class PipelineStep:
         self._update = StagedFunction(update_graph(record, program, placed), placed.meshes) if program.update else None
         self._add = jax.jit(lambda parts: sum(parts[1:], parts[0]))
         self._combine = jax.jit(self._combined)
+
+    @property
+    def parts(self) -> "PipelineParts":
+        """What the step drives, for those who look into it."""
+        return PipelineParts(self._code, tuple(self._stages), tuple(self._keep), self._update, self._order)
 
     def __call__(self, state: RunState, batch: Any) -> Any:
         """One step. Training takes over the buffers of `state`."""

@@ -22,6 +22,7 @@ from planner.model import Model, leaves_with_paths
 from planner.runtime.staged import StagedFunction, StagedGraph
 from planner.runtime.state import Layout, RunState
 from planner.trace import optimizer_init_graph, program_trees, split_leaves
+from planner.trace.dtypes import dtype_of
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,19 @@ def initial_state(record: PlanRecord, model: Model, program: Program, placed: Pl
     state = put(split_leaves(model.state, placed.layout.state), placed.shardings(placed.state))
     opt = () if program.update is None else _first_opt_state(record, model, program, placed, params)
     return RunState(tuple(params), tuple(opt), tuple(state), placed.layout)
+
+
+def abstract_state(program: Program, placed: Placement) -> RunState:
+    """A state of shapes and shardings without numbers, to lower a step with."""
+    def leaves(graph: Graph | None, inputs: Sequence[Input], places: Sequence[LeafPlace]) -> tuple[Any, ...]:
+        values = graph.values if graph is not None else ()
+        return tuple(jax.ShapeDtypeStruct(values[i.value].shape, dtype_of(values[i.value].dtype), sharding=where)
+                     for i, where in zip(inputs, placed.shardings(places), strict=True))
+
+    layout = placed.layout
+    return RunState(leaves(program.micro, layout.params, placed.params),
+                    leaves(program.update, layout.opt_state, placed.opt_state),
+                    leaves(program.micro, layout.state, placed.state), layout)
 
 
 def check_concrete(model: Model) -> None:

@@ -17,6 +17,7 @@ from planner.emit.annotated import Annotated
 from planner.emit.deferred import lead_count, settled_spec
 from planner.emit.meshes import sharding
 from planner.emit.micro import MicroResult, accumulation_dtype, contributions, run_micro
+from planner.emit.names import gradient_name
 from planner.emit.tasks import Constraints, output_array, run_code
 from planner.model import Model
 from planner.runtime.batches import batch_leaves, checked_batch, combined, combined_loss, examples_of, in_microbatches
@@ -125,7 +126,7 @@ def _all_microbatches(code: SingleStage, params: Sequence[Any], state: Sequence[
     def body(carry: tuple[Any, Any], part: Sequence[Any]) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
         sums, state = carry
         result = micro(state, part)
-        grads = tuple(_held(code, p, s + g) for p, s, g in zip(code.record.params, sums, result.grads, strict=True)) \
+        grads = tuple(_added(code, p, s, g) for p, s, g in zip(code.record.params, sums, result.grads, strict=True)) \
             if result.grads else ()
         return (grads, result.state), (result.loss, result.aux)
 
@@ -143,6 +144,11 @@ def _zero_sums(code: SingleStage) -> tuple[Any, ...]:
         value = graph.values[contributions(graph, p)[0]]
         found.append(_held(code, p, jax.numpy.zeros(value.shape, accumulation_dtype(p.dtype))))
     return tuple(found)
+
+
+def _added(code: SingleStage, param: ParamPlan, total: Any, grad: Any) -> Any:
+    with jax.named_scope(gradient_name(param.path, param.row)):
+        return _held(code, param, total + grad)
 
 
 def _held(code: SingleStage, param: ParamPlan, total: Any) -> Any:
@@ -164,8 +170,9 @@ def finished(code: SingleStage, param: ParamPlan, total: Any) -> Any:
     """The gradient that the optimizer sees: summed over devices, averaged over microbatches, in the parameter's
     dtype."""
     leads = lead_count(code.given, param, contributions(code.given.graph, param)[0])
-    total = total.sum(tuple(range(leads))) if leads else total
-    total = code.constraints.constrain(total, param.update_spec)
+    with jax.named_scope(gradient_name(param.path, param.row)):
+        total = total.sum(tuple(range(leads))) if leads else total
+        total = code.constraints.constrain(total, param.update_spec)
     if code.model.loss_reduction == "mean" and code.record.microbatches > 1:
         total = total / code.record.microbatches
     return total.astype(param.dtype)

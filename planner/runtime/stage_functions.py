@@ -17,6 +17,7 @@ from planner.core.plan import ParamPlan
 from planner.emit.deferred import final_spec, lead_count, settled_spec
 from planner.emit.meshes import sharding
 from planner.emit.micro import accumulation_dtype
+from planner.emit.names import gradient_name
 from planner.emit.pipeline_code import PipelineCode
 from planner.emit.tasks import Constraints, TaskCode, run_code
 
@@ -67,8 +68,8 @@ class StageFunctions:
 
     def _backward(self, sums: Sequence[Any], *reads: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         env = self._run(self.backward_code, reads)
-        added = tuple(_plus(total, [env[v] for v in values])
-                      for total, (_, values) in zip(sums, self._params, strict=True))
+        added = tuple(_plus(p, total, [env[v] for v in values])
+                      for total, (p, values) in zip(sums, self._params, strict=True))
         return added, tuple(env[v] for v in self.backward_code.makes)
 
     def _zeros(self) -> tuple[Any, ...]:
@@ -80,11 +81,13 @@ class StageFunctions:
 
     def _finished(self, param: ParamPlan, value: int, total: Any) -> Any:
         leads = lead_count(self._code.given, param, value)
-        total = total.sum(tuple(range(leads))) if leads else total
+        with jax.named_scope(gradient_name(param.path, param.row)):
+            total = total.sum(tuple(range(leads))) if leads else total
         return (total / self._scale.divisor if self._scale.divisor > 1 else total).astype(param.dtype)
 
 
-def _plus(total: Any, parts: Sequence[Any]) -> Any:
-    for part in parts:
-        total = total + part.astype(total.dtype)
-    return total
+def _plus(param: ParamPlan, total: Any, parts: Sequence[Any]) -> Any:
+    with jax.named_scope(gradient_name(param.path, param.row)):
+        for part in parts:
+            total = total + part.astype(total.dtype)
+        return total

@@ -69,15 +69,26 @@ class StagedFunction:
                 for o, where in zip(graph.outputs, self._out, strict=True)]
         return _each_its_own(graph, ends)
 
+    @property
+    def rounds(self) -> tuple[tuple[TaskCode, Any], ...]:
+        """The tasks in the order they run, each with its jitted function."""
+        return tuple(zip(self._codes, self._fns, strict=True))
+
+    def arrival(self, value: int, stage: int) -> NamedSharding | None:
+        """How a value lies on a stage that reads it; None where a task of that stage makes it."""
+        if value in self._made_at and self._made_at[value] == stage:
+            return None
+        spec = self._at[value].spec if value in self._at and self._at[value].home == stage else \
+            replicated(len(self._staged.graph.values[value].shape))
+        return sharding(self._meshes[stage], spec)
+
     def _home(self, value: int) -> int:
         return self._at[value].home if value in self._at else self._made_at[value]
 
     def _fetch(self, value: int, stage: int, held: dict[tuple[int, int], Any], constants: Mapping[int, Any]) -> Any:
         if (value, stage) not in held:
             source = constants[value] if value in constants else held[value, self._home(value)]
-            spec = self._at[value].spec if value in self._at and self._at[value].home == stage else \
-                replicated(len(self._staged.graph.values[value].shape))
-            held[value, stage] = jax.device_put(source, sharding(self._meshes[stage], spec))
+            held[value, stage] = jax.device_put(source, self.arrival(value, stage))
         return held[value, stage]
 
     def _jitted(self, code: TaskCode) -> Any:

@@ -1,0 +1,51 @@
+"""Memory of a pipeline stage over a step, from what the compiler says of its programs.
+
+Each program is compiled alone; what lies on the device beside it follows from the schedule: parameters and optimizer
+state, the batch, gradient sums, and what microbatches in flight have left for their backward. In: bytes held, programs
+by name. Out: the peak. It walks the stage's own list of tasks and knows nothing of how the search counts memory.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from planner.core.plan import PlanRecord
+from planner.schedules import SCHEDULES, Kind
+from planner.verify.compiled import CompiledProgram
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """Bytes of one device of a stage.
+
+    Attributes:
+      fixed_bytes: parameters, copies of others' parameters, constants, optimizer state.
+      batch_bytes: what one microbatch of the batch takes; all are sent at the start of the step.
+      arrives_bytes: activations that come from other stages for one forward.
+      kept_bytes: what one microbatch leaves between its forward and its backward.
+      cotangent_bytes: what comes from other stages for one backward.
+    """
+
+    fixed_bytes: int
+    batch_bytes: int
+    arrives_bytes: int
+    kept_bytes: int
+    cotangent_bytes: int
+
+
+def peak_of_stage(record: PlanRecord, stage: int, held: Holdings, programs: Mapping[str, Sequence[CompiledProgram]]
+                  ) -> int:
+    """The most bytes of a device in use at once."""
+    extra = {name: max(p.extra_bytes for p in found) for name, found in programs.items()}
+    sums = max((p.output_bytes for p in programs.get("zeros", ())), default=0)
+    steady = held.fixed_bytes + sums + held.batch_bytes * record.microbatches
+    kept, most = 0, steady
+    for task in SCHEDULES[record.schedule].tasks(len(record.stages), record.microbatches)[stage]:
+        if task.phase is Kind.FORWARD:
+            most = max(most, steady + kept + held.arrives_bytes + extra["forward"])
+            kept += held.kept_bytes if record.kind == "train" else 0
+        else:
+            most = max(most, steady + kept + held.cotangent_bytes + extra["backward"])
+            kept -= held.kept_bytes
+    grads = max((p.output_bytes for p in programs.get("finish", ())), default=0)
+    at_end = held.fixed_bytes + sums + grads
+    return max(most, at_end + max(extra.get("finish", 0) - grads, extra.get("update", 0)))

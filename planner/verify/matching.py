@@ -1,0 +1,119 @@
+"""The collectives that a plan foresees beside those that the compiler made: which belong together, and what is left.
+
+A compiled array belongs to a foreseen tensor of the same kind, mesh axes and bytes, first of the same gradient; then, of
+what is left, to one of nearly the same bytes. Each is matched as often as a step runs it. In: the stage, its compiled programs, what the
+compiler is known to do. Out: `Matched`.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from planner.core.plan import PlanRecord, StagePlan
+from planner.costs.collectives import ALL_REDUCE, REDUCE_SCATTER
+from planner.emit.names import named_gradient
+from planner.verify.compiled import CompiledProgram
+
+_NUMBER = re.compile(r"\[?\d+\]?")
+
+NEARLY = 0.1
+"""Relative difference of bytes up to which two tensors may be one: padding, a bias that is carried along."""
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """A collective of the plan: bytes as `costs/collectives.py` counts them, times a step, predicted seconds of one."""
+
+    kind: str
+    axes: tuple[int, ...]
+    bytes: int
+    times: int
+    where: str
+    time_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A collective of a compiled program: as `Foreseen`, with its place. `axes` is None where its groups are those of no
+    mesh axes; `tensor` is the array on one device."""
+
+    kind: str
+    axes: tuple[int, ...] | None
+    bytes: int
+    times: int
+    program: str
+    tensor: str
+    op_name: str
+
+
+@dataclass(frozen=True)
+class Matched:
+    """All collectives of a stage, and what of them has no counterpart."""
+
+    foreseen: tuple[Foreseen, ...]
+    made: tuple[Made, ...]
+    unforeseen: tuple[Made, ...]
+    absent: tuple[Foreseen, ...]
+
+
+def match(record: PlanRecord, stage: StagePlan, programs: Sequence[CompiledProgram], *, scatters_as_reduces: bool
+          ) -> Matched:
+    """Match a stage's collectives.
+
+    Args:
+      record, stage: the plan.
+      programs: of that stage.
+      scatters_as_reduces: the compiler runs a reduce-scatter as an all-reduce and a slice.
+    """
+    foreseen = tuple(f for f in _foreseen(record, stage, scatters_as_reduces=scatters_as_reduces) if f.bytes and f.axes)
+    flat = tuple(m for p in programs for m in _made(p, stage))
+    left_made, left_foreseen = _pair(flat, foreseen, lambda m, f: m.bytes == f.bytes and _same_gradient(m, f))
+    left_made, left_foreseen = _pair(left_made, left_foreseen, lambda m, f: m.bytes == f.bytes)
+    left_made, left_foreseen = _pair(left_made, left_foreseen,
+                                     lambda m, f: abs(m.bytes - f.bytes) <= NEARLY * max(m.bytes, f.bytes))
+    return Matched(foreseen, flat, left_made, left_foreseen)
+
+
+def _foreseen(record: PlanRecord, stage: StagePlan, *, scatters_as_reduces: bool) -> list[Foreseen]:
+    found: list[Foreseen] = []
+    for c in stage.collectives:
+        axes = tuple(sorted(a for a in c.axes if stage.mesh_shape[a] > 1))
+        kind = ALL_REDUCE if scatters_as_reduces and c.kind == REDUCE_SCATTER else c.kind
+        times = c.count * (record.microbatches if c.per == "microbatch" else 1)
+        found.append(Foreseen(kind, axes, c.bytes // c.count, times, c.where, c.time_s / c.count))
+    return found
+
+
+def _made(program: CompiledProgram, stage: StagePlan) -> tuple[Made, ...]:
+    return tuple(Made(c.kind, c.axes(stage.mesh_shape), c.bytes, c.times * program.times, program.name, str(c.array),
+                      c.op_name) for c in program.collectives)
+
+
+def _pair(made: Sequence[Made], foreseen: Sequence[Foreseen], fits: Callable[[Made, Foreseen], bool]
+          ) -> tuple[tuple[Made, ...], tuple[Foreseen, ...]]:
+    """What is left of both when those that fit have been matched, as often as both are run."""
+    waiting: dict[tuple[str, tuple[int, ...]], list[int]] = {}
+    for n, f in enumerate(foreseen):
+        waiting.setdefault((f.kind, f.axes), []).append(n)
+    open_times = [f.times for f in foreseen]
+    left: list[Made] = []
+    for m in sorted(made, key=lambda m: -m.bytes):
+        times = m.times
+        for n in _candidates(waiting, m):
+            if times and open_times[n] and fits(m, foreseen[n]):
+                taken = min(times, open_times[n])
+                times, open_times[n] = times - taken, open_times[n] - taken
+        if times:
+            left.append(replace(m, times=times))
+    return tuple(left), tuple(replace(f, times=n) for f, n in zip(foreseen, open_times, strict=True) if n)
+
+
+def _same_gradient(made: Made, foreseen: Foreseen) -> bool:
+    """Whether both are of the gradient of one parameter, or of parameters alike of layers that repeat."""
+    name = named_gradient(made.op_name)
+    return name is not None and _NUMBER.sub("*", f"gradient of {name}") == _NUMBER.sub("*", foreseen.where).replace(
+        "/", ".")
+
+
+def _candidates(waiting: Mapping[tuple[str, tuple[int, ...]], list[int]], made: Made) -> list[int]:
+    return [] if made.axes is None else waiting.get((made.kind, made.axes), [])

@@ -1,0 +1,145 @@
+"""Every program of a plan, lowered from shapes alone and compiled in the order that a step runs them.
+
+No array is made, so the devices need not be able to run: those of a topology that is not there will do. What a program
+gives lies as the compiler chose where the plan leaves it open, and the next program is compiled for that. In: a built
+step, and who is told of progress. Out: `Compilation`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+
+from planner.core.graph import Role
+from planner.core.plan import PlanRecord
+from planner.emit.meshes import sharding
+from planner.runtime.compile import Built
+from planner.runtime.pipeline import PipelineParts, PipelineStep
+from planner.runtime.placement import abstract_state
+from planner.trace.dtypes import dtype_of
+from planner.verify.compiled import CompiledProgram, compile_program
+from planner.verify.footprint import Holdings, peak_of_stage
+
+Progress = Callable[[str, float], None]
+"""Told what is being compiled, and the share that is done."""
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """All programs of a plan, and per stage the most bytes of a device that are in use during a step."""
+
+    programs: tuple[CompiledProgram, ...]
+    peak_bytes: tuple[int, ...]
+
+
+def compile_all(record: PlanRecord, built: Built, model: Any, progress: Progress) -> Compilation:
+    """Compile a plan's programs for the devices that it was built for.
+
+    Raises:
+      VerifyError: a program does not compile.
+    """
+    if isinstance(built.step, PipelineStep):
+        return _Pipeline(record, built, built.step.parts, progress).compile()
+    progress("step", 0.0)
+    lowered = built.step.lower(abstract_state(built.program, built.placed), model.batch)
+    program, _ = compile_program(lowered, 0, "step", 1, len(record.stages[0].devices))
+    return Compilation((program,), (program.total_bytes,))
+
+
+@dataclass
+class _Pipeline:
+    """The compilation of a pipeline under way. `lies`: (stage, value) -> sharding of what a program of it made."""
+
+    record: PlanRecord
+    built: Built
+    parts: PipelineParts
+    progress: Progress
+    programs: list[CompiledProgram] = field(default_factory=list)
+    lies: dict[tuple[int, int], Any] = field(default_factory=dict)
+
+    def compile(self) -> Compilation:
+        """Stage by stage; then the update, whose rounds may wait for other stages."""
+        holdings = [self._stage(s.index) for s in self.record.stages]
+        if self.parts.update is not None:
+            self._update()
+        peaks = tuple(peak_of_stage(self.record, s.index, holdings[s.index], self._by_name(s.index))
+                      for s in self.record.stages)
+        return Compilation(tuple(self.programs), peaks)
+
+    def _by_name(self, stage: int) -> Mapping[str, Sequence[CompiledProgram]]:
+        found: dict[str, list[CompiledProgram]] = {}
+        for p in self.programs:
+            if p.stage == stage:
+                found.setdefault(p.name, []).append(p)
+        return found
+
+    def _stage(self, stage: int) -> Holdings:
+        functions, microbatches = self.parts.stages[stage], self.record.microbatches
+        ahead, back = functions.forward_code, functions.backward_code
+        made = self._compile(functions.forward.lower(*(self._reads(stage, v) for v in ahead.reads)), stage, "forward",
+                             microbatches)
+        self.lies |= {(stage, v): where for v, where in zip(ahead.makes, made, strict=True)}
+        if self.record.kind == "train":
+            sums = self._compile(functions.zeros.lower(), stage, "zeros", 1)
+            given = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where) for x, where in
+                          zip(jax.eval_shape(functions.zeros), sums, strict=True))
+            lowered = functions.backward.lower(given, *(self._reads(stage, v) for v in back.reads))
+            self._compile(lowered, stage, "backward", microbatches)
+            self._compile(functions.finish.lower(given), stage, "finish", 1)
+        return self._holdings(stage)
+
+    def _update(self) -> None:
+        update = self.parts.update
+        assert update is not None and self.built.program.update is not None
+        values, lies = self.built.program.update.values, dict[tuple[int, int], Any]()
+        for code, fn in update.rounds:
+            given = [jax.ShapeDtypeStruct(values[v].shape, dtype_of(values[v].dtype),
+                                          sharding=update.arrival(v, code.stage) or lies[v, code.stage])
+                     for v in code.reads]
+            made = self._compile(fn.lower(*given), code.stage, "update", 1)
+            lies |= {(v, code.stage): where for v, where in zip(code.makes, made, strict=True)}
+
+    def _compile(self, lowered: Any, stage: int, name: str, times: int) -> Any:
+        each = 4 if self.record.kind == "train" else 1
+        rounds = len(self.parts.update.rounds) if self.parts.update is not None else 0
+        self.progress(f"stage {stage}, {name}", len(self.programs) / (each * len(self.record.stages) + rounds))
+        program, made = compile_program(lowered, stage, name, times, len(self.record.stages[stage].devices))
+        self.programs.append(program)
+        return made
+
+    def _reads(self, stage: int, value: int) -> jax.ShapeDtypeStruct:
+        typed = self.built.given.graph.values[value]
+        where = self.lies.get((stage, value)) or sharding(self.built.placed.meshes[stage],
+                                                          self.parts.code.spec(value, stage))
+        return jax.ShapeDtypeStruct(typed.shape, dtype_of(typed.dtype), sharding=where)
+
+    def _bytes(self, stage: int, values: Sequence[int]) -> int:
+        return sum(_shard_bytes(self._reads(stage, v)) for v in values)
+
+    def _holdings(self, stage: int) -> Holdings:
+        code, functions = self.parts.code, self.parts.stages[stage]
+        state = abstract_state(self.built.program, self.built.placed)
+        leaves = [*zip(state.param_leaves, self.built.placed.params, strict=True),
+                  *zip(state.opt_leaves, self.built.placed.opt_state, strict=True)]
+        homes = {p.value: p.home for p in self.record.params}
+        always = {v for role in (Role.PARAM, Role.CONST) for v in code.reads_on(stage, role)}
+        batch = set(code.reads_on(stage, Role.BATCH))
+        arrives = [v for v in functions.forward_code.reads if v not in always | batch]
+        own = {v for v, s in self.lies if s == stage} | set(functions.forward_code.makes)
+        kept = [v for v in self.parts.keep[stage] if (v in own or v in arrives) and v not in always | batch]
+        cotangents = [v for v in functions.backward_code.reads if v not in always | batch | set(kept)]
+        return Holdings(
+            fixed_bytes=sum(_shard_bytes(x) for x, p in leaves if p.home == stage)
+            + self._bytes(stage, [v for v in always if homes.get(v, stage) != stage or v not in homes]),
+            batch_bytes=self._bytes(stage, sorted(batch)), arrives_bytes=self._bytes(stage, arrives),
+            kept_bytes=self._bytes(stage, kept), cotangent_bytes=self._bytes(stage, cotangents))
+
+
+def _shard_bytes(x: jax.ShapeDtypeStruct) -> int:
+    assert x.sharding is not None
+    shape = x.sharding.shard_shape(x.shape)
+    size = 1
+    for n in shape:
+        size *= n
+    return size * (8 if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x.dtype.itemsize)

@@ -1,0 +1,136 @@
+"""A plan before the compiler that would run it: every program compiled for a target, held against the prediction.
+
+In: a plan, its model, a target's name. Out: `VerifyReport`; what is off is reported, not raised.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from planner.core.graph import Graph, Phase
+from planner.core.hardware import Cluster, LogicalMesh, Submesh
+from planner.core.plan import PlanRecord, StagePlan
+from planner.costs.collectives import collective
+from planner.costs.topology import logical_mesh
+from planner.emit.names import named_gradient, named_operator
+from planner.model import Model
+from planner.runtime.compile import Built, build_step
+from planner.verify.compiled import CompiledProgram
+from planner.verify.expected import expected_matrix_flops
+from planner.verify.matching import Foreseen, Made, Matched, match
+from planner.verify.programs import Compilation, Progress, compile_all
+from planner.verify.report import KindRow, ProgramRow, StageReport, Surprise, VerifyReport
+from planner.verify.targets import Target, target_of
+
+
+def verify_plan(record: PlanRecord, model: Model, target: str = "auto", *, devices: Sequence[Any] | None = None,
+                progress: Progress | None = None) -> VerifyReport:
+    """Compile a plan for a target and compare.
+
+    Args:
+      record: the plan.
+      model: its model; it may be abstract, nothing is allocated.
+      target: see `planner.verify.targets`.
+      devices: what `local` means; default: the devices of this process.
+      progress: told what is being compiled, and the share that is done.
+
+    Raises:
+      VerifyError, UnknownNameError: no such target, or a program does not compile for it.
+      PlanMismatchError: plan and model don't belong together.
+    """
+    place = target_of(target, record, devices)
+    built = build_step(record, model, place.devices)
+    compiled = compile_all(record, built, model, progress or (lambda *_: None))
+    flops = expected_matrix_flops(record, built)
+    stages = tuple(_Stage(record, stage, built, place).report(compiled, flops[stage.index]) for stage in record.stages)
+    return VerifyReport(record.model_name, place.name, record.device_count, stages, _notes(record, place, built))
+
+
+class _Stage:
+    """The comparison of one stage."""
+
+    def __init__(self, record: PlanRecord, stage: StagePlan, built: Built, target: Target) -> None:
+        self._record, self._stage, self._built, self._target = record, stage, built, target
+        self._mesh = _mesh(record.cluster, stage)
+
+    def report(self, compiled: Compilation, flops: int) -> StageReport:
+        """The stage beside its programs."""
+        index = self._stage.index
+        programs = [p for p in compiled.programs if p.stage == index]
+        merged = self._record.cluster.reduce_scatter_as_all_reduce or self._target.platform == "cpu"
+        matched = match(self._record, self._stage, programs, scatters_as_reduces=merged)
+        return StageReport(
+            index, self._kinds(matched), _dearest(self._made(m) for m in matched.unforeseen),
+            _dearest(self._foreseen(f) for f in matched.absent), self._stage.memory.total_bytes,
+            compiled.peak_bytes[index], flops, sum(p.matrix_flops * p.times for p in programs),
+            tuple(_program_row(p) for p in programs))
+
+    def _kinds(self, matched: Matched) -> tuple[KindRow, ...]:
+        found: dict[tuple[str, str], list[int]] = {}
+        for side, items in ((0, matched.foreseen), (2, matched.made)):
+            for x in items:
+                row = found.setdefault((x.kind, self._axes(x.axes)), [0, 0, 0, 0])
+                row[side] += x.times
+                row[side + 1] += x.times * x.bytes
+        return tuple(KindRow(kind, axes, *row) for (kind, axes), row in sorted(found.items()))
+
+    def _axes(self, axes: tuple[int, ...] | None) -> str:
+        return "part of an axis" if axes is None else ", ".join(self._stage.mesh_axes[a] for a in axes)
+
+    def _share(self, kind: str, axes: tuple[int, ...] | None, size: int, times: int) -> float:
+        """By the plan's prices; along unknown axes as along all, which is the dearest."""
+        along = tuple(range(len(self._stage.mesh_shape))) if axes is None else axes
+        spent = times * collective(kind, along, self._mesh).at(size)
+        return spent / self._record.step_time_s if self._record.step_time_s else 0.0
+
+    def _made(self, m: Made) -> Surprise:
+        return Surprise(m.kind, self._axes(m.axes), m.program, self._operator(m.op_name), m.tensor, m.bytes, m.times,
+                        self._share(m.kind, m.axes, m.bytes, m.times))
+
+    def _foreseen(self, f: Foreseen) -> Surprise:
+        return Surprise(f.kind, self._axes(f.axes), "", f.where, "", f.bytes, f.times,
+                        f.times * f.time_s / self._record.step_time_s if self._record.step_time_s else 0.0)
+
+    def _operator(self, op_name: str) -> str:
+        """Whose instruction it is, by the scopes it was traced in."""
+        gradient = named_gradient(op_name)
+        if gradient is not None:
+            return f"gradient of {gradient}"
+        named = named_operator(op_name)
+        graph: Graph | None = self._built.program.update if named is not None and named.phase is Phase.UPDATE else \
+            self._built.given.graph
+        if named is None or graph is None or named.index >= len(graph.ops):
+            return op_name.rsplit("/", 1)[-1] or "not told by the compiler"
+        op = graph.ops[named.index]
+        results = ", ".join(f"{graph.values[v].dtype}{list(graph.values[v].shape)}" for v in op.results[:1])
+        return " ".join(filter(None, (op.primitive, f"({op.phase.value})", op.source, f"→ {results}")))
+
+
+def _mesh(cluster: Cluster, stage: StagePlan) -> LogicalMesh:
+    nodes = len({d // cluster.devices_per_node for d in stage.devices})
+    return logical_mesh(cluster, Submesh(nodes, len(stage.devices) // nodes), stage.mesh_shape)
+
+
+def _dearest(found: Any) -> tuple[Surprise, ...]:
+    """The dearest first; equal ones of the same operator are one, as often as all of them."""
+    times: dict[Surprise, int] = {}
+    shares: dict[Surprise, float] = {}
+    for s in found:
+        key = Surprise(s.kind, s.axes, s.program, s.operator, s.tensor, s.bytes, 0, 0.0)
+        times[key] = times.get(key, 0) + s.times
+        shares[key] = shares.get(key, 0.0) + s.share
+    merged = [Surprise(k.kind, k.axes, k.program, k.operator, k.tensor, k.bytes, n, shares[k]) for k, n in times.items()]
+    return tuple(sorted(merged, key=lambda s: (-s.share, s.kind, s.operator, s.tensor)))
+
+
+def _program_row(p: CompiledProgram) -> ProgramRow:
+    return ProgramRow(p.name, p.times, p.argument_bytes, p.output_bytes, p.temp_bytes, p.alias_bytes, p.code_bytes,
+                      p.peak_bytes, p.optimal_s, p.compile_s)
+
+
+def _notes(record: PlanRecord, target: Target, built: Built) -> tuple[str, ...]:
+    planned = record.cluster.device.name.lower()
+    own = {"cpu": "cpu" in planned, "tpu": "tpu" in planned,
+           "gpu": "tpu" not in planned and "cpu" not in planned}[target.platform]
+    other = () if own else (f"the plan is for {record.cluster.device.name}, whose compiler is not that of "
+                            f"{target.name}: other fusions, other widths of sums",)
+    return (*other, *built.step.warnings)
