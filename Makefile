@@ -7,12 +7,13 @@ PATIENT := XLA_FLAGS="$$XLA_FLAGS --xla_cpu_collective_call_terminate_timeout_se
 # `make test ARGS="tests/rules -k reshape"` runs a part.
 ARGS ?= -n 2
 
-.PHONY: help demo test test-all lint types contract bench wheel lock clean
+.PHONY: help demo test test-all verify-tpu tpu-compiler lint types contract bench wheel lock clean
 
 help:
 	@echo "make demo      plan, draw and train a small GPT on real text over 8 virtual CPU devices"
 	@echo "make test      the tests (a part of them: make test ARGS='tests/rules -k reshape')"
 	@echo "make test-all  also the slow tests: every model of the zoo under every kind of plan"
+	@echo "make verify-tpu  plans compiled for TPU topologies that are not there (downloads libtpu)"
 	@echo "make lint      ruff: style and common mistakes"
 	@echo "make types     pyright: strict where no JAX is imported"
 	@echo "make contract  import-linter: which room may import which"
@@ -36,6 +37,20 @@ test: $(READY)
 
 test-all: $(READY)
 	$(PATIENT) $(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
+
+# libtpu is large and none of the locked packages: a virtual environment of its own, over the one of the tests.
+TPU := .venv-tpu
+$(TPU)/ready: $(READY)
+	rm -rf $(TPU)
+	$(PYTHON) -m venv $(TPU)
+	$(TPU)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock libtpu
+	$(TPU)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@
+
+tpu-compiler: $(TPU)/ready
+
+verify-tpu: $(TPU)/ready
+	$(TPU)/bin/python -m pytest -m slow tests/verify -k tpu
 
 lint: $(READY)
 	$(BIN)/ruff check --output-format concise .
@@ -61,4 +76,4 @@ lock:
 	mv build/requirements.lock requirements.lock
 
 clean:
-	rm -rf .venv build dist demo-out .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-tpu build dist demo-out .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from planner.check import CheckReport
     from planner.model import Model
+    from planner.verify import VerifyReport
 
 WIDTH = 100
 """Columns of a printed plan where the output is no terminal."""
@@ -187,6 +188,24 @@ class Plan:
 
         devices = jax.devices()[:self.record.device_count] if mesh is None else _devices(mesh)
         return check_plan(self.record, model, devices, **options)
+
+    def verify(self, model: "Model", target: str = "auto", **options: Any) -> "VerifyReport":
+        """Compile the plan's programs for a target, without running them, and hold them against the prediction:
+        collectives, memory, FLOPs.
+
+        Args:
+          model: the model the plan was made for; it may be abstract.
+          target: `"local"`, `"cpu:64"`, `"tpu:v5p:4x4x4"`, `"cuda:h100:8"` (the hardware need not be there), or
+            `"auto"`: the TPU topology of the plan's cluster, else the local devices, else as many virtual CPU devices.
+          options: see `planner.verify.verify_plan` (`devices=`, `progress=`).
+
+        Raises:
+          VerifyError, UnknownNameError: no such target, its compiler is not installed, or it refuses a program.
+          PlanMismatchError: another model or another number of devices.
+        """
+        from planner.verify import verify_plan
+
+        return verify_plan(self.record, model, target, **options)
 
     @property
     def phases_s(self) -> Mapping[str, float]:

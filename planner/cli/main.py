@@ -9,12 +9,12 @@ import sys
 from collections.abc import Sequence
 
 from planner.cli.command import INTERRUPTED, OK, WRONG_INPUT, Command, Output, fail
-from planner.cli.commands import check, compare, explain, lists, measure, plan, plot, run, show, simulate, solve
+from planner.cli.commands import check, compare, explain, lists, measure, plan, plot, run, show, simulate, solve, verify
 from planner.errors import PlannerError
 
 COMMANDS: tuple[Command, ...] = (
     plan.COMMAND, show.COMMAND, explain.COMMAND, plot.COMMAND, simulate.COMMAND, compare.COMMAND, run.COMMAND,
-    check.COMMAND, measure.COMMAND, solve.COMMAND, lists.MODELS, lists.CLUSTERS)
+    check.COMMAND, verify.COMMAND, measure.COMMAND, solve.COMMAND, lists.MODELS, lists.CLUSTERS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -33,8 +33,8 @@ Held = dict[tuple[int, int], dict[int, Any]]
 
 @dataclass(frozen=True)
 class PipelineParts:
-    """The compiled parts of a pipeline: functions per stage, values each keeps for its backward, the weight update (None
-    without training), and the tasks in the order that they start."""
+    """The compiled parts of a pipeline: functions per stage, values each keeps for its backward, the weight update
+    (None without training), and the tasks in the order that they start."""
 
     code: PipelineCode
     stages: tuple[StageFunctions, ...]

@@ -1,4 +1,4 @@
-"""The collectives of a compiled program: kind, bytes, who takes part, how often a run executes them, and whose they are.
+"""The collectives of a compiled program: kind, bytes, who takes part, how often they run, and whose they are.
 
 Bytes are counted as `costs/collectives.py` counts them. Where the compiler made one of several, each array is an entry:
 plans foresee tensors. A reduce-scatter that is spelled as a fused all-reduce and slice (TPU) is one.
@@ -14,7 +14,7 @@ from planner.costs.collectives import ALL_REDUCE, ALL_TO_ALL, KINDS, PERMUTE, RE
 from planner.verify.groups import Groups, axes_of_groups, axes_of_pairs, replica_groups, source_target_pairs
 from planner.verify.hlo import Array, Instruction, Module
 
-_WANTED = re.compile(rf" (?:ragged-)?(?:{'|'.join(KINDS)}|collective-broadcast)(?:-start)?\(")
+_WANTED = re.compile(rf" (?:ragged-)?(?:{'|'.join(KINDS)})(?:-start)?\(")
 _JOINED = re.compile(r"^(.*?)\(([^()]*(?:\([^()]*\)[^()]*)*)\)$")
 _FUSED_SCATTER = "all-reduce-scatter"
 _SEEN_THROUGH = frozenset({"bitcast", "get-tuple-element", "copy", "convert", "transpose", "reshape", "fusion",
@@ -63,7 +63,15 @@ def collectives(module: Module, devices: int) -> tuple[CompiledCollective, ...]:
       module: the program.
       devices: that it runs on; its groups where it names none.
     """
-    return tuple(c for i in module.instructions(_WANTED) for c in _of(module, i, devices) if c.group > 1)
+    return tuple(c for i in module.instructions(_WANTED) if not _goes_on(module, i)
+                 for c in _of(module, i, devices) if c.group > 1)
+
+
+def _goes_on(module: Module, at: Instruction) -> bool:
+    """Whether it is one that another instruction has started: TPU's asynchronous collectives appear in the fusion that
+    starts them, in those that run beside them, and in the one that waits for them."""
+    _, caller = module.callers.get(at.computation, ("", ""))
+    return at.computation.startswith("async_collective_fusion") or caller.startswith("async-collective-done")
 
 
 def _of(module: Module, at: Instruction, devices: int) -> Iterator[CompiledCollective]:

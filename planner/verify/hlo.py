@@ -30,7 +30,7 @@ _BODY = re.compile(r"\bbody=%?([\w.\-]+)")
 _CONDITION = re.compile(r"\bcondition=%?([\w.\-]+)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _OP_NAME = re.compile(r'\bop_name="((?:[^"\\]|\\.)*)"')
-_BOUND = re.compile(r"= s(?:32|64)\[\] constant\((\d+)\)")
+_BOUND = re.compile(r"= s(?:32|64)\[\](?:\{[^}]*\})? constant\((\d+)\)")
 _LESS = re.compile(r" compare\(.*direction=LT")
 
 
@@ -220,7 +220,7 @@ def _closing(text: str, start: int) -> int:
 
 def _split(text: str) -> list[str]:
     """Parts between top-level commas."""
-    parts, depth, start = [], 0, 0
+    parts, depth, start = list[str](), 0, 0
     for n, c in enumerate(text):
         depth += (c in "([{") - (c in ")]}")
         if c == "," and depth == 0:
@@ -248,7 +248,7 @@ def _trips(line: str, computations: Mapping[str, Mapping[str, str]]) -> int | No
     if known := _TRIPS.search(line):
         return int(known[1])
     condition = _CONDITION.search(line)
-    lines = computations.get(condition[1], {}) if condition else {}
+    lines: Mapping[str, str] = computations.get(condition[1], {}) if condition else {}
     bounds = [int(b[1]) for text in lines.values() if (b := _BOUND.search(text))]
     less = any(_LESS.search(text) for text in lines.values())
     return bounds[0] if len(bounds) == 1 and less else None

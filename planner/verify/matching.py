@@ -1,11 +1,12 @@
 """The collectives that a plan foresees beside those that the compiler made: which belong together, and what is left.
 
-A compiled array belongs to a foreseen tensor of the same kind, mesh axes and bytes, first of the same gradient; then, of
-what is left, to one of nearly the same bytes. Each is matched as often as a step runs it. In: the stage, its compiled programs, what the
-compiler is known to do. Out: `Matched`.
+A compiled array belongs to a foreseen tensor of the same kind, mesh axes and bytes, first of the same gradient; then,
+of what is left, to one of nearly the same bytes. Each is matched as often as a step runs it. In: the stage, its
+compiled programs, what the compiler is known to do. Out: `Matched`.
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -34,12 +35,13 @@ class Foreseen:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A collective of a compiled program: as `Foreseen`, with its place. `axes` is None where its groups are those of no
-    mesh axes; `tensor` is the array on one device."""
+    """A collective of a compiled program: as `Foreseen`, with its place. `axes` is None where its groups are those of
+    no mesh axes; `tensor` is the array on one device; `together` are the bytes of all arrays of the instruction."""
 
     kind: str
     axes: tuple[int, ...] | None
     bytes: int
+    together: int
     times: int
     program: str
     tensor: str
@@ -85,8 +87,11 @@ def _foreseen(record: PlanRecord, stage: StagePlan, *, scatters_as_reduces: bool
 
 
 def _made(program: CompiledProgram, stage: StagePlan) -> tuple[Made, ...]:
-    return tuple(Made(c.kind, c.axes(stage.mesh_shape), c.bytes, c.times * program.times, program.name, str(c.array),
-                      c.op_name) for c in program.collectives)
+    together: Counter[str] = Counter()
+    for c in program.collectives:
+        together[c.instruction] += c.bytes
+    return tuple(Made(c.kind, c.axes(stage.mesh_shape), c.bytes, together[c.instruction], c.times * program.times,
+                      program.name, str(c.array), c.op_name) for c in program.collectives)
 
 
 def _pair(made: Sequence[Made], foreseen: Sequence[Foreseen], fits: Callable[[Made, Foreseen], bool]

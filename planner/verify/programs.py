@@ -142,4 +142,4 @@ def _shard_bytes(x: jax.ShapeDtypeStruct) -> int:
     size = 1
     for n in shape:
         size *= n
-    return size * (8 if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x.dtype.itemsize)
+    return size * (8 if jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key) else x.dtype.itemsize)

@@ -19,10 +19,10 @@ FINDING = 0.01
 """Share of the step's time from which an unforeseen collective is a finding."""
 
 SMALL_BYTES = 4096
-"""A difference of bytes up to this is none: scalars, such as the loss. [chosen: latency, not bytes, is what they cost]"""
+"""A difference of bytes up to this is none: scalars, such as the loss. [chosen: they cost latency, not bytes]"""
 
-SMALL_MEMORY = 65536
-"""The same for memory. [chosen: every buffer is rounded up to 64 to 256 bytes, of which a step has hundreds]"""
+SMALL_MEMORY = 16384
+"""The same for memory. [chosen: every buffer is rounded up to 64 to 256 bytes, and a step has a hundred]"""
 
 
 @dataclass(frozen=True, slots=True)

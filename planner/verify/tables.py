@@ -38,13 +38,13 @@ def _verdict(found: VerifyReport) -> str:
     for s in found.stages:
         faults += [f"bytes of collectives in stage {s.index}"] if not s.traffic_passed else []
         faults += [f"memory in stage {s.index}"] if not s.memory_passed else []
-        faults += [f"{units.plural(len(s.findings), 'unforeseen collective')} over {100 * FINDING:.0f} % of the step in "
-                   f"stage {s.index}"] if s.findings else []
+        count = units.plural(len(s.findings), "unforeseen collective")
+        faults += [f"{count} over {100 * FINDING:.0f} % of the step in stage {s.index}"] if s.findings else []
     return f"FAILED: {what}: {'; '.join(faults)}"
 
 
 def _sizes(found: VerifyReport) -> Table:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for s in found.stages:
         rows.append((str(s.index), units.size(s.foreseen_traffic), units.size(s.made_traffic),
                      _off(s.foreseen_traffic, s.made_traffic, passed=s.traffic_passed), units.size(s.predicted_bytes),

@@ -135,8 +135,8 @@ def _gpus(name: str, rest: str) -> tuple[Any, ...]:
         raise UnknownNameError("GPU", model, tuple(g.name for g in GPUS))
     shape = [int(n) for n in count.split("x")] if re.fullmatch(r"\d+(x\d+)?", count) else []
     if not shape or min(shape) < 1:
-        raise VerifyError(f"target {name!r} does not say how many GPUs", f"write cuda:{model}:8, or cuda:{model}:2x8 for "
-                          "two nodes of 8")
+        raise VerifyError(f"target {name!r} does not say how many GPUs",
+                          f"write cuda:{model}:8, or cuda:{model}:2x8 for two nodes of 8")
     if all(importlib.util.find_spec(m) is None for m in ("jax_cuda13_plugin", "jax_cuda12_plugin")):
         raise VerifyError(f"target {name!r} needs JAX's CUDA plugin, which is not installed",
                           "pip install 'jax-planner[cuda-compile]' (no GPU is needed), or verify for cpu:N")

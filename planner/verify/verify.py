@@ -3,13 +3,14 @@
 In: a plan, its model, a target's name. Out: `VerifyReport`; what is off is reported, not raised.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from planner.core.graph import Graph, Phase
 from planner.core.hardware import Cluster, LogicalMesh, Submesh
 from planner.core.plan import PlanRecord, StagePlan
-from planner.costs.collectives import collective
+from planner.costs.collectives import KINDS, collective
 from planner.costs.topology import logical_mesh
 from planner.emit.names import named_gradient, named_operator
 from planner.model import Model
@@ -76,15 +77,17 @@ class _Stage:
     def _axes(self, axes: tuple[int, ...] | None) -> str:
         return "part of an axis" if axes is None else ", ".join(self._stage.mesh_axes[a] for a in axes)
 
-    def _share(self, kind: str, axes: tuple[int, ...] | None, size: int, times: int) -> float:
-        """By the plan's prices; along unknown axes as along all, which is the dearest."""
-        along = tuple(range(len(self._stage.mesh_shape))) if axes is None else axes
-        spent = times * collective(kind, along, self._mesh).at(size)
+    def _share(self, m: Made) -> float:
+        """By the plan's prices; its part of the instruction. Unknown axes are priced as all, which is the dearest."""
+        along = tuple(range(len(self._stage.mesh_shape))) if m.axes is None else m.axes
+        if m.kind not in KINDS:
+            return 0.0
+        spent = m.times * collective(m.kind, along, self._mesh).at(m.together) * m.bytes / max(m.together, 1)
         return spent / self._record.step_time_s if self._record.step_time_s else 0.0
 
     def _made(self, m: Made) -> Surprise:
         return Surprise(m.kind, self._axes(m.axes), m.program, self._operator(m.op_name), m.tensor, m.bytes, m.times,
-                        self._share(m.kind, m.axes, m.bytes, m.times))
+                        self._share(m))
 
     def _foreseen(self, f: Foreseen) -> Surprise:
         return Surprise(f.kind, self._axes(f.axes), "", f.where, "", f.bytes, f.times,
@@ -110,15 +113,15 @@ def _mesh(cluster: Cluster, stage: StagePlan) -> LogicalMesh:
     return logical_mesh(cluster, Submesh(nodes, len(stage.devices) // nodes), stage.mesh_shape)
 
 
-def _dearest(found: Any) -> tuple[Surprise, ...]:
+def _dearest(found: Iterable[Surprise]) -> tuple[Surprise, ...]:
     """The dearest first; equal ones of the same operator are one, as often as all of them."""
     times: dict[Surprise, int] = {}
     shares: dict[Surprise, float] = {}
     for s in found:
-        key = Surprise(s.kind, s.axes, s.program, s.operator, s.tensor, s.bytes, 0, 0.0)
+        key = replace(s, times=0, share=0.0)
         times[key] = times.get(key, 0) + s.times
         shares[key] = shares.get(key, 0.0) + s.share
-    merged = [Surprise(k.kind, k.axes, k.program, k.operator, k.tensor, k.bytes, n, shares[k]) for k, n in times.items()]
+    merged = [replace(k, times=n, share=shares[k]) for k, n in times.items()]
     return tuple(sorted(merged, key=lambda s: (-s.share, s.kind, s.operator, s.tensor)))
 
 

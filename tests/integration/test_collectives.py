@@ -159,21 +159,3 @@ def test_every_expert_layer_needs_four_all_to_alls(layers):
     assert {c.group for c in program} == {8}
     assert predicted(plan)["all-to-all", "microbatch"] == found(program)["all-to-all"]
     assert predicted(plan)["all-reduce", "microbatch"] == found(program)["all-reduce"]
-
-
-def test_parser_reads_groups_tuples_and_loops():
-    text = """
-%body (p: f32[4]) -> f32[4] {
-  %a = f32[4]{0} all-reduce(%p), replica_groups=[2,4]<=[8], to_apply=%sum, metadata={op_name="jit(f)/dot"}
-}
-
-ENTRY %main (x: f32[4]) -> f32[4] {
-  %w = f32[4] while(%x), condition=%cond, body=%body
-  %b = (f32[2,4]{1,0}, bf16[8]{0}) all-reduce(%x, %y), replica_groups={{0,1},{2,3}}, to_apply=%sum
-  %c = f32[3]{0} reduce-scatter(%x), replica_groups=mesh['a'=2,'b'=4] {'a','b'}, to_apply=%sum
-  %d = f32[3]{0} all-gather(%x), replica_groups=[8,1]<=[8]
-}
-"""
-    assert collectives(text) == [Found("all-reduce", 16, 1, 4, True, "jit(f)/dot"),
-                                 Found("all-reduce", 48, 2, 2, False, ""),
-                                 Found("reduce-scatter", 96, 1, 8, False, "")]
