@@ -68,9 +68,13 @@ class StageFunctions:
 
     def _backward(self, sums: Sequence[Any], *reads: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         env = self._run(self.backward_code, reads)
-        added = tuple(_plus(p, total, [env[v] for v in values])
+        added = tuple(self._added(p, total, [env[v] for v in values])
                       for total, (p, values) in zip(sums, self._params, strict=True))
         return added, tuple(env[v] for v in self.backward_code.makes)
+
+    def _added(self, param: ParamPlan, total: Any, parts: Sequence[Any]) -> Any:
+        with jax.named_scope(gradient_name(param.path, param.row)):
+            return _plus(total, parts)
 
     def _zeros(self) -> tuple[Any, ...]:
         values = self._code.given.graph.values
@@ -86,8 +90,7 @@ class StageFunctions:
         return (total / self._scale.divisor if self._scale.divisor > 1 else total).astype(param.dtype)
 
 
-def _plus(param: ParamPlan, total: Any, parts: Sequence[Any]) -> Any:
-    with jax.named_scope(gradient_name(param.path, param.row)):
-        for part in parts:
-            total = total + part.astype(total.dtype)
-        return total
+def _plus(total: Any, parts: Sequence[Any]) -> Any:
+    for part in parts:
+        total = total + part.astype(total.dtype)
+    return total
