@@ -177,9 +177,10 @@ class StageRun:
         return end
 
     def line(self) -> StageLine:
-        """What came of it."""
+        """What came of it; what would hide less than a millionth is rounding."""
+        hidden = self.communication_s - self.exposed_s
         return StageLine(self.kernels_s, self.busy_s, self.communication_s,
-                         max(0.0, self.communication_s - self.exposed_s), self.most, self.work.memory,
+                         hidden if hidden > 1e-6 * self.communication_s else 0.0, self.most, self.work.memory,
                          self.work.in_flight, self.edge_times_s, self.edges, self.trains)
 
     def _edge(self, at: float, what: Edge) -> None:
