@@ -15,7 +15,7 @@ from planner.core.hardware import ConvolutionRates
 from planner.costs.compute import FILTER_GRADIENT, FORWARD, INPUT_GRADIENT
 from planner.measure.pace import Allowance
 from planner.measure.sizes import Images
-from planner.measure.timing import Devices, Reading, repeated, time_on_all
+from planner.measure.timing import Devices, Reading, time_on_all
 
 KINDS = (FORWARD, INPUT_GRADIENT, FILTER_GRADIENT)
 
@@ -24,6 +24,9 @@ WINDOWS = (1, 3)
 
 _TIMED_S = 4e-3
 """How long a timed program should run, were it as fast as a matmul. [chosen]"""
+
+_LONGEST = 16
+"""Convolutions in it at most: they stand one after the other, and more take long to compile. [chosen]"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ class ConvolutionTimer:
         inputs = [((*image, case.features[0]), "float32"),
                   ((1, case.window, case.window, *case.features), "float32"), ((*image, case.features[1]), "float32")]
         flops = 2 * self.images.count * self.images.side**2 * case.window**2 * case.features[0] * case.features[1]
-        length = max(1, round(_TIMED_S * self.flops_per_s / flops))
+        length = max(1, min(_LONGEST, round(_TIMED_S * self.flops_per_s / flops)))
 
         def once(x: jax.Array, w: jax.Array, g: jax.Array) -> jax.Array:
             if case.kind == FORWARD:
@@ -59,7 +62,15 @@ class ConvolutionTimer:
                 return jax.vjp(lambda x: _convolve(x, w[0]), x)[1](g)[0]
             return jax.vjp(lambda w: _convolve(x, w), w[0])[1](g)[0]
 
-        times = time_on_all(repeated(once, length), inputs, self.devices, allowance=allowance)
+        def chain(x: jax.Array, w: jax.Array, g: jax.Array) -> jax.Array:
+            # Each waits for the one before: compilers would run equal ones once. No loop: XLA on CPU compiles gradients
+            # inside loops to code of its own, 3 to 30 times slower than what it calls outside.
+            total = jax.numpy.zeros(())
+            for _ in range(length):
+                total = once(x + total, w + total, g + total).ravel()[0] * 1e-20
+            return total[None]
+
+        times = time_on_all(chain, inputs, self.devices, allowance=allowance)
         return flops * length / max(times.typical_s - self.dispatch_s, times.typical_s / 4), times.spread
 
 
