@@ -123,7 +123,7 @@ def step_function(emitted: Emitted, *, early: bool) -> Function:
     if not trained:
         return body
     after = Nodes()
-    sums = after.add(Kind.HEAVY, [], [(_sum_bytes(emitted, p, 0), len(p.shape)) for p in record.params], -1)
+    sums = after.add(Kind.HEAVY, [], [(_sum_bytes(emitted, p, 0), _sum_item(p)) for p in record.params], -1)
     grads = [_finished(emitted, after, p, t, 0) for p, t in zip(record.params, sums, strict=True)]
     donated = _update(emitted, after, grads, 0)
     fused = fuse(after, donated, merges_all_reduces=merges)
@@ -138,15 +138,15 @@ def _body(emitted: Emitted, *, early: bool) -> Function:
     for i in graph.inputs_of(Role.BATCH):
         typed = graph.values[i.value]
         size = shard_bytes(typed, body.spec(i.value), body.mesh_shape)
-        stacked = body.nodes.given(size, len(typed.shape) + 1)
-        body.at[i.value] = body.nodes.add(Kind.CHEAP, [stacked], [(size, len(typed.shape))], -1)[0]
+        stacked = body.nodes.given(size, itemsize(typed.dtype))
+        body.at[i.value] = body.nodes.add(Kind.CHEAP, [stacked], [(size, itemsize(typed.dtype))], -1)[0]
     for n in range(len(graph.ops)):
         body.run(n)
     donated = [body.at[o.operand] for o in graph.outputs_of(Role.STATE) if isinstance(o.operand, int)]
     for p in record.params if record.kind == "train" else ():
-        size, rank = _sum_bytes(emitted, p, 0), len(p.shape)
-        carried, grad = body.nodes.given(size, rank), _sum(emitted, body, p)
-        donated.append(body.nodes.add(Kind.CHEAP, [carried, grad], [(size, rank)], -1)[0])
+        size, item = _sum_bytes(emitted, p, 0), _sum_item(p)
+        carried, grad = body.nodes.given(size, item), _sum(emitted, body, p)
+        donated.append(body.nodes.add(Kind.CHEAP, [carried, grad], [(size, item)], -1)[0])
     outs = [body.at[o.operand] for role in (Role.LOSS, Role.AUX) for o in graph.outputs_of(role)
             if isinstance(o.operand, int)]
     done = function(fuse(body.nodes, [*outs, *donated], merges_all_reduces=record.cluster.merges_all_reduces), outs,
@@ -158,19 +158,22 @@ def _sum(emitted: Emitted, into: Lowering, param: ParamPlan, stage: int = 0) -> 
     """The gradient of a parameter from one microbatch, contributions added, in the sharding it is summed in."""
     graph = emitted.given.graph
     values = contributions(graph, param)
-    size, rank = _sum_bytes(emitted, param, stage), len(graph.values[values[0]].shape)
-    parts = [into.at[v] for v in values]
-    total = parts[0]
-    if itemsize(graph.values[values[0]].dtype) < 4:
-        parts = [into.nodes.add(Kind.CHEAP, [t], [(2 * into.nodes.tensors[t].bytes, rank)], -1)[0] for t in parts]
-        total = parts[0]
-    for t in parts[1:]:
-        total = into.nodes.add(Kind.CHEAP, [total, t], [(into.nodes.tensors[total].bytes, rank)], -1)[0]
+    size, item = _sum_bytes(emitted, param, stage), _sum_item(param)
+    nodes, total = into.nodes, into.at[values[0]]
+    if nodes.tensors[total].item < item:
+        total = nodes.add(Kind.CHEAP, [total], [(item * nodes.tensors[total].elements, item)], -1)[0]
+    for v in values[1:]:
+        total = nodes.add(Kind.CHEAP, [total, into.at[v]], [(nodes.tensors[total].bytes, item)], -1)[0]
     if emitted.record.microbatches == 1:
-        return _finished(emitted, into.nodes, param, total, stage, into.spec(values[0]))
-    if into.nodes.tensors[total].bytes != size:
-        total = into.nodes.add(Kind.CHEAP, [total], [(size, rank)], -1)[0]
+        return _finished(emitted, nodes, param, total, stage, into.spec(values[0]))
+    if nodes.tensors[total].bytes != size:
+        total = nodes.add(Kind.CHEAP, [total], [(size, item)], -1)[0]
     return total
+
+
+def _sum_item(param: ParamPlan) -> int:
+    """Bytes of an element of a gradient sum: 16-bit gradients are summed in float32."""
+    return max(itemsize(param.dtype), 4)
 
 
 def _sum_bytes(emitted: Emitted, param: ParamPlan, stage: int) -> int:
@@ -209,7 +212,7 @@ def _update(emitted: Emitted, nodes: Nodes, grads: Sequence[int], stage: int) ->
     for i in graph.inputs_of(Role.PARAM):
         p = stored[i.path, i.row]
         value = graph.values[i.value]
-        t = nodes.given(shard_bytes(value, p.spec, low.mesh_shape), len(value.shape))
+        t = nodes.given(shard_bytes(value, p.spec, low.mesh_shape), itemsize(value.dtype))
         low.at[i.value] = low.moved(t, value, p.spec, p.update_spec, frozenset(), -1)
     for n in range(len(graph.ops)):
         low.run(n)

@@ -139,7 +139,7 @@ def _is_wide(nodes: Nodes, node: Node) -> bool:
     it written (`EffectivelyAtMostUnary`). What is made here by reading one such operand may be."""
     if node.kind not in FUSIBLE:
         return True
-    rank = max(nodes.tensors[t].rank for t in node.results)
-    large = [t for t in dict.fromkeys(node.operands) if nodes.tensors[t].rank >= rank and not (
+    size = max(nodes.tensors[t].elements for t in node.results)
+    large = [t for t in dict.fromkeys(node.operands) if nodes.tensors[t].elements >= size and not (
         nodes.tensors[t].node >= 0 and nodes.nodes[nodes.tensors[t].node].kind is Kind.BROADCAST)]
     return len(large) > 1

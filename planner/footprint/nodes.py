@@ -16,7 +16,7 @@ from math import prod
 from planner.core.graph import Graph, Op, Operand, Value
 from planner.core.spec import Spec, replicated, shard_count
 from planner.costs.collectives import ALL_REDUCE, REDUCE_SCATTER
-from planner.costs.memory import itemsize, shard_bytes
+from planner.costs.memory import itemsize, shard_bytes, value_bytes
 from planner.costs.reshard_recipe import recipe
 
 
@@ -60,11 +60,15 @@ IN_PLACE = frozenset({"scatter", "scatter-add", "scatter_add", "dynamic_update_s
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A result on one device: bytes, rank, and the node that makes it (-1: it comes from outside)."""
+    """A result on one device: bytes, dtype's bytes, and the node that makes it (-1: it comes from outside)."""
 
     bytes: int
-    rank: int
+    item: int
     node: int
+
+    @property
+    def elements(self) -> int:
+        return self.bytes // self.item
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +91,16 @@ class Nodes:
     nodes: list[Node] = field(default_factory=list[Node])
     tensors: list[Tensor] = field(default_factory=list[Tensor])
 
-    def given(self, size: int, rank: int) -> int:
+    def given(self, size: int, item: int) -> int:
         """A tensor from outside."""
-        self.tensors.append(Tensor(size, rank, -1))
+        self.tensors.append(Tensor(size, item, -1))
         return len(self.tensors) - 1
 
     def add(self, kind: Kind, operands: Sequence[int], results: Sequence[tuple[int, int]], op: int, *,
             product: bool = False, over: bool = False) -> tuple[int, ...]:
-        """A node with results of these (bytes, rank); gives their tensors."""
+        """A node with results of these (bytes, bytes of an element); gives their tensors."""
         first = len(self.tensors)
-        self.tensors += [Tensor(size, rank, len(self.nodes)) for size, rank in results]
+        self.tensors += [Tensor(size, item, len(self.nodes)) for size, item in results]
         made = tuple(range(first, len(self.tensors)))
         self.nodes.append(Node(kind, tuple(operands), made, op, product, over))
         return made
@@ -127,7 +131,7 @@ class Lowering:
     def give(self, value: int) -> int:
         """A value that comes from outside, in its settled sharding."""
         typed = self.graph.values[value]
-        self.at[value] = self.nodes.given(self._bytes(typed, self.spec(value)), len(typed.shape))
+        self.at[value] = self.nodes.given(self._bytes(typed, self.spec(value)), itemsize(typed.dtype))
         return self.at[value]
 
     def run(self, n: int) -> None:
@@ -138,7 +142,7 @@ class Lowering:
         if op.primitive == "dot_general":
             known = self._dot_operands(op, operands, n)
         made = self.made(n)
-        sizes = [(self._bytes(self.graph.values[r], spec), len(self.graph.values[r].shape))
+        sizes = [(self._bytes(self.graph.values[r], spec), itemsize(self.graph.values[r].dtype))
                  for r, (spec, _) in zip(op.results, made, strict=True)]
         if op.primitive == "optimization_barrier":
             results = [self.nodes.add(Kind.VIEW, [t], [size], n)[0] for t, size in zip(known, sizes, strict=True)]
@@ -171,15 +175,15 @@ class Lowering:
         """A tensor in another sharding, by the collectives that take it there."""
         if now == to and not partial:
             return tensor
-        whole, rank = prod(value.shape) * itemsize(value.dtype), len(value.shape)
+        whole, item = value_bytes(value), itemsize(value.dtype)
         for kind, axes, share in recipe(now, to, partial, self.mesh_shape,
                                         reduce_scatter_as_all_reduce=not self.scatters):
             size = -(-whole // share)
             if kind == REDUCE_SCATTER:
                 size = -(-size // prod(self.mesh_shape[a] for a in axes))
-            tensor = self.nodes.add(Kind.ALL_REDUCE if kind == ALL_REDUCE else Kind.HEAVY, [tensor], [(size, rank)], n)[0]
+            tensor = self.nodes.add(Kind.ALL_REDUCE if kind == ALL_REDUCE else Kind.HEAVY, [tensor], [(size, item)], n)[0]
         if self.nodes.tensors[tensor].bytes > self._bytes(value, to):
-            tensor = self.nodes.add(Kind.CHEAP, [tensor], [(self._bytes(value, to), rank)], n)[0]
+            tensor = self.nodes.add(Kind.CHEAP, [tensor], [(self._bytes(value, to), item)], n)[0]
         return tensor
 
     def _dot_operands(self, op: Op, operands: Sequence[int | None], n: int) -> list[int]:
@@ -196,7 +200,7 @@ class Lowering:
             else:
                 typed = self.nodes.tensors[t]
                 found.append(self._once(-1 - t, order, lambda t=t, typed=typed: self.nodes.add(
-                    Kind.CHEAP, [t], [(typed.bytes, typed.rank)], n)[0]))
+                    Kind.CHEAP, [t], [(typed.bytes, typed.item)], n)[0]))
         return found
 
 
