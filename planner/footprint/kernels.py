@@ -56,7 +56,9 @@ class _Fusion:
                 continue
             buffer |= {t: t for t in node.results}
             own = tuple(sorted({buffer[t] for t in reads}))
-            over = own if node.kind in FUSIBLE else tuple(buffer[t] for t in node.operands[:1]) if node.over else ()
+            over = tuple(buffer[t] for t in node.operands[:1]) if node.over else ()
+            if node.kind in FUSIBLE:
+                over = tuple(sorted({buffer[t] for t in reads} - {buffer[t] for t in self._leaves(n, moved=True)}))
             kernels.append(Kernel(own, node.results, over))
             ops.append(node.op)
         if self._merges:
@@ -97,21 +99,22 @@ class _Fusion:
         readers = [r for t in self._nodes.nodes[n].results for r in self._readers[t]]
         return self._nodes.nodes[n].product and len(readers) == 1 and self._nodes.nodes[readers[0]].kind is Kind.SUM
 
-    def _leaves(self, n: int) -> frozenset[int]:
-        """The written tensors that a kernel reads."""
+    def _leaves(self, n: int, *, moved: bool = False) -> frozenset[int]:
+        """The written tensors that a kernel reads; `moved`: only those it reads from other places than it writes."""
         found: set[int] = set()
-        stack, seen = [n], set[int]()
+        stack = [(n, self._nodes.nodes[n].moves)]
+        seen = {stack[0]}
         while stack:
-            at = stack.pop()
+            at, moves = stack.pop()
             for t in self._nodes.nodes[at].operands:
                 maker = self._nodes.tensors[t].node
-                if maker < 0:
-                    found.add(t)
-                elif (self._written[maker] and self._wide[maker]) or not self._takes(at, maker):
-                    found.add(t)
-                elif maker not in seen:
-                    seen.add(maker)
-                    stack.append(maker)
+                if maker < 0 or (self._written[maker] and self._wide[maker]) or not self._takes(at, maker):
+                    found |= {t} if moves or not moved else set()
+                    continue
+                further = (maker, moves or self._nodes.nodes[maker].moves)
+                if further not in seen:
+                    seen.add(further)
+                    stack.append(further)
         return frozenset(found)
 
     def _merged(self, kernels: list[Kernel], ops: list[int]) -> tuple[list[Kernel], list[int]]:

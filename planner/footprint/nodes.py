@@ -54,6 +54,9 @@ CHEAP = frozenset({
 })
 SUMS = frozenset({"reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or", "argmax", "argmin",
                   "cumsum", "cummax", "cummin", "cumprod", "cumlogsumexp", "reduce_window_sum", "reduce_window_max"})
+MOVES = frozenset({"reshape", "squeeze", "expand_dims", "transpose", "slice", "dynamic_slice", "pad", "rev", "concatenate", "gather", "broadcast_in_dim"})
+"""Operators whose results can't take the place of their operands."""
+
 IN_PLACE = frozenset({"scatter", "scatter-add", "scatter_add", "dynamic_update_slice"})
 """Operators that write over their first operand where nobody else reads it."""
 
@@ -74,7 +77,8 @@ class Tensor:
 @dataclass(frozen=True, slots=True)
 class Node:
     """`operands` and `results` are indices of tensors; `op` is the operator it came from; `product`: a multiplication,
-    which a reduction takes in; `over`: it may write over its first operand."""
+    which a reduction takes in; `over`: it may write over its first operand; `moves`: its elements come from other places
+    of its operands."""
 
     kind: Kind
     operands: tuple[int, ...]
@@ -82,6 +86,7 @@ class Node:
     op: int
     product: bool = False
     over: bool = False
+    moves: bool = False
 
 
 @dataclass
@@ -97,12 +102,12 @@ class Nodes:
         return len(self.tensors) - 1
 
     def add(self, kind: Kind, operands: Sequence[int], results: Sequence[tuple[int, int]], op: int, *,
-            product: bool = False, over: bool = False) -> tuple[int, ...]:
+            product: bool = False, over: bool = False, moves: bool = False) -> tuple[int, ...]:
         """A node with results of these (bytes, bytes of an element); gives their tensors."""
         first = len(self.tensors)
         self.tensors += [Tensor(size, item, len(self.nodes)) for size, item in results]
         made = tuple(range(first, len(self.tensors)))
-        self.nodes.append(Node(kind, tuple(operands), made, op, product, over))
+        self.nodes.append(Node(kind, tuple(operands), made, op, product, over, moves))
         return made
 
 
@@ -148,7 +153,7 @@ class Lowering:
             results = [self.nodes.add(Kind.VIEW, [t], [size], n)[0] for t, size in zip(known, sizes, strict=True)]
         else:
             results = self.nodes.add(kind_of(op), known, sizes, n, product=op.primitive in ("mul", "square", "integer_pow"),
-                                     over=op.primitive in IN_PLACE)
+                                     over=op.primitive in IN_PLACE, moves=op.primitive in MOVES)
         for r, t, (spec, partial) in zip(op.results, results, made, strict=True):
             self.at[r] = self.moved(t, self.graph.values[r], spec, self.spec(r), partial, n)
 
@@ -183,7 +188,7 @@ class Lowering:
                 size = -(-size // prod(self.mesh_shape[a] for a in axes))
             tensor = self.nodes.add(Kind.ALL_REDUCE if kind == ALL_REDUCE else Kind.HEAVY, [tensor], [(size, item)], n)[0]
         if self.nodes.tensors[tensor].bytes > self._bytes(value, to):
-            tensor = self.nodes.add(Kind.CHEAP, [tensor], [(self._bytes(value, to), item)], n)[0]
+            tensor = self.nodes.add(Kind.CHEAP, [tensor], [(self._bytes(value, to), item)], n, moves=True)[0]
         return tensor
 
     def _dot_operands(self, op: Op, operands: Sequence[int | None], n: int) -> list[int]:
@@ -200,7 +205,7 @@ class Lowering:
             else:
                 typed = self.nodes.tensors[t]
                 found.append(self._once(-1 - t, order, lambda t=t, typed=typed: self.nodes.add(
-                    Kind.CHEAP, [t], [(typed.bytes, typed.item)], n)[0]))
+                    Kind.CHEAP, [t], [(typed.bytes, typed.item)], n, moves=True)[0]))
         return found
 
 
