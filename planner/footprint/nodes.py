@@ -14,7 +14,7 @@ from enum import StrEnum
 from math import prod
 
 from planner.core.graph import Graph, Op, Operand, Value
-from planner.core.spec import Spec, replicated, shard_count
+from planner.core.spec import Spec, axes_of
 from planner.costs.collectives import ALL_REDUCE, REDUCE_SCATTER
 from planner.costs.memory import itemsize, shard_bytes, value_bytes
 from planner.costs.reshard_recipe import recipe
@@ -147,6 +147,8 @@ class Lowering:
         if op.primitive == "dot_general":
             known = self._dot_operands(op, operands, n)
         made = self.made(n)
+        if op.primitive in IN_PLACE and len(op.operands) == 3:
+            made, known = self._scattered(op, n, made[0], known)
         sizes = [(self._bytes(self.graph.values[r], spec), itemsize(self.graph.values[r].dtype))
                  for r, (spec, _) in zip(op.results, made, strict=True)]
         if op.primitive == "optimization_barrier":
@@ -156,6 +158,24 @@ class Lowering:
                                      over=op.primitive in IN_PLACE, moves=op.primitive in MOVES)
         for r, t, (spec, partial) in zip(op.results, results, made, strict=True):
             self.at[r] = self.moved(t, self.graph.values[r], spec, self.spec(r), partial, n)
+
+    def _scattered(self, op: Op, n: int, made: tuple[Spec, frozenset[int]], known: list[int]
+                   ) -> tuple[Sequence[tuple[Spec, frozenset[int]]], list[int]]:
+        """A scatter is done in shards of its result if they are along the axes that its updates are cut along, and it
+        is less to gather the updates than to add up the results. What it adds to is cut as the result is."""
+        spec, partial = made
+        settled, result, updates = self.spec(op.results[0]), self.graph.values[op.results[0]], op.operands[2]
+        if partial and isinstance(updates, int) and partial <= axes_of(settled) \
+                and value_bytes(self.graph.values[updates]) < value_bytes(result):
+            typed, cut = self.graph.values[updates], self.spec(updates)
+            whole = tuple(tuple(a for a in axes if a not in partial) for axes in cut)
+            known = [*known[:-1], self.moved(known[-1], typed, cut, whole, frozenset(), n)]
+            spec, partial = settled, frozenset()
+        start = self.nodes.tensors[known[0]]
+        if start.node >= 0 and self.nodes.nodes[start.node].kind is Kind.BROADCAST:
+            size = self._bytes(result, spec)
+            known = [*self.nodes.add(Kind.BROADCAST, [], [(size, start.item)], n), *known[1:]]
+        return [(spec, partial)], known
 
     def _bytes(self, value: Value, spec: Spec) -> int:
         return shard_bytes(value, spec, self.mesh_shape)
@@ -239,6 +259,3 @@ def _same(shape: Sequence[int], order: Sequence[int]) -> bool:
     """Whether a transposition moves nothing but dimensions of size one."""
     real = [d for d in order if shape[d] > 1]
     return real == sorted(real)
-
-
-__all__ = ["Kind", "Lowering", "Node", "Nodes", "Tensor", "kind_of", "replicated", "shard_count"]
