@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from planner.costs.memory import Live
 
+
 @dataclass(frozen=True, slots=True)
 class Kernel:
     """Reads and writes buffers. `over`: those it reads whose place a result of the same size may take."""

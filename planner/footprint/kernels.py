@@ -79,7 +79,7 @@ class _Fusion:
             written, inside = False, frozenset[int]()
         else:
             refused = kept or len(takers) < len(readers)
-            whole = node.kind is Kind.DEAR and (refused or len(around) > 1) or refused and self._wide[n]
+            whole = (node.kind is Kind.DEAR and (refused or len(around) > 1)) or (refused and self._wide[n])
             written = whole or refused
             inside = frozenset({n}) if whole else around | ({n} if refused else frozenset())
             self._wide[n] = self._wide[n] or whole  # read, where it is written, by all readers

@@ -9,7 +9,7 @@ Source: XLA's instruction fusion and dot decomposer, read off compiled programs 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from math import prod
 
@@ -121,6 +121,7 @@ class Lowering:
       made: operator -> per result, the sharding that it is made in, and the axes it is still to be summed over.
       uses: (operator, operand position) -> sharding that an operand is needed in.
       scatters: whether reduce-scatters run as such.
+      shown: whether nodes say which operator they come from.
     """
 
     graph: Graph
@@ -129,6 +130,7 @@ class Lowering:
     made: Callable[[int], Sequence[tuple[Spec, frozenset[int]]]]
     uses: Callable[[int, int], Spec | None]
     scatters: bool
+    shown: bool = True
     nodes: Nodes = field(default_factory=Nodes)
     at: dict[int, int] = field(default_factory=dict[int, int])
     _copies: dict[tuple[int, object], int] = field(default_factory=dict[tuple[int, object], int])
@@ -141,7 +143,12 @@ class Lowering:
 
     def run(self, n: int) -> None:
         """Lower one operator."""
-        op = self.graph.ops[n]
+        first = len(self.nodes.nodes)
+        self._run(n, self.graph.ops[n])
+        if not self.shown:
+            self.nodes.nodes[first:] = [replace(node, op=-1) for node in self.nodes.nodes[first:]]
+
+    def _run(self, n: int, op: Op) -> None:
         operands = [self._operand(n, k, o) for k, o in enumerate(op.operands)]
         known = [t for t in operands if t is not None]
         if op.primitive == "dot_general":
