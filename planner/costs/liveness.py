@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
+import numpy as np
+
 from planner.costs.memory import Live
 
 
@@ -89,20 +91,16 @@ def packed(intervals: Sequence[Live]) -> int:
     The largest are placed first, each in the smallest gap that fits beside those that live at the same time, as XLA's
     buffer assignment does (`GlobalDecreasingSizeBestFitHeap`). At least the largest sum of live intervals.
     """
-    placed: list[tuple[Live, int]] = []
-    top = 0
-    for live in sorted(intervals, key=lambda i: (-i.bytes, i.start - i.end, i.start)):
-        if not live.bytes or live.start >= live.end:
-            continue
-        taken = sorted((at, at + other.bytes) for other, at in placed
-                       if other.start < live.end and live.start < other.end)
-        best, best_gap, free = -1, -1, 0
-        for low, high in taken:
-            gap = low - free
-            if gap >= live.bytes and (best < 0 or gap < best_gap):
-                best, best_gap = free, gap
-            free = max(free, high)
-        at = best if best >= 0 else free
-        placed.append((live, at))
-        top = max(top, at + live.bytes)
-    return top
+    found = sorted((i for i in intervals if i.bytes and i.start < i.end),
+                   key=lambda i: (-i.bytes, i.start - i.end, i.start))
+    start, end, size = (np.array(column, dtype=np.int64)
+                        for column in ([i.start for i in found], [i.end for i in found], [i.bytes for i in found]))
+    at = np.zeros(len(found), dtype=np.int64)
+    for n in range(len(found)):
+        beside = np.flatnonzero((start[:n] < end[n]) & (end[:n] > start[n]))
+        beside = beside[np.argsort(at[beside], kind="stable")]
+        tops = np.maximum.accumulate(np.concatenate([[0], at[beside] + size[beside]]))  # free from here on
+        gaps = at[beside] - tops[:-1]
+        fits = np.flatnonzero(gaps >= size[n])
+        at[n] = tops[fits[np.argmin(gaps[fits])]] if len(fits) else tops[-1]
+    return int(np.max(at + size, initial=0))

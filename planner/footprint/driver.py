@@ -1,7 +1,7 @@
 """What a pipeline's driver keeps on each stage while it starts the tasks of a step, call by call.
 
-It mirrors `runtime/pipeline.py` on bytes: what is sent when, kept for the backward, and given back. In: an emitted plan,
-and what its functions take. Out: `Call`s in the order in which they are started.
+It mirrors `runtime/pipeline.py` on bytes: what is sent when, kept for the backward, and given back. In: an emitted
+plan, and what its functions take. Out: `Call`s in the order in which they are started.
 """
 
 from collections.abc import Callable, Sequence

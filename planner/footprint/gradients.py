@@ -23,7 +23,8 @@ def added(emitted: Emitted, into: Lowering, param: ParamPlan, stage: int, values
     return into.nodes.add(Kind.CHEAP, [carried, grad], [(size, item)], -1)[0]
 
 
-def gradient(emitted: Emitted, into: Lowering, param: ParamPlan, stage: int, values: Sequence[int] | None = None) -> int:
+def gradient(emitted: Emitted, into: Lowering, param: ParamPlan, stage: int, values: Sequence[int] | None = None
+             ) -> int:
     """The gradient of a parameter from one microbatch, contributions added, in the sharding it is summed in."""
     graph = emitted.given.graph
     values = contributions(graph, param) if values is None else values

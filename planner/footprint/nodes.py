@@ -1,4 +1,4 @@
-"""A function of the emitted graph as the compiler sees it before fusion: one device's tensors, and nodes that make them.
+"""A function of the emitted graph as the compiler sees it before fusion: tensors of one device, and nodes between them.
 
 Operators become nodes of a few kinds, each result as large as its shard on one device. What the plan only implies is
 written out: collectives where a value changes its sharding, and the transposed copies of operands that a matrix product
@@ -41,21 +41,27 @@ VIEWS = frozenset({"reshape", "squeeze", "expand_dims", "optimization_barrier", 
                    "sharding_constraint", "device_put"})
 BROADCASTS = frozenset({"broadcast_in_dim", "iota"})
 DEAR = frozenset({
-    "exp", "exp2", "expm1", "log", "log1p", "tanh", "logistic", "erf", "erfc", "erf_inv", "rsqrt", "sqrt", "cbrt", "pow",
-    "div", "rem", "sin", "cos", "tan", "atan2", "gather", "lgamma", "digamma", "threefry2x32",
+    "exp", "exp2", "expm1", "log", "log1p", "tanh", "logistic", "erf", "erfc", "erf_inv", "rsqrt", "sqrt", "cbrt",
+    "pow", "div", "rem", "sin", "cos", "tan", "atan2", "gather", "lgamma", "digamma", "threefry2x32",
 })
 """Operators that XLA never runs twice (`InstructionFusion::IsExpensive`), and lookups."""
 
 CHEAP = frozenset({
     "abs", "add", "add_any", "and", "ceil", "clamp", "convert_element_type", "eq", "floor", "ge", "gt", "is_finite",
     "le", "lt", "max", "min", "mul", "ne", "neg", "not", "or", "reduce_precision", "round", "select_n", "shift_left",
-    "shift_right_arithmetic", "shift_right_logical", "sign", "square", "sub", "xor", "integer_pow", "transpose", "slice",
-    "dynamic_slice", "pad", "rev", "concatenate", "bitcast_convert_type", "real", "imag", "complex", "conj", "first_part",
+    "shift_right_arithmetic", "shift_right_logical", "sign", "square", "sub", "xor", "integer_pow", "transpose",
+    "slice", "dynamic_slice", "pad", "rev", "concatenate", "bitcast_convert_type", "real", "imag", "complex", "conj",
+    "first_part",
 })
-SUMS = frozenset({"reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or", "argmax", "argmin",
-                  "cumsum", "cummax", "cummin", "cumprod", "cumlogsumexp", "reduce_window_sum", "reduce_window_max"})
-MOVES = frozenset({"reshape", "squeeze", "expand_dims", "transpose", "slice", "dynamic_slice", "pad", "rev", "concatenate", "gather", "broadcast_in_dim"})
+SUMS = frozenset({"reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or", "argmax",
+                  "argmin", "cumsum", "cummax", "cummin", "cumprod", "cumlogsumexp", "reduce_window_sum",
+                  "reduce_window_max"})
+MOVES = frozenset({"reshape", "squeeze", "expand_dims", "transpose", "slice", "dynamic_slice", "pad",
+                   "rev", "concatenate", "gather", "broadcast_in_dim"})
 """Operators whose results can't take the place of their operands."""
+
+PRODUCTS = frozenset({"mul", "square", "integer_pow"})
+"""Operators that a reduction takes in."""
 
 IN_PLACE = frozenset({"scatter", "scatter-add", "scatter_add", "dynamic_update_slice"})
 """Operators that write over their first operand where nobody else reads it."""
@@ -77,8 +83,8 @@ class Tensor:
 @dataclass(frozen=True, slots=True)
 class Node:
     """`operands` and `results` are indices of tensors; `op` is the operator it came from; `product`: a multiplication,
-    which a reduction takes in; `over`: it may write over its first operand; `moves`: its elements come from other places
-    of its operands."""
+    which a reduction takes in; `over`: it may write over its first operand; `moves`: its elements come from other
+    places of its operands."""
 
     kind: Kind
     operands: tuple[int, ...]
@@ -161,7 +167,7 @@ class Lowering:
         if op.primitive == "optimization_barrier":
             results = [self.nodes.add(Kind.VIEW, [t], [size], n)[0] for t, size in zip(known, sizes, strict=True)]
         else:
-            results = self.nodes.add(kind_of(op), known, sizes, n, product=op.primitive in ("mul", "square", "integer_pow"),
+            results = self.nodes.add(kind_of(op), known, sizes, n, product=op.primitive in PRODUCTS,
                                      over=op.primitive in IN_PLACE, moves=op.primitive in MOVES)
         for r, t, (spec, partial) in zip(op.results, results, made, strict=True):
             self.at[r] = self.moved(t, self.graph.values[r], spec, self.spec(r), partial, n)
@@ -213,7 +219,8 @@ class Lowering:
             size = -(-whole // share)
             if kind == REDUCE_SCATTER:
                 size = -(-size // prod(self.mesh_shape[a] for a in axes))
-            tensor = self.nodes.add(Kind.ALL_REDUCE if kind == ALL_REDUCE else Kind.HEAVY, [tensor], [(size, item)], n)[0]
+            made_by = Kind.ALL_REDUCE if kind == ALL_REDUCE else Kind.HEAVY
+            tensor = self.nodes.add(made_by, [tensor], [(size, item)], n)[0]
         if self.nodes.tensors[tensor].bytes > self._bytes(value, to):
             tensor = self.nodes.add(Kind.CHEAP, [tensor], [(self._bytes(value, to), item)], n, moves=True)[0]
         return tensor
