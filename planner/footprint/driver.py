@@ -88,7 +88,7 @@ def _function(emitted: Emitted, code: PipelineCode, updates: Sequence[TaskCode],
         return task_function(emitted, replace(task, makes=tuple(v for v in task.makes if v not in returned)),
                              code.grads[stage])
     if name == "finish":
-        return finish_function(emitted, stage, [p for p, _ in code.grads[stage]])
+        return finish_function(emitted, stage, code.grads[stage])
     return update_task(emitted, updates, int(name.removeprefix("update")))
 
 

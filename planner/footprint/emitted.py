@@ -69,6 +69,6 @@ def lowering(given: Annotated, inferred: Inferred, stage: int, record: PlanRecor
         return found
 
     return Lowering(graph, mesh, lambda v: specs.get(v, natural(v)), made, lambda n, k: given.uses.get((n, k)),
-                    scatters=not record.cluster.reduce_scatter_as_all_reduce)
+                    scatters=not record.cluster.reduce_scatter_as_all_reduce, widens=record.cluster.merges_all_reduces)
 
 

@@ -27,7 +27,7 @@ def step_function(emitted: Emitted) -> Function:
         for n in range(len(graph.ops)):
             whole.run(n)
         made = [whole.at[v] for p in record.params if trained for v in contributions(graph, p)]
-        grads = [gradient(emitted, whole, p, 0) for p in record.params] if trained else []
+        grads = [gradient(emitted, whole, p, 0, contributions(graph, p)) for p in record.params] if trained else []
         new = update(emitted, whole.nodes, grads, 0) if trained else []
         return function(emitted, whole.nodes, Ends(_at(whole, Role.LOSS, Role.AUX),
                                                    (*_at(whole, Role.STATE), *new), (*made, *grads)))
@@ -35,8 +35,12 @@ def step_function(emitted: Emitted) -> Function:
     if not trained:
         return body
     after = Nodes()
-    sums = after.add(Kind.HEAVY, [], [(sum_bytes(emitted, p, 0), sum_item(p)) for p in record.params], -1)
-    grads = [finished(emitted, after, p, t, 0) for p, t in zip(record.params, sums, strict=True)]
+
+    def first(param: ParamPlan) -> int:
+        return contributions(graph, param)[0]
+
+    sums = after.add(Kind.HEAVY, [], [(sum_bytes(emitted, p, 0, first(p)), sum_item(p)) for p in record.params], -1)
+    grads = [finished(emitted, after, p, t, 0, first(p)) for p, t in zip(record.params, sums, strict=True)]
     new = update(emitted, after, grads, 0)
     done = function(emitted, after, Ends((), tuple(new), (*sums, *grads)), first=body)
     return replace(done, out_bytes=done.out_bytes + body.out_bytes)
@@ -62,7 +66,7 @@ def _body(emitted: Emitted) -> Function:
     made: list[int] = []
     for p in record.params if record.kind == "train" else ():
         made += [body.at[v] for v in contributions(graph, p)]
-        sums.append(added(emitted, body, p, 0))
+        sums.append(added(emitted, body, p, 0, contributions(graph, p)))
     done = function(emitted, body.nodes, Ends(_at(body, Role.LOSS, Role.AUX), (*_at(body, Role.STATE), *sums),
                                               tuple(made)))
     return replace(done, out_bytes=done.out_bytes * record.microbatches)
@@ -79,9 +83,9 @@ def task_function(emitted: Emitted, code: TaskCode, summed: Sequence[tuple[Param
     return function(emitted, low.nodes, Ends(tuple(low.at[v] for v in code.makes), tuple(sums), tuple(made)))
 
 
-def finish_function(emitted: Emitted, stage: int, params: Sequence[ParamPlan]) -> Function:
-    """The end of the gradient sums of a pipeline's stage."""
+def finish_function(emitted: Emitted, stage: int, summed: Sequence[tuple[ParamPlan, tuple[int, ...]]]) -> Function:
+    """The end of the gradient sums of a pipeline's stage; `summed` as in `task_function`."""
     nodes = Nodes()
-    sums = [nodes.given(sum_bytes(emitted, p, stage), sum_item(p)) for p in params]
-    return function(emitted, nodes, Ends(tuple(finished(emitted, nodes, p, t, stage)
-                                               for p, t in zip(params, sums, strict=True))))
+    sums = [nodes.given(sum_bytes(emitted, p, stage, v[0]), sum_item(p)) for p, v in summed]
+    return function(emitted, nodes, Ends(tuple(finished(emitted, nodes, p, t, stage, v[0])
+                                               for (p, v), t in zip(summed, sums, strict=True))))

@@ -63,6 +63,9 @@ MOVES = frozenset({"reshape", "squeeze", "expand_dims", "transpose", "slice", "d
 PRODUCTS = frozenset({"mul", "square", "integer_pow"})
 """Operators that a reduction takes in."""
 
+WIDENED = frozenset({"dot_general", "conv_general_dilated"})
+"""Operators that XLA on CPU computes in float32."""
+
 IN_PLACE = frozenset({"scatter", "scatter-add", "scatter_add", "dynamic_update_slice"})
 """Operators that write over their first operand where nobody else reads it."""
 
@@ -127,6 +130,7 @@ class Lowering:
       made: operator -> per result, the sharding that it is made in, and the axes it is still to be summed over.
       uses: (operator, operand position) -> sharding that an operand is needed in.
       scatters: whether reduce-scatters run as such.
+      widens: whether products of 16-bit numbers are computed on float32 copies (XLA on CPU).
       shown: whether nodes say which operator they come from.
     """
 
@@ -136,6 +140,7 @@ class Lowering:
     made: Callable[[int], Sequence[tuple[Spec, frozenset[int]]]]
     uses: Callable[[int, int], Spec | None]
     scatters: bool
+    widens: bool = False
     shown: bool = True
     nodes: Nodes = field(default_factory=Nodes)
     at: dict[int, int] = field(default_factory=dict[int, int])
@@ -164,13 +169,25 @@ class Lowering:
             made, known = self._scattered(op, n, made[0], known)
         sizes = [(self._bytes(self.graph.values[r], spec), itemsize(self.graph.values[r].dtype))
                  for r, (spec, _) in zip(op.results, made, strict=True)]
-        if op.primitive == "optimization_barrier":
+        if self.widens and op.primitive in WIDENED and sizes[0][1] == 2:
+            results = self._widened(known, sizes[0], n)
+        elif op.primitive == "optimization_barrier":
             results = [self.nodes.add(Kind.VIEW, [t], [size], n)[0] for t, size in zip(known, sizes, strict=True)]
         else:
             results = self.nodes.add(kind_of(op), known, sizes, n, product=op.primitive in PRODUCTS,
                                      over=op.primitive in IN_PLACE, moves=op.primitive in MOVES)
         for r, t, (spec, partial) in zip(op.results, results, made, strict=True):
             self.at[r] = self.moved(t, self.graph.values[r], spec, self.spec(r), partial, n)
+
+    def _widened(self, operands: Sequence[int], size: tuple[int, int], n: int) -> tuple[int, ...]:
+        """A product of 16-bit numbers: on float32 copies of its operands, its result rounded."""
+        wide: list[int] = []
+        for t in operands:
+            known = self.nodes.tensors[t]
+            wide.append(t if known.item != 2 else self._once(-1 - t, "float32", lambda t=t, known=known: self.nodes.add(
+                Kind.CHEAP, [t], [(2 * known.bytes, 4)], n)[0]))
+        made = self.nodes.add(Kind.HEAVY, wide, [(2 * size[0], 4)], n)
+        return self.nodes.add(Kind.CHEAP, made, [size], n)
 
     def _scattered(self, op: Op, n: int, made: tuple[Spec, frozenset[int]], known: list[int]
                    ) -> tuple[Sequence[tuple[Spec, frozenset[int]]], list[int]]:
