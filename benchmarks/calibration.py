@@ -11,8 +11,7 @@ already, unless told `--again`.
 
 How to read the report: `error` is |predicted / measured - 1|, `bias` the median of predicted / measured, `tau`
 Kendall's rank correlation, `regret` by how much the plan that is predicted fastest is slower than the fastest measured.
-Measured is the lower quartile over rounds, as in the profile: other programs on the machine only ever add time. The
-median over rounds is in the rows too, and `--statistic median` reports by it.
+Measured is the median of the steps that other programs on the machine disturbed least (`quiet.py`).
 """
 
 import argparse
@@ -21,7 +20,8 @@ import math
 import statistics
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,8 @@ import jax
 from agreement import agreement
 from compiled_step import looked_into
 from forced import CASES, forced_plans, model_of
-from recipes import in_turn, started
+from quiet import least_disturbed
+from recipes import Running, started
 from recording import append, environment, load
 
 import planner
@@ -39,8 +40,8 @@ RESULTS = Path(__file__).parent / "results"
 
 PROFILE = "cpu-8"
 
-STATISTICS = ("low", "median", "least")
-"""What a row keeps of the seconds over rounds: lower quartile, median, least."""
+STATISTICS = ("median", "low", "least")
+"""What a row keeps of the seconds over rounds: median, lower quartile, least."""
 
 BYTES_WITHIN = 0.1
 
@@ -68,7 +69,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("phase", choices=("measure", "predict", "report"))
     parser.add_argument("--models", nargs="+", default=list(CASES), choices=list(CASES))
-    parser.add_argument("--rounds", type=int, default=11, help="steps of each plan that are measured")
+    parser.add_argument("--rounds", type=int, default=11, help="steps of each plan that count")
+    parser.add_argument("--patience", type=float, default=300, help="seconds a model waits for a quiet machine, in all")
+    parser.add_argument("--cache", type=Path, help="folder that keeps compiled programs for the next run")
     parser.add_argument("--again", action="store_true", help="measure what has been measured before, too")
     parser.add_argument("--statistic", default=STATISTICS[0], choices=STATISTICS)
     parser.add_argument("--measured", type=Path, default=RESULTS / "calibration.jsonl")
@@ -82,7 +85,9 @@ def main() -> None:
     for name in options.models:
         if options.phase == "measure":
             known = {row["fingerprint"] for row in rows(options.measured)}
-            found, out = measure(name, set() if options.again else known, options.rounds), options.measured
+            with compilation_cache(options.cache):
+                found = measure(name, set() if options.again else known, options)
+            out = options.measured
         else:
             found, out = predict(name), options.predicted
             kept = [row for row in rows(out) if row["model"] != name]
@@ -97,26 +102,35 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(text) for text in path.read_text().splitlines()] if path.exists() else []
 
 
-def measure(name: str, known: set[str], rounds: int) -> list[dict[str, Any]]:
+@contextmanager
+def compilation_cache(folder: Path | None) -> Iterator[None]:
+    """Keep compiled programs in a folder, by default one of this run: looking into a program need not compile again."""
+    with tempfile.TemporaryDirectory() as own:
+        jax.config.update("jax_compilation_cache_dir", str(folder or own))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        yield
+        jax.config.update("jax_compilation_cache_dir", None)
+
+
+def measure(name: str, known: set[str], options: argparse.Namespace) -> list[dict[str, Any]]:
     """Compile all plans of a model whose fingerprint is not known, then step them in turn."""
     model = model_of(name)
     plans = [f for f in forced_plans(name, model, planner.cluster(PROFILE)) if f.fingerprint not in known]
     if not plans:
         return []
     inside: dict[str, dict[str, Any]] = {}
-    with tempfile.TemporaryDirectory() as cache:  # so that looking into a program doesn't compile it again
-        jax.config.update("jax_compilation_cache_dir", cache)
-        running = {}
-        for f in plans:
-            print(f"  {name}: compiling {f.name}", flush=True)
-            running[f.name] = started(f.plan, model)
-            inside[f.name] = looked_into(running[f.name].step, running[f.name].state, model, f.plan.microbatches)
-        jax.config.update("jax_compilation_cache_dir", None)
+    running: dict[str, Running] = {}
+    for f in plans:
+        print(f"  {name}: compiling {f.name}", flush=True)
+        running[f.name] = started(f.plan, model)
+        inside[f.name] = looked_into(running[f.name].step, running[f.name].state, model, f.plan.microbatches)
     before = load()
-    times = in_turn(running, rounds)
-    shared = {"rounds": rounds, "profile": PROFILE, "load_before": before, "load_after": load(), **environment()}
+    times = least_disturbed(running, options.rounds, options.patience)
+    shared = {"rounds": options.rounds, "profile": PROFILE, "load_before": before, "load_after": load(),
+              **environment()}
     return [{"model": name, "plan": f.name, "pins": dict(f.pins), "fingerprint": f.fingerprint,
-             "step_s": summary(times[f.name]), **inside[f.name], "settings": dict(CASES[name]), **shared}
+             "step_s": summary(times[f.name].seconds), "disturbed": round(times[f.name].disturbed, 3),
+             **inside[f.name], "settings": dict(CASES[name]), **shared}
             for f in plans]
 
 
