@@ -134,6 +134,10 @@ class Device:
       matmuls: measured rates by shape; matmuls of a dtype that has a grid are timed by it alone.
       tiling: how matmuls are cut into tiles where no grid was measured; None: the peak's `matmul_efficiency` always.
       caches: levels of memory above device memory, the smallest first.
+      relayout_bytes_per_s: bytes read and written in a second by copies that transpose, where the compiler makes such
+        to lay operands of matmuls out anew (XLA on CPU); None where its matmuls take any layout.
+      alone: how many times faster it computes while all others idle: above 1 where devices share cores, as virtual
+        devices of a CPU do. All other figures are of one device while all are busy.
     """
 
     name: str
@@ -148,6 +152,8 @@ class Device:
     matmuls: tuple[MatmulGrid, ...] = ()
     tiling: Tiling | None = None
     caches: tuple[MemoryLevel, ...] = ()
+    relayout_bytes_per_s: float | None = None
+    alone: float = 1.0
 
     def flops_per_s(self, dtype: str) -> float:
         """Reachable matmul rate for a dtype, in FLOP/s."""

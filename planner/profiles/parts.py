@@ -34,7 +34,9 @@ def device_from(fields: Fields) -> Device:
         convolutions=_convolutions_from(fields.inner("convolutions")) if "convolutions" in fields else None,
         matmuls=tuple(_grid_from(item) for item in fields.items("matmuls")),
         tiling=_tiling_from(fields.inner("tiling")) if "tiling" in fields else None,
-        caches=tuple(_level_from(item) for item in fields.items("caches")))
+        caches=tuple(_level_from(item) for item in fields.items("caches")),
+        relayout_bytes_per_s=fields.positive("relayout_bytes_per_s") if "relayout_bytes_per_s" in fields else None,
+        alone=fields.at_least_one("alone", default=1.0))
     fields.refuse_unknown()
     return found
 
@@ -61,6 +63,8 @@ def device_to_json(device: Device) -> dict[str, Any]:
     found["peak_flops_per_s"] = dict(device.peak_flops_per_s)
     if not device.dispatch_s:  # as where it is not given: it needs no source then
         del found["dispatch_s"]
+    if device.alone == 1:
+        del found["alone"]
     if device.tiling is not None:
         found["tiling"]["shapes"] = [dict(zip(_SHAPE, shape, strict=True)) for shape in device.tiling.shapes]
     return found
