@@ -11,56 +11,35 @@ already, unless told `--again`.
 
 How to read the report: `error` is |predicted / measured - 1|, `bias` the median of predicted / measured, `tau`
 Kendall's rank correlation, `regret` by how much the plan that is predicted fastest is slower than the fastest measured.
-Measured is the lower quartile over rounds, as in the profile: other programs on the machine only ever add time. The
-median over rounds is in the rows too, and `--statistic median` reports by it.
+Measured is the median of the steps that other programs on the machine disturbed least (`quiet.py`), less the part of
+the machine that those took: exact where the step keeps all cores busy, and too low where it lets cores idle and others
+use them.
 """
 
 import argparse
 import json
-import math
 import statistics
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
-from agreement import agreement
+from calibration_pairs import MEASURED, PREDICTED, joined, report, rows
 from compiled_step import looked_into
 from forced import CASES, forced_plans, model_of
-from recipes import in_turn, started
+from quiet import least_disturbed
+from recipes import Running, started
 from recording import append, environment, load
 
 import planner
 
-RESULTS = Path(__file__).parent / "results"
-
 PROFILE = "cpu-8"
 
-STATISTICS = ("low", "median", "least")
-"""What a row keeps of the seconds over rounds: lower quartile, median, least."""
-
-BYTES_WITHIN = 0.1
-
-SHOWN = 6
-"""Worst plans of a model in the report."""
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One plan: seconds predicted and measured, bytes communicated predicted over compiled (None: not known)."""
-
-    plan: str
-    predicted_s: float
-    measured_s: float
-    bytes_ratio: float | None
-
-    @property
-    def ratio(self) -> float:
-        """Predicted over measured seconds."""
-        return self.predicted_s / self.measured_s
+STATISTICS = ("median", "low", "least")
+"""What a row keeps of the seconds over rounds: median, lower quartile, least."""
 
 
 def main() -> None:
@@ -68,11 +47,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("phase", choices=("measure", "predict", "report"))
     parser.add_argument("--models", nargs="+", default=list(CASES), choices=list(CASES))
-    parser.add_argument("--rounds", type=int, default=11, help="steps of each plan that are measured")
+    parser.add_argument("--rounds", type=int, default=11, help="steps of each plan that count")
+    parser.add_argument("--patience", type=float, default=300, help="seconds a model waits for a quiet machine, in all")
+    parser.add_argument("--cache", type=Path, help="folder that keeps compiled programs for the next run")
     parser.add_argument("--again", action="store_true", help="measure what has been measured before, too")
     parser.add_argument("--statistic", default=STATISTICS[0], choices=STATISTICS)
-    parser.add_argument("--measured", type=Path, default=RESULTS / "calibration.jsonl")
-    parser.add_argument("--predicted", type=Path, default=RESULTS / "calibration_predicted.jsonl")
+    parser.add_argument("--measured", type=Path, default=MEASURED)
+    parser.add_argument("--predicted", type=Path, default=PREDICTED)
     options = parser.parse_args()
     if options.phase == "report":
         print(report(joined(rows(options.measured), rows(options.predicted), options.statistic)))
@@ -82,7 +63,9 @@ def main() -> None:
     for name in options.models:
         if options.phase == "measure":
             known = {row["fingerprint"] for row in rows(options.measured)}
-            found, out = measure(name, set() if options.again else known, options.rounds), options.measured
+            with compilation_cache(options.cache):
+                found = measure(name, set() if options.again else known, options)
+            out = options.measured
         else:
             found, out = predict(name), options.predicted
             kept = [row for row in rows(out) if row["model"] != name]
@@ -92,31 +75,35 @@ def main() -> None:
         print(f"{name}: {len(found)} plans", flush=True)
 
 
-def rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file of JSON lines; none where there is no file."""
-    return [json.loads(text) for text in path.read_text().splitlines()] if path.exists() else []
+@contextmanager
+def compilation_cache(folder: Path | None) -> Iterator[None]:
+    """Keep compiled programs in a folder, by default one of this run: looking into a program need not compile again."""
+    with tempfile.TemporaryDirectory() as own:
+        jax.config.update("jax_compilation_cache_dir", str(folder or own))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        yield
+        jax.config.update("jax_compilation_cache_dir", None)
 
 
-def measure(name: str, known: set[str], rounds: int) -> list[dict[str, Any]]:
+def measure(name: str, known: set[str], options: argparse.Namespace) -> list[dict[str, Any]]:
     """Compile all plans of a model whose fingerprint is not known, then step them in turn."""
     model = model_of(name)
     plans = [f for f in forced_plans(name, model, planner.cluster(PROFILE)) if f.fingerprint not in known]
     if not plans:
         return []
     inside: dict[str, dict[str, Any]] = {}
-    with tempfile.TemporaryDirectory() as cache:  # so that looking into a program doesn't compile it again
-        jax.config.update("jax_compilation_cache_dir", cache)
-        running = {}
-        for f in plans:
-            print(f"  {name}: compiling {f.name}", flush=True)
-            running[f.name] = started(f.plan, model)
-            inside[f.name] = looked_into(running[f.name].step, running[f.name].state, model, f.plan.microbatches)
-        jax.config.update("jax_compilation_cache_dir", None)
+    running: dict[str, Running] = {}
+    for f in plans:
+        print(f"  {name}: compiling {f.name}", flush=True)
+        running[f.name] = started(f.plan, model)
+        inside[f.name] = looked_into(running[f.name].step, running[f.name].state, model, f.plan.microbatches)
     before = load()
-    times = in_turn(running, rounds)
-    shared = {"rounds": rounds, "profile": PROFILE, "load_before": before, "load_after": load(), **environment()}
+    times = least_disturbed(running, options.rounds, options.patience)
+    shared = {"rounds": options.rounds, "profile": PROFILE, "load_before": before, "load_after": load(),
+              **environment()}
     return [{"model": name, "plan": f.name, "pins": dict(f.pins), "fingerprint": f.fingerprint,
-             "step_s": summary(times[f.name]), **inside[f.name], "settings": dict(CASES[name]), **shared}
+             "step_s": summary(times[f.name].seconds), "disturbed": round(times[f.name].disturbed, 3),
+             **inside[f.name], "settings": dict(CASES[name]), **shared}
             for f in plans]
 
 
@@ -143,51 +130,6 @@ def predict(name: str) -> list[dict[str, Any]]:
     return found
 
 
-def joined(measured: Sequence[Mapping[str, Any]], predicted: Sequence[Mapping[str, Any]], statistic: str) -> \
-        dict[str, list[Pair]]:
-    """Model -> predictions with the latest measurement of the same program."""
-    latest = {row["fingerprint"]: row for row in measured}
-    found: dict[str, list[Pair]] = {}
-    for row in predicted:
-        if (met := latest.get(row["fingerprint"])) is not None:
-            pair = Pair(row["plan"], row["step_s"], met["step_s"][statistic], byte_ratio(row, met))
-            found.setdefault(row["model"], []).append(pair)
-    return found
-
-
-def byte_ratio(predicted: Mapping[str, Any], measured: Mapping[str, Any]) -> float | None:
-    """Bytes of all collectives of a step, predicted over compiled; 1 where there are none in both."""
-    if measured["collectives"] is None:
-        return None
-    ours, compiled = (sum(size * (predicted["microbatches"] if per == "microbatch" else 1) for per, _, size in
-                          row["collectives"]) for row in (predicted, measured))
-    return ours / compiled if compiled else 1.0 if not ours else math.inf
-
-
-def report(pairs: Mapping[str, Sequence[Pair]]) -> str:
-    """Tables: one line per model, then the worst plans."""
-    lines = [f"{'model':<14}{'plans':>6}{'error':>8}{'mean':>8}{'bias':>7}{'tau':>7}{'regret':>8}{'bytes':>8}"]
-    for name, found in pairs.items():
-        a = agreement([p.predicted_s for p in found], [p.measured_s for p in found])
-        lines.append(f"{name:<14}{a.count:>6}{a.median_error:>8.1%}{a.mean_error:>8.1%}{a.bias:>7.2f}{a.tau:>7.2f}"
-                     f"{a.regret:>8.1%}{within(found):>8}")
-    everything = [p for found in pairs.values() for p in found]
-    errors = [abs(p.ratio - 1) for p in everything]
-    lines.append(f"{'all':<14}{len(errors):>6}{statistics.median(errors):>8.1%}{statistics.fmean(errors):>8.1%}"
-                 f"{statistics.median(p.ratio for p in everything):>7.2f}{'':>15}{within(everything):>8}")
-    lines.append("\nbytes: plans whose collectives' bytes are within a tenth of the compiled program's\n")
-    for name, found in pairs.items():
-        lines.append(f"{name}: predicted ← measured, worst first")
-        for p in sorted(found, key=lambda p: -abs(math.log(p.ratio)))[:SHOWN]:
-            lines.append(f"   {p.plan:<30}{p.predicted_s * 1e3:>8.1f} ←{p.measured_s * 1e3:>8.1f} ms{p.ratio:>7.2f}"
-                         + (f"   bytes {p.bytes_ratio:.2f}" if p.bytes_ratio is not None else ""))
-    return "\n".join(lines)
-
-
-def within(pairs: Sequence[Pair]) -> str:
-    """How many of the plans whose bytes are known are within a tenth."""
-    known = [p.bytes_ratio for p in pairs if p.bytes_ratio is not None]
-    return f"{sum(abs(r - 1) <= BYTES_WITHIN for r in known)}/{len(known)}"
 
 
 if __name__ == "__main__":

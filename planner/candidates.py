@@ -22,7 +22,7 @@ from planner.mesh_tables import stage_limit
 from planner.prepared import Prepared, forbidden_cuts
 from planner.slice_costs import Entry, SliceCosts, finish_stage, sharpen, slice_costs
 from planner.spaces import MeshSpace, SubmeshSpace
-from planner.stages import StageChoice, construct, pipeline_time_s, place
+from planner.stages import Sharing, StageChoice, construct, pipeline_time_s, place
 
 Array = NDArray[np.float64]
 
@@ -66,7 +66,14 @@ class Builder:
     def build(self, seconds: Array) -> StageChoice | None:
         """The best stages at those costs (`costs.times_s` or `costs.floors_s`)."""
         return construct(np.where(self.allowed, seconds, np.inf)[list(self.places)], self.sizes,
-                         self.costs.hardware.device_count, self.microbatches, exact_stages=self.exact)
+                         self.costs.hardware.device_count, self.microbatches, exact_stages=self.exact,
+                         alone=self.costs.hardware.device.alone)
+
+    def sharing(self, choice: StageChoice) -> Sharing | None:
+        """The cores that the stages share; None where every device has its own."""
+        cluster = self.costs.hardware
+        parts = [float(self.sizes[m]) / cluster.device_count for _, _, m in choice.stages]
+        return Sharing(parts, cluster.device.alone) if cluster.device.alone > 1 else None
 
     def entries(self, choice: StageChoice) -> tuple[Entry, ...]:
         """Where the costs of the stages stand."""
@@ -157,11 +164,12 @@ def _finish(builder: Builder, choice: StageChoice, to_beat_s: float) -> None:
     """Have the solver look at the stages that the step time hangs on, the slowest first."""
     costs, microbatches = builder.costs, builder.microbatches
     entries = builder.entries(choice)
-    if pipeline_time_s([float(costs.floors_s[e]) for e in entries], microbatches) >= to_beat_s:
+    sharing = builder.sharing(choice)
+    if pipeline_time_s([float(costs.floors_s[e]) for e in entries], microbatches, sharing) >= to_beat_s:
         return
     for entry in sorted(entries, key=lambda e: (-costs.times_s[e], e)):
         rest = [float(costs.floors_s[e]) for e in entries]
-        now = pipeline_time_s([float(costs.times_s[e]) for e in entries], microbatches)
+        now = pipeline_time_s([float(costs.times_s[e]) for e in entries], microbatches, sharing)
         if _change(float(costs.floors_s[entry]), float(costs.times_s[entry]), max(rest), microbatches - 1) \
                 > TOLERANCE * now:
             finish_stage(costs, entry)
@@ -176,8 +184,11 @@ def _candidate(builder: Builder, choice: StageChoice) -> Candidate:
         gap = max(0.0, 1.0 - float(costs.floors_s[entry]) / time_s) if time_s else 0.0
         picks.append(StagePick(space.mesh, space.names, costs.choice(entry), devices[position],
                                costs.flights[entry[0]], costs.hand_over_s(entry), gap, costs.solver(entry)))
-    per = [p.choice.microbatch_s + p.send_s for p in picks]
-    time_s = sum(per) + (microbatches - 1) * max(per) + max(p.choice.batch_s for p in picks)
+    per, once = [p.choice.microbatch_s + p.send_s for p in picks], [p.choice.batch_s for p in picks]
+    time_s = pipeline_time_s(per, microbatches) + max(once)
+    if (sharing := builder.sharing(choice)) is not None:
+        time_s = max(time_s / sharing.alone, pipeline_time_s(per, microbatches, sharing)
+                     + sum(t * part for t, part in zip(once, sharing.parts, strict=True)))
     peak = max(p.choice.memory_bytes(p.in_flight) for p in picks)
     return Candidate(costs.prepared, tuple(picks), time_s, peak, choice.tried, choice.pruned)
 

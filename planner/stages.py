@@ -9,6 +9,10 @@ s counts stages from the end, so that under 1F1B the stage that starts at layer 
 limits are inside t (infinite where it does not fit). Bounds end the search: B · t_max is a lower bound of everything
 not yet tried.
 
+Where devices share cores (`Device.alone` above 1), a stage that waits leaves its cores to the others: then a pipeline
+takes as long as all of its work does on all cores, Σ B · t_s · n_s / d of d devices, unless too few devices have work
+to keep the cores busy; see `pipeline_time_s`.
+
 In: a cost array t[s, m, k, j], submesh sizes, B. Out: `StageChoice` with a proven gap. It calls no solver and knows no
 model.
 """
@@ -40,14 +44,27 @@ class StageChoice:
     pruned: int
 
 
-def pipeline_time_s(stage_times_s: NDArray[np.float64] | list[float], microbatches: int) -> float:
-    """Alpa's equation 2: Σ t + (B - 1) max t."""
+@dataclass(frozen=True)
+class Sharing:
+    """Cores that the devices of a pipeline share: the part of all devices that each stage has, and `Device.alone`."""
+
+    parts: Sequence[float]
+    alone: float
+
+
+def pipeline_time_s(stage_times_s: NDArray[np.float64] | list[float], microbatches: int,
+                    sharing: Sharing | None = None) -> float:
+    """Alpa's equation 2, Σ t + (B - 1) max t; on shared cores as long as all work takes, or the equation's path if no
+    device had to share, whichever is longer."""
     times = np.asarray(stage_times_s)
-    return float(times.sum() + (microbatches - 1) * times.max())
+    path = float(times.sum() + (microbatches - 1) * times.max())
+    if sharing is None:
+        return path
+    return max(microbatches * float(times @ np.asarray(sharing.parts)), path / sharing.alone)
 
 
 def construct(times_s: Array, sizes: NDArray[np.int64], devices: int, microbatches: int, *, tolerance: float = 0.002,
-              exact_stages: int | None = None) -> StageChoice | None:
+              exact_stages: int | None = None, alone: float = 1.0) -> StageChoice | None:
     """Find the best slicing.
 
     Args:
@@ -59,6 +76,7 @@ def construct(times_s: Array, sizes: NDArray[np.int64], devices: int, microbatch
       tolerance: bounds t_max closer than this ratio are tried as one; the answer's total is within it of the optimum,
         and `lower_bound_s` says so. 0 tries all.
       exact_stages: if given, use exactly that many stages.
+      alone: `Device.alone`. Above 1, the stages with the least work in all are found, which is the bound as well.
 
     Returns:
       None if no slicing is possible.
@@ -66,6 +84,8 @@ def construct(times_s: Array, sizes: NDArray[np.int64], devices: int, microbatch
     finite = np.unique(times_s[np.isfinite(times_s)])
     if finite.size == 0:
         return None
+    if alone > 1:
+        return _least_work(times_s, sizes, devices, microbatches, exact_stages, alone)
     low = _smallest_feasible(times_s, sizes, devices, finite, exact_stages)
     if low is None:
         return None
@@ -90,6 +110,19 @@ def construct(times_s: Array, sizes: NDArray[np.int64], devices: int, microbatch
         at = upto + 1
     assert best is not None
     return StageChoice(best.stages, best.total_s, min(floor, best.total_s), tried, len(candidates) - tried)
+
+
+def _least_work(times_s: Array, sizes: NDArray[np.int64], devices: int, microbatches: int, exact: int | None,
+                alone: float) -> StageChoice | None:
+    """The slicing with the least work on shared cores."""
+    parts = sizes / devices
+    found = _least_sum(times_s * parts[None, :, None, None], sizes, devices, np.inf, exact)
+    if found is None:
+        return None
+    least, stages = found
+    times = [times_s[len(stages) - 1 - p, m, k, j] for p, (k, j, m) in enumerate(stages)]
+    total = pipeline_time_s(times, microbatches, Sharing([parts[m] for _, _, m in stages], alone))
+    return StageChoice(stages, total, microbatches * least, 1, 0)
 
 
 def _smallest_feasible(times_s: Array, sizes: NDArray[np.int64], devices: int, finite: Array,

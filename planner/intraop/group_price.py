@@ -19,6 +19,7 @@ from planner.intraop.arithmetic import CONVOLUTION, Local, arithmetic_s
 from planner.intraop.choices import Group
 from planner.intraop.dims import OpClasses
 from planner.intraop.group_costs import LINEAR, op_work
+from planner.intraop.relayout import relaid
 from planner.intraop.setting import Array, Costs, Setting
 from planner.intraop.structure import ANCHORS
 from planner.program_index import ProgramIndex
@@ -78,6 +79,7 @@ class GroupPrice:
             for n in heavy:
                 self._heavy(n, by_op[n], kind)
             self._fused([n for n in ops if n not in set(heavy)], by_op, kind)
+            self._relayout(ops, kind)
 
     def _heavy(self, n: int, classes: OpClasses, kind: str) -> None:
         work = op_work(self.graph, n)
@@ -90,6 +92,15 @@ class GroupPrice:
         arithmetic = arithmetic_s(self.graph, op, Local(flops, self._local_size, convolves), work.dtype, device)
         self.costs[kind] += np.maximum(arithmetic, traffic_s(moved, device)) + device.launch_s * work.launches
         self.working = np.maximum(self.working, moved)
+
+    def _relayout(self, ops: Sequence[int], kind: str) -> None:
+        """Copies around products, where the compiler makes them."""
+        rate = self.setting.device.relayout_bytes_per_s
+        if rate is None:
+            return
+        for v in relaid(self.graph, ops):
+            size = value_bytes(self.graph.values[v]) / self.shards_of(v)
+            self.costs[kind] += 2 * size / rate + self.setting.device.launch_s
 
     def _convolves(self, n: int) -> str:
         """What a convolution computes: the result, or a gradient of its input or filter."""

@@ -1,4 +1,5 @@
-"""What one device does besides matmuls while all are busy: small operators, calls, transcendentals.
+"""What one device does besides matmuls while all are busy: small operators, calls, transcendentals, transposing copies;
+and how much faster it is alone.
 
 In: devices. Out: numbers of `core.hardware.Device`, each with how it was found.
 """
@@ -60,3 +61,28 @@ def transcendental_rate(devices: Devices, elements: int, allowance: Allowance) -
     times = time_on_all(repeated(lambda a: jnp.exp(-a), length), [((elements,), "float32")], devices,
                         allowance=allowance)
     return Reading(elements * length / times.typical_s, times.spread, f"{length} exponentials of {elements} elements")
+
+
+_TRANSPOSED = (320, 384)
+"""Shape of the float32 matrix that is transposed: half a megabyte, as activations of small models are. [chosen]"""
+
+
+def relayout_rate(devices: Devices, allowance: Allowance) -> Reading:
+    """Bytes/s of one device reading a matrix and writing it transposed."""
+    length = 16
+    times = time_on_all(repeated(lambda a: a.T, length), [(_TRANSPOSED, "float32")], devices, allowance=allowance)
+    size = 4 * _TRANSPOSED[0] * _TRANSPOSED[1]
+    return Reading(2 * size * length / times.typical_s, times.spread,
+                   f"{length} transposing copies of {size >> 10} KiB, read and written")
+
+
+_ALONE_SIDE, _ALONE_STEPS = 256, 16
+
+
+def speed_alone(devices: Devices, allowance: Allowance) -> Reading:
+    """How many times faster a device multiplies matrices while all others idle; at least 1, at most their number."""
+    body, inputs = repeated(jnp.matmul, _ALONE_STEPS), [((_ALONE_SIDE, _ALONE_SIDE), "float32")] * 2
+    together, alone = time_in_turn([on_all(body, inputs, devices), on_all(body, inputs, devices[:1])], 15, allowance)
+    found = min(max(together.typical_s / alone.typical_s, 1.0), float(len(devices)))
+    return Reading(found, max(together.spread, alone.spread),
+                   f"{_ALONE_STEPS} matmuls of {_ALONE_SIDE} a side, on all devices and on one")

@@ -69,6 +69,13 @@ class Fields:
             raise self._wrong(name, value, "give a number above zero")
         return value
 
+    def at_least_one(self, name: str, default: float) -> float:
+        """A finite number, one or above."""
+        value = self.non_negative(name, default)
+        if not value >= 1:
+            raise self._wrong(name, value, "give one or a number above")
+        return value
+
     def non_negative(self, name: str, default: float | None = None) -> float:
         """A finite number, zero or above."""
         if default is not None and name not in self:

@@ -35,7 +35,9 @@ def device_from(fields: Fields) -> Device:
         matmuls=tuple(_grid_from(item) for item in fields.items("matmuls")),
         tiling=_tiling_from(fields.inner("tiling")) if "tiling" in fields else None,
         caches=tuple(_level_from(item) for item in fields.items("caches")),
-        memory_margin=fields.non_negative("memory_margin", default=Device.memory_margin))
+        memory_margin=fields.non_negative("memory_margin", default=Device.memory_margin),
+        relayout_bytes_per_s=fields.positive("relayout_bytes_per_s") if "relayout_bytes_per_s" in fields else None,
+        alone=fields.at_least_one("alone", default=1.0))
     fields.refuse_unknown()
     return found
 
@@ -64,6 +66,8 @@ def device_to_json(device: Device) -> dict[str, Any]:
         del found["dispatch_s"]
     if device.memory_margin == Device.memory_margin:
         del found["memory_margin"]
+    if device.alone == 1:
+        del found["alone"]
     if device.tiling is not None:
         found["tiling"]["shapes"] = [dict(zip(_SHAPE, shape, strict=True)) for shape in device.tiling.shapes]
     return found

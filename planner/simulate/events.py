@@ -7,6 +7,9 @@ transfers ahead, and copies between GPUs run beside their arithmetic; but under 
 microbatches on their way as there are S stages, so that even transfers that cost no arithmetic make every microbatch
 wait: (1 - 1/S) of a hand-over where all stages are equal (a test shows it). Under GPipe, and in inference, they hide.
 
+Where devices share cores, those that work run faster the more of the others wait: all work is done at the mean speed
+that keeps the cores busy, at most at that of a device alone (`Device.alone`).
+
 In: a `PlanRecord`, or `StageWork` per stage. Out: a `Timeline`. It knows nothing of how the search prices a pipeline,
 so that the two can be held against each other: they agree exactly for equal stages of equal layers whose communication
 finds enough kernels to hide behind, and no hand-over that hides.
@@ -20,7 +23,7 @@ from planner.core.plan import PlanRecord
 from planner.schedules import SCHEDULES, Kind, Schedule, Task, predecessors
 from planner.simulate.stage import BACKWARD, FORWARD, StageRun
 from planner.simulate.timeline import Columns, Timeline
-from planner.simulate.work import StageWork, stage_works
+from planner.simulate.work import StageWork, faster, stage_works
 
 ALONE = "1f1b"
 """How one stage trains, whatever its schedule is called: it runs forward and backward of one microbatch after another,
@@ -40,7 +43,12 @@ def simulate(record: PlanRecord, *, intervals: bool = True) -> Timeline:
     schedule = SCHEDULES[record.schedule]
     if len(record.stages) == 1 and schedule.trains:
         schedule = SCHEDULES[ALONE]
-    return run(schedule, stage_works(record), record.microbatches, record.cluster.overlap, intervals=intervals)
+    works, alone = stage_works(record), record.cluster.device.alone
+    if alone > 1:
+        line = run(schedule, works, record.microbatches, record.cluster.overlap, intervals=False)
+        used = sum(line.busy_s(s.index) * len(s.devices) for s in record.stages) / record.device_count
+        works = tuple(faster(w, min(alone, line.step_time_s / used)) for w in works) if used else works
+    return run(schedule, works, record.microbatches, record.cluster.overlap, intervals=intervals)
 
 
 def run(schedule: Schedule, works: Sequence[StageWork], microbatches: int, overlap: Overlap | None = None, *,

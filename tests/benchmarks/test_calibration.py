@@ -2,12 +2,13 @@
 
 import math
 
-import calibration
+import calibration_pairs as calibration
 import pytest
+from recording import append
 
 
 def measured(fingerprint, low, collectives, plan="p"):
-    return {"model": "m", "plan": plan, "fingerprint": fingerprint, "collectives": collectives,
+    return {"model": "m", "plan": plan, "fingerprint": fingerprint, "collectives": collectives, "disturbed": 0.0,
             "step_s": {"low": low, "median": 2 * low, "least": low}}
 
 
@@ -50,5 +51,5 @@ def test_rows_survive_a_file(tmp_path):
     path = tmp_path / "rows.jsonl"
     assert calibration.rows(path) == []
     for row in ROWS:
-        calibration.append(path, row)
+        append(path, row)
     assert calibration.rows(path) == ROWS

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.stages import construct, pipeline_time_s
+from planner.stages import Sharing, construct, pipeline_time_s
 
 
-def exhaustive(times, sizes, devices, microbatches, exact=None):
+def exhaustive(times, sizes, devices, microbatches, exact=None, alone=1.0):
     """Every slicing of layers and assignment of submeshes that uses all devices."""
     stages_max, submeshes, layers, _ = times.shape
     best = np.inf
@@ -26,7 +26,8 @@ def exhaustive(times, sizes, devices, microbatches, exact=None):
                     continue
                 t = [times[count - 1 - s, m, bounds[s], bounds[s + 1] - 1] for s, m in enumerate(meshes)]
                 if np.isfinite(t).all():
-                    best = min(best, pipeline_time_s(t, microbatches))
+                    sharing = Sharing([sizes[m] / devices for m in meshes], alone) if alone > 1 else None
+                    best = min(best, pipeline_time_s(t, microbatches, sharing))
     return best
 
 
@@ -69,3 +70,28 @@ def test_exactly_that_many_stages():
     assert found is not None
     assert [stage[:2] for stage in found.stages] == [(0, 0), (1, 1), (2, 2)]
     assert construct(times, np.array([1]), 3, 2, exact_stages=2) is None  # would leave a device idle
+
+
+def test_on_shared_cores_waiting_stages_lend_theirs():
+    """Two stages of half the devices, 2 s and 4 s, five microbatches: 5 · (2 + 4) / 2 = 15 s of work for all cores, and
+    2 + 4 + 4 · 4 = 22 s on the path, which a device alone does 4 times as fast."""
+    halves = [0.5, 0.5]
+    assert pipeline_time_s([2.0, 4.0], 5) == 22
+    assert pipeline_time_s([2.0, 4.0], 5, Sharing(halves, 4.0)) == 15
+    assert pipeline_time_s([2.0, 4.0], 5, Sharing(halves, 1.0)) == 22
+    # One microbatch over eight stages of one device each: seven of eight always wait, and one alone is 4 times as fast.
+    assert pipeline_time_s([1.0] * 8, 1, Sharing([1 / 8] * 8, 4.0)) == 2
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 4, 32]), st.floats(1.5, 8.0))
+def test_on_shared_cores_the_least_work_is_found_and_bounds_all(seed, microbatches, alone):
+    rng = np.random.default_rng(seed)
+    times = np.triu(rng.uniform(0.1, 2.0, size=(4, 3, 4, 4)))
+    times[times == 0] = np.inf
+    sizes = np.array([1, 2, 4])
+    best = exhaustive(times, sizes, 4, microbatches, alone=alone)
+    work = exhaustive(times, sizes, 4, microbatches, alone=1e9)  # nothing but work counts
+    found = construct(times, sizes, 4, microbatches, alone=alone)
+    assert found is not None
+    assert found.lower_bound_s == pytest.approx(work)
+    assert found.lower_bound_s <= best * (1 + 1e-12) <= found.total_s * (1 + 1e-12)
