@@ -32,15 +32,16 @@ def table(cluster: Cluster) -> Table:
                  (f"latency {text}", units.seconds(link.latency_s), _source(sources, f"{name}.latency"))]
         if link.measured:
             groups = units.ranges({m.devices for m in link.measured})
-            rows.append((f"collectives {text}", f"{len({m.kind for m in link.measured})} kinds of {groups} devices",
+            rows.append((f"collectives {text}", f"{len({m.kind for m in link.measured})} kinds, groups of {groups}",
                          _source(sources, f"{name}.measured")))
         if link.protocols:
-            rows.append((f"protocols {text}", ", ".join(f"{p.name} {p.algorithm}" for p in link.protocols),
+            rows.append((f"protocols {text}", ", ".join(dict.fromkeys(p.name for p in link.protocols)),
                          _source(sources, f"{name}.protocols")))
     if (hides := cluster.overlap) is not None:
-        rows.append(("hidden beside compute", f"gradients {units.share(hides.gradient_sync)}, gathers "
-                     f"{units.share(hides.parameter_gather)}, hand-overs {units.share(hides.hand_over)}",
-                     _source(sources, "overlap")))
+        parts = (("gradients", hides.gradient_sync), ("gathers", hides.parameter_gather),
+                 ("hand-overs", hides.hand_over))
+        rows += [(f"hidden {what}", units.share(part) if part else "none", _source(sources, "overlap"))
+                 for what, part in parts]
     return table_of(cluster.name, columns, rows)
 
 
@@ -49,8 +50,8 @@ def _detail(d: Device, sources: dict[str, str]) -> list[tuple[str, str, str]]:
     rows = [(f"matmuls, {grid.dtype}", f"{len(grid.flops_per_s)} shapes, {_between(grid.flops_per_s)}",
              _source(sources, "device.matmuls")) for grid in d.matmuls]
     if d.tiling is not None:
-        shapes = ", ".join(f"{rows} × {columns}" for rows, columns, _ in d.tiling.shapes)
-        rows.append(("matmul tiles", f"{d.tiling.units} units, {shapes}", _source(sources, "device.tiling")))
+        rows.append(("matmul tiles", f"{len(d.tiling.shapes)} shapes on {units.plural(d.tiling.units, 'unit')}",
+                     _source(sources, "device.tiling")))
     rows += [(f"cache, {level.name}", f"{units.size(level.capacity_bytes)} at "
               f"{units.scaled(level.bandwidth_bytes_per_s, 'B/s')}", _source(sources, "device.caches"))
              for level in d.caches]
@@ -60,9 +61,9 @@ def _detail(d: Device, sources: dict[str, str]) -> list[tuple[str, str, str]]:
         rows.append(("exp, log, ...", units.scaled(d.transcendentals_per_s, "elements/s"),
                      _source(sources, "transcendentals")))
     if d.convolutions is not None:
-        rows.append(("convolutions ÷ matmuls", f"{units.share(d.convolutions.forward)}, gradients "
-                     f"{units.share(d.convolutions.input_gradient)}, {units.share(d.convolutions.filter_gradient)}",
-                     _source(sources, "device.convolutions")))
+        rows += [(f"convolutions, {what}", f"{units.share(part)} of matmuls", _source(sources, "device.convolutions"))
+                 for what, part in (("forward", d.convolutions.forward), ("input grad", d.convolutions.input_gradient),
+                                    ("filter grad", d.convolutions.filter_gradient))]
     return rows
 
 

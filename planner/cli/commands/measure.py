@@ -11,7 +11,8 @@ BUDGET_S = 150.0
 
 def add(parser: argparse.ArgumentParser) -> None:
     """The devices, the file and the time."""
-    parser.add_argument("-o", "--output", metavar="FILE", help="write the profile here, for --cluster and --hardware")
+    parser.add_argument("-o", "--output", metavar="FILE",
+                        help="write the profile here, for `planner plan --cluster FILE` and --hardware")
     parser.add_argument("--devices", type=int, metavar="N", help="that many virtual CPU devices (default: those found)")
     parser.add_argument("--budget", type=float, default=BUDGET_S, metavar="SECONDS", help="about how long it may take "
                         f"(default {BUDGET_S:.0f}): with less, fewer repeats and a coarser grid of matmuls")
@@ -39,4 +40,4 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 COMMAND = Command("measure", "time the devices of this machine and write a profile (the less else runs, the better)", (
     "planner measure -o my-machine.json", "planner measure --devices 8 -o eight.json",
-    "planner measure --budget 40 --json", "planner plan gpt-125m --cluster my-machine.json"), add, run)
+    "planner measure --budget 40 --json"), add, run)
