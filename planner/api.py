@@ -15,11 +15,11 @@ import jax
 from planner.core.hardware import Cluster
 from planner.core.pins import Pins
 from planner.errors import MeshError, ModelError, PlannerError
+from planner.fitting import plan_to_fit
 from planner.measure import local_cluster
 from planner.model import Model
 from planner.planned import Plan
 from planner.request import Request
-from planner.search import search
 from planner.spaces import RECIPES
 from planner.trace import trace_program
 
@@ -56,7 +56,7 @@ def plan(model: Model, mesh: jax.sharding.Mesh | Cluster | Sequence[jax.Device],
     cluster = cluster_of(mesh, hardware, cache_dir)
     request = Request(partial(trace_program, model), model.name, model.kind, model.batch_size, cluster, fixed,
                       package_version(), budget_s, progress or _quiet)
-    return Plan(search(request))
+    return Plan(plan_to_fit(request))
 
 
 def _check_optimizer(model: Model) -> None:

@@ -68,7 +68,8 @@ def _same(index: ProgramIndex, layers: Layers, layer: int) -> tuple[dict[int, in
 
 def stage_plan(index: ProgramIndex, layers: Layers, pick: StagePick, number: int, decisions: Sequence[LayerDecisions],
                stored: dict[int, Spec]) -> StagePlan:
-    """The saved form of one stage. `stored` gives the storage spec of every parameter (its home's choice)."""
+    """The saved form of one stage. `stored` gives the storage spec of every parameter that it is the home of; copies of
+    others (tied weights) lie as the stage has chosen, whose mesh may be another."""
     graph = index.program.micro
     mesh = pick.mesh
     specs: dict[int, Spec] = {}
@@ -78,7 +79,7 @@ def stage_plan(index: ProgramIndex, layers: Layers, pick: StagePick, number: int
         for value, spec in (*d.exported, *d.grads):
             specs[value] = spec
         for p in d.params:
-            specs[p.value] = stored[p.value]
+            specs[p.value] = stored.get(p.value, specs.get(p.value, p.spec))
     for cotangent, owner in index.owner.items():
         if owner in specs and cotangent not in specs and index.role.get(owner) is not Role.PARAM:
             specs[cotangent] = specs[owner]

@@ -20,9 +20,6 @@ from planner.prepared import Prepared
 from planner.solvers.eliminate_tables import WidthExceeded
 from planner.spaces import MeshSpace
 
-MEMORY_MARGIN = 0.08
-"""Share of device memory left free for fragmentation and the compiler's scratch. [chosen]"""
-
 PRICE_SCALES = (0.03, 0.12, 0.25, 0.45, 0.8, 1.6, 4.0, 12.0, 60.0)
 """Prices of a byte, relative to the step's compute time per byte of capacity. [chosen: from negligible to prohibitive,
 close together where the prices that bound stages best were found to be, between 0.15 and 0.9 on GPT-2.6B]"""
@@ -42,7 +39,7 @@ def stage_limit(prepared: Prepared, hardware: Cluster, pins: Pins) -> int:
 
 def capacity_bytes(hardware: Cluster) -> float:
     """What a plan may use of a device's memory."""
-    return hardware.device.memory_bytes * (1 - MEMORY_MARGIN)
+    return hardware.device.usable_bytes
 
 
 def memory_prices(prepared: Prepared, hardware: Cluster, devices: int, pins: Pins) -> Multipliers:

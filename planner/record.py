@@ -49,8 +49,7 @@ def plan_record(request: Request, run: Run, best: Candidate) -> PlanRecord:
     index = prepared.index
     decisions = [stage_decisions(index, layers, pick) for pick in best.stages]
     params = param_plans(program.micro, [(n, d) for n, stage in enumerate(decisions) for d in stage])
-    stored = {p.value: p.spec for p in params}
-    stages = tuple(stage_plan(index, layers, pick, n, stage, stored)
+    stages = tuple(stage_plan(index, layers, pick, n, stage, {p.value: p.spec for p in params if p.home == n})
                    for n, (pick, stage) in enumerate(zip(best.stages, decisions, strict=True)))
     kind = request.kind
     schedule = request.pins.schedule or ("1f1b" if kind == "train" else "forward-only")

@@ -6,16 +6,17 @@ budget, it returns the best plan so far.
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from planner.candidates import Candidate, Outcome, best_pipeline, refined
+from planner.core.graph import Program
 from planner.core.hardware import Submesh
 from planner.core.pins import Pins
 from planner.core.plan import PlanRecord
 from planner.costs.topology import logical_mesh
 from planner.errors import MemoryLimitError, PinError, PlannerError
 from planner.intraop.compose import SliceTable
-from planner.mesh_tables import MEMORY_MARGIN, mesh_table
+from planner.mesh_tables import mesh_table
 from planner.prepared import Prepared, prepare
 from planner.record import Run, plan_record
 from planner.request import Request, check_pins
@@ -29,8 +30,16 @@ OPEN = 2
 """Outcomes kept for refinement at a time: each keeps its tables, a gigabyte for the largest models. [chosen]"""
 
 
-def search(request: Request) -> PlanRecord:
-    """Find the best plan.
+@dataclass(frozen=True)
+class Found:
+    """The best plan, and the program that it is for."""
+
+    record: PlanRecord
+    program: Program
+
+
+def search(request: Request) -> Found:
+    """Find the best plan whose memory fits as the sum of what its layers hold; `fitting.py` looks closer.
 
     Raises:
       MemoryLimitError: nothing fits, with the bytes missing.
@@ -51,7 +60,7 @@ def search(request: Request) -> PlanRecord:
     if run.best is None:
         raise _too_large(request, run)
     with run.phase("assemble"):
-        return plan_record(request, run, run.best)
+        return Found(plan_record(request, run, run.best), run.best.prepared.program)
 
 
 def microbatch_counts(batch_size: int) -> tuple[int, ...]:
@@ -229,7 +238,7 @@ def _least_peak(table: SliceTable, request: Request) -> float:
 
 def _too_large(request: Request, run: Run) -> PlannerError:
     capacity = request.cluster.device.memory_bytes
-    usable = capacity * (1 - MEMORY_MARGIN)
+    usable, margin = request.cluster.device.usable_bytes, request.cluster.device.memory_margin
     missing = run.least_peak - usable
     where = f"{request.cluster.device_count} × {request.cluster.device.name} of {capacity / 1e9:.4g} GB"
     if run.least_peak == float("inf") or missing <= 0:
@@ -238,6 +247,6 @@ def _too_large(request: Request, run: Run) -> PlannerError:
     factor = run.least_peak / usable
     return MemoryLimitError(
         f"{request.model_name!r} needs at least {run.least_peak / 1e9:.4g} GB per device on {where}: "
-        f"{missing / 1e9:.4g} GB per device are missing ({int(missing)} bytes; {MEMORY_MARGIN:.0%} are kept free)",
+        f"{missing / 1e9:.4g} GB per device are missing ({int(missing)} bytes; {margin:.0%} are kept free)",
         f"use about {int(request.cluster.device_count * factor * 1.1) + 1} such devices, or devices of at least "
         f"{run.least_peak * 1.1 / 1e9:.4g} GB")

@@ -21,7 +21,7 @@ def time_parts(choice: SliceChoice, moves: Sequence[Collective]) -> TimeParts:
     often = [m for m in moves if m.per == "microbatch"]
     resharding = sum(m.time_s for m in often if m.kind not in (ALL_REDUCE, REDUCE_SCATTER))
     reducing = sum(m.time_s for m in often if m.kind in (ALL_REDUCE, REDUCE_SCATTER))
-    sync = sum(m.time_s for m in moves if m.per == "batch")
+    sync = sum(m.time_s for m in moves if m.per == "batch" and m.phase != "update")  # gathers after it are the update's
     whole, once = choice.microbatch_s + forward + backward, choice.batch_s + batch
     return TimeParts(max(whole - resharding - reducing, 0.0), reducing, resharding, sync, max(once - sync, 0.0),
                      forward + backward, batch)
@@ -41,7 +41,7 @@ def _layer_time(step: Step, moves: Sequence[Collective]) -> LayerTime:
     parts = step.frontier.parts[step.row, step.before, step.after].tolist()
     hidden = _hidden(step)
     sums = {"gather": [0.0, 0.0], "sync": [0.0, 0.0], "wait": [0.0, 0.0], "once": [0.0, 0.0]}
-    for m in moves:
+    for m in (m for m in moves if m.phase != "update"):
         kind = "once" if m.per == "batch" else "gather" if m.where.startswith(GATHER_OF) else \
             "sync" if m.where.startswith(GRADIENT_OF) else "wait"
         sums[kind][m.phase == "backward"] += m.time_s

@@ -137,7 +137,7 @@ def test_plot(capsys, plan_file, tmp_path):
     assert outcome(capsys, "plot", plan_file, "-o", str(tmp_path / "m.svg"), "--kind", "memory")[0] == 0
     assert (tmp_path / "m.svg").read_text().startswith("<?xml")
     code, _, err = outcome(capsys, "plot", plan_file, "-o", str(tmp_path / "n.svg"), "--kind", "memmory")
-    assert code == 2 and "did you mean memory?" in err
+    assert code == 2 and "did you mean memory or" in err
     assert not (tmp_path / "n.svg").exists()
 
 
@@ -343,3 +343,15 @@ def test_devices_of_this_process_are_counted(capsys, model_file):
     assert len(jax.devices()) == 8
     code, _, err = outcome(capsys, "plan", f"{model_file}:build", "--devices", "9", "--hardware", "dgx-a100")
     assert code == 2 and "has 8 devices already, not 9" in err
+
+
+def test_simulate_prints_and_writes(capsys, plan_file, tmp_path):
+    trace, picture = tmp_path / "t.json", tmp_path / "t.png"
+    code, out, err = outcome(capsys, "simulate", plan_file, "--trace", str(trace), "--plot", str(picture))
+    assert code == 0 and "bubble" in out and "peak GB" in out and str(trace) in err
+    assert json.loads(trace.read_text())["traceEvents"] and picture.stat().st_size > 1000
+    code, out, _ = outcome(capsys, "simulate", plan_file, "--json")
+    found = json.loads(out)
+    assert code == 0 and len(found["stages"]) == 2 and 0 < found["bubble"] < 1
+    code, _, err = outcome(capsys, "simulate", plan_file, "--plot", "x.gif")
+    assert code == 2 and "picture format" in err

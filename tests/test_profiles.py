@@ -17,6 +17,7 @@ from planner.core.hardware import (
     Link,
     MatmulGrid,
     MemoryLevel,
+    Overlap,
     Protocol,
     Tiling,
 )
@@ -246,3 +247,16 @@ def test_files_that_cannot_be_read_or_written(tmp_path: Path, good: tuple[Path, 
         cluster(str(tmp_path / "absent.json"))
     with pytest.raises(ProfileError, match="can't be written"):
         write_profile(read_profile(good[0]), good[0] / "below-a-file.json")
+
+
+def test_overlap_is_written_and_read(good: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    path, content = good
+    found = read_profile(path)
+    wanted = dataclasses.replace(found, overlap=Overlap(0.5, 0.0, 1.0), sources=(*found.sources, ("overlap", "a test")))
+    write_profile(wanted, tmp_path / "p.json")
+    assert read_profile(tmp_path / "p.json") == wanted
+    assert read_profile(path).overlap is None
+    content["overlap"] = {"gradient_sync": 1.5}
+    path.write_text(json.dumps(content))
+    with pytest.raises(ProfileError, match=r"overlap\.gradient_sync is 1\.5.*\n.*from 0 to 1"):
+        read_profile(path)

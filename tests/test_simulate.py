@@ -140,14 +140,12 @@ def short_of_kernels(p: LayerTime, overlap: Overlap) -> bool:
 @trained
 @given(layers, overlaps, st.integers(1, 4), st.integers(1, 4), st.integers(1, 6))
 def test_equal_layers_hide_what_the_search_says(name, piece, overlap, count, stages, microbatches):
-    """Exact where kernels are long enough; else what is left over runs into the next task, which may hide it. (What is
-    combined once per batch, and then holds up communication that kernels wait for, does so on every stage.)"""
+    """Exact where kernels are long enough; else what is left over runs into the next task, which may hide it."""
     work, plain = StageWork((piece,) * count), replace(overlap, hand_over=0.0)
     line = run(SCHEDULES[name], [work] * stages, microbatches, plain)
     said = formula_s([piece] * count, plain, stages, microbatches)
     if short_of_kernels(piece, plain):
-        limit = formula_s([piece] * count, Overlap(), stages, microbatches) if piece.batch_sync_s else said
-        assert line.step_time_s <= limit * (1 + 1e-9)
+        assert line.step_time_s <= said * (1 + 1e-9)
     else:
         assert line.step_time_s == pytest.approx(said, rel=1e-9)
 
@@ -203,8 +201,8 @@ def test_memory_peaks_with_the_microbatches_in_flight(name, stages, microbatches
     for s, n in enumerate(held):
         curve = line.memory_curve(s)
         assert curve.peak_bytes == 107 + 10 * n
-        assert curve.held_bytes[0] == curve.held_bytes[-1] == 100
-        assert (np.diff(curve.times_s) >= 0).all()
+        assert curve.held_bytes[-1] == 100
+        assert (np.diff(curve.times_s) > 0).all()
 
 
 def test_what_is_gathered_ahead_hides_behind_the_layer_before():
@@ -227,12 +225,12 @@ def test_transfers_that_hide_are_waited_for_only_at_the_start():
 @pytest.mark.parametrize("stages", [1, 2, 4])
 @pytest.mark.parametrize("recipe", ["data", "fsdp", None])
 def test_gpt_is_simulated_as_it_was_priced_with_overlap(stages, recipe):
-    """Four stages of gpt-tiny are uneven (one holds only the head): there the search's formula is a bound, and the
-    slowest stage's work another."""
+    """Four stages of gpt-tiny are uneven (one holds only the head), and of uneven layers one can hide the gathers that
+    are too long for its neighbour: there the search's formula is a bound, and the slowest stage's kernels another."""
     cluster = replace(planner.cluster("dgx-a100"), overlap=Overlap(0.8, 0.7))
     plan = planner.plan(models.build("gpt-tiny", batch_size=64), cluster, stages=stages, microbatches=16, recipe=recipe)
     line = plan.simulate(intervals=False)
-    if stages <= 2:
+    if stages == 1 or (stages == 2 and recipe != "fsdp"):
         assert line.step_time_s == pytest.approx(plan.step_time_s, rel=0.02)
     assert line.step_time_s <= plan.step_time_s * (1 + 1e-9)
     assert line.step_time_s >= max(16 * sum(p.forward_s + p.backward_s for p in s.layer_times) for s in plan.stages)

@@ -126,6 +126,8 @@ class Device:
       peak_flops_per_s: dtype name -> dense matmul peak (`"bfloat16"`, `"float32"`, ...); key `"default"` for any other.
       matmul_efficiency: fraction of the peak that large matmuls reach.
       memory_bytes: capacity usable by a program.
+      memory_margin: share of it that plans leave free: for the allocator's fragmentation, and what the compiler's
+        programs take that no model foresees.
       memory_bandwidth_bytes_per_s: of device memory, sustained.
       launch_s: fixed cost of one operator inside a compiled program (kernel launch).
       dispatch_s: fixed cost of calling one compiled program on all devices of a stage.
@@ -152,8 +154,14 @@ class Device:
     matmuls: tuple[MatmulGrid, ...] = ()
     tiling: Tiling | None = None
     caches: tuple[MemoryLevel, ...] = ()
+    memory_margin: float = 0.08
     relayout: float | None = None
     alone: float = 1.0
+
+    @property
+    def usable_bytes(self) -> float:
+        """What a plan may use of the memory."""
+        return self.memory_bytes * (1 - self.memory_margin)
 
     def flops_per_s(self, dtype: str) -> float:
         """Reachable matmul rate for a dtype, in FLOP/s."""

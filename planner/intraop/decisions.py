@@ -98,6 +98,7 @@ def decide(index: ProgramIndex, layer: PricedLayer, choice: NDArray[np.int16]) -
     for item, param in enumerate(layer.model.params):
         pick = int(choice[layer.param_variable(item)])
         params.append(_param(graph, layer, item, pick))
+        moves += _updated_gathers(graph, layer, item, params[-1])
         stored = layer.params[item].stored
         for e in param.exported:
             if e != param.value:
@@ -116,6 +117,17 @@ def _param(graph: Graph, layer: PricedLayer, item: int, pick: int) -> ParamDecis
     opt = param.opt_state_bytes / shard_count(update, mesh.shape) if param.home and layer.setting.training else 0.0
     return ParamDecision(param.value, param.path, param.row, spec, update, bool(choices.deferred[pick]), param.home,
                          held - opt, opt)
+
+
+def _updated_gathers(graph: Graph, layer: PricedLayer, item: int, made: ParamDecision) -> list[Collective]:
+    """Bringing an updated parameter from the shards of its update to where it is stored (ZeRO)."""
+    if not (layer.setting.training and made.home):
+        return []
+    value, param = graph.values[made.value], layer.model.params[item]
+    name = param.path if param.row is None else f"{param.path}[{param.row}]"
+    steps = reshard_steps(value.shape, itemsize(value.dtype), made.update_spec, made.spec, layer.setting.mesh)
+    return [Collective(s.kind, s.axes, s.bytes, s.time_s, "batch", Phase.UPDATE.value, f"{GATHER_OF}{name}")
+            for s in steps]
 
 
 def _inside(graph: Graph, price: GroupPrice, row: int) -> list[Collective]:

@@ -35,6 +35,7 @@ def device_from(fields: Fields) -> Device:
         matmuls=tuple(_grid_from(item) for item in fields.items("matmuls")),
         tiling=_tiling_from(fields.inner("tiling")) if "tiling" in fields else None,
         caches=tuple(_level_from(item) for item in fields.items("caches")),
+        memory_margin=fields.non_negative("memory_margin", default=Device.memory_margin),
         relayout=fields.at_least_one("relayout", default=1.0) if "relayout" in fields else None,
         alone=fields.at_least_one("alone", default=1.0))
     fields.refuse_unknown()
@@ -63,6 +64,8 @@ def device_to_json(device: Device) -> dict[str, Any]:
     found["peak_flops_per_s"] = dict(device.peak_flops_per_s)
     if not device.dispatch_s:  # as where it is not given: it needs no source then
         del found["dispatch_s"]
+    if device.memory_margin == Device.memory_margin:
+        del found["memory_margin"]
     if device.alone == 1:
         del found["alone"]
     if device.tiling is not None:

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from planner.core.files import write_atomically
 from planner.core.plan import PlanRecord
 from planner.errors import PlannerError, UnknownNameError
-from planner.report.figures import devices, graph, memory, shardings, style, timetable
+from planner.report.figures import devices, graph, memory, memory_curve, shardings, style, timetable
 from planner.report.formats import check_format
 
 
@@ -35,6 +35,7 @@ def pictures() -> dict[str, Picture]:
     return {
         "devices": Picture(devices.draw, lambda r: (9, max(1.6, min(14, 0.62 * _nodes(r))))),
         "timetable": Picture(timetable.draw, lambda r: (15, max(1.1, 0.34 * len(r.stages)))),
+        "memory-curve": Picture(memory_curve.draw, lambda r: (15, max(1.1, 0.34 * len(r.stages)))),
         "memory": Picture(memory.draw, lambda r: (9, max(1.0, 0.32 * len(r.stages)))),
         "graph": Picture(graph.draw, lambda r: (11, graph.height(r, 11))),
         "shardings": Picture(shardings.draw, lambda r: (11, shardings.height(r, 11))),
@@ -67,8 +68,10 @@ def _overview(record: PlanRecord) -> Figure:
     top = max(1.6, *(min(5.5, of[name].size(record)[1]) for name in ("devices", "memory")))
     last = max(graph.height(record, 7.4), shardings.height(record, 7.4))
     rows = [[(of["devices"], 7.4), (of["memory"], 7.4)], [(of["timetable"], 15.6)],
+            [(of["memory-curve"], 15.6)],
             [(of["graph"], 7.4), (of["shardings"], 7.4)]]
-    return _sheet(rows, record, [top, min(5.5, of["timetable"].size(record)[1]), last], 15.6)
+    middle = [min(5.5, of[name].size(record)[1]) for name in ("timetable", "memory-curve")]
+    return _sheet(rows, record, [top, *middle, last], 15.6)
 
 
 def _sheet(rows: list[list[tuple[Picture, float]]], record: PlanRecord, heights: list[float], width: float) -> Figure:

@@ -5,7 +5,8 @@ with c seconds of kernels, b seconds of communication that kernels wait for, and
 
     gathers that may hide     start with the layer before at the earliest, and hold up the end of their own layer
     what is waited for        follows them, and takes both streams
-    gradient sums that hide   follow the layer's start, and hold up nothing but the stream, and the update
+    gradient sums that hide   follow the layer's start, and hold up nothing but the stream, and the update; those made
+                              once per batch give way to all else, and fill what time the stream has left
 
 so that equal layers take max(c, h) + b each, and a layer with kernels to spare hides what its neighbour can't. Of each
 gather and sum the fraction of `Overlap` may hide; the rest is waited for. What is left of gradients combined once per
@@ -28,7 +29,8 @@ FORWARD, BACKWARD, UPDATE, HAND_OVER, GATHER, SYNC, REDUCE = (WORKS.index(w) for
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One way through one layer: seconds of kernels, of gathers and sums that may hide, and of what is waited for."""
+    """One way through one layer: seconds of kernels, of gathers and sums that may hide (`late_s`: those made once per
+    batch), and of what is waited for."""
 
     layer: int
     kernels_s: float
@@ -37,6 +39,7 @@ class Piece:
     gather_s: float
     reduce_s: float
     sync_s: float
+    late_s: float = 0.0
 
     @property
     def waited_s(self) -> float:
@@ -44,7 +47,7 @@ class Piece:
 
     @property
     def communication_s(self) -> float:
-        return self.hidden_gather_s + self.hidden_sync_s + self.waited_s
+        return self.hidden_gather_s + self.hidden_sync_s + self.late_s + self.waited_s
 
 
 def _pieces(work: StageWork, overlap: Overlap, way: int, *, last: bool = False) -> tuple[Piece, ...]:
@@ -58,14 +61,14 @@ def _pieces(work: StageWork, overlap: Overlap, way: int, *, last: bool = False) 
                                p.forward_wait_s, 0.0))
         else:
             late = sync * p.batch_sync_s if last else 0.0
-            found.append(Piece(layer, p.backward_s, gather * p.backward_gather_s, sync * p.sync_s + late,
-                               (1 - gather) * p.backward_gather_s, p.backward_wait_s, (1 - sync) * p.sync_s))
+            found.append(Piece(layer, p.backward_s, gather * p.backward_gather_s, sync * p.sync_s,
+                               (1 - gather) * p.backward_gather_s, p.backward_wait_s, (1 - sync) * p.sync_s, late))
     return tuple(found if way == FORWARD else reversed(found))
 
 
 def _together(pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
     """Pieces of which nothing may hide, as one: the same seconds in fewer steps."""
-    if any(p.hidden_gather_s or p.hidden_sync_s for p in pieces):
+    if any(p.hidden_gather_s or p.hidden_sync_s or p.late_s for p in pieces):
         return pieces
     return (Piece(-1, sum(p.kernels_s for p in pieces), 0.0, 0.0, sum(p.gather_s for p in pieces),
                   sum(p.reduce_s for p in pieces), sum(p.sync_s for p in pieces)),)
@@ -83,6 +86,7 @@ class StageRun:
     free_s: float = 0.0
     sent_s: float = 0.0
     before_s: float = 0.0  # start of the layer before
+    late_s: float = 0.0  # gradient sums, made once per batch, that wait for time on the stream
     busy_s: float = 0.0
     kernels_s: float = 0.0
     communication_s: float = 0.0
@@ -114,6 +118,7 @@ class StageRun:
         pieces = self.ways[2 if last and way == BACKWARD else way]
         for piece in pieces:
             t = self._layer(piece, way, microbatch, t)
+        self.sent_s = self._fill(self.sent_s, t)
         if way == BACKWARD and carried:
             t = self._hand_over(microbatch, t)
         self._edge(t, Edge.FORWARD_ENDS if way == FORWARD else Edge.BACKWARD_ENDS)
@@ -133,6 +138,8 @@ class StageRun:
         needs_stream = piece.hidden_gather_s or waited
         gathered = early + piece.hidden_gather_s if needs_stream else start
         end = max(start + piece.kernels_s, gathered) + waited
+        self._fill(gathered if needs_stream else early, start)
+        self.late_s += piece.late_s
         at = max(gathered, start)
         at = at if needs_stream else max(early, start)
         self.sent_s = at + waited + piece.hidden_sync_s
@@ -145,6 +152,13 @@ class StageRun:
                 self._add(COLLECTIVE, kind, microbatch, piece.layer, at, at + seconds)
                 at += seconds
         return end
+
+    def _fill(self, start: float, end: float) -> float:
+        """Use time that the stream has left for what waits for it; when it is free again."""
+        filled = min(self.late_s, max(0.0, end - start))
+        self.late_s -= filled
+        self._add(COLLECTIVE, SYNC, -1, -1, start, start + filled)
+        return start + filled
 
     def _hand_over(self, microbatch: int, start: float) -> float:
         end = start + self.work.receive_s
@@ -160,9 +174,9 @@ class StageRun:
     def finish(self, overlap: Overlap) -> float:
         """Combine what is left of the gradients, and update; the end."""
         whole = sum(p.batch_sync_s for p in self.work.pieces)
-        left = whole * (1 - overlap.gradient_sync) if self.trains else whole
+        left = whole * (1 - overlap.gradient_sync) if self.trains else whole  # beside what is late
         start, at = self.free_s, max(self.free_s, self.sent_s)
-        synced = at + left
+        synced = at + self.late_s + left
         end = synced + self.work.update_s
         self.communication_s += left
         self.exposed_s += synced - start
@@ -177,9 +191,10 @@ class StageRun:
         return end
 
     def line(self) -> StageLine:
-        """What came of it."""
+        """What came of it; what would hide less than a millionth is rounding."""
+        hidden = self.communication_s - self.exposed_s
         return StageLine(self.kernels_s, self.busy_s, self.communication_s,
-                         max(0.0, self.communication_s - self.exposed_s), self.most, self.work.memory,
+                         hidden if hidden > 1e-6 * self.communication_s else 0.0, self.most, self.work.memory,
                          self.work.in_flight, self.edge_times_s, self.edges, self.trains)
 
     def _edge(self, at: float, what: Edge) -> None:

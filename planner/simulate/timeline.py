@@ -136,8 +136,10 @@ class StageLine:
         each = self.memory.activations_bytes / max(1, self.planned_in_flight)
         work, stays = self.memory.transient_bytes, each if self.keeps else 0.0
         change = np.array([each + work, stays - each - work, work, -each - work, work, -work])[np.array(self.edges)]
-        curve = self.resident_bytes + np.cumsum(np.concatenate([[0.0], change]))
-        return MemoryCurve(np.concatenate([[0.0], np.array(self.edge_times_s)]), curve)
+        held = self.resident_bytes + np.cumsum(np.concatenate([[0.0], change]))
+        times = np.concatenate([[0.0], np.array(self.edge_times_s)])
+        lasting = np.append(np.diff(times) > 0, True)
+        return MemoryCurve(times[lasting], held[lasting])
 
 
 @dataclass(frozen=True, eq=False)

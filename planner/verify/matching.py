@@ -1,8 +1,8 @@
 """The collectives that a plan foresees beside those that the compiler made: which belong together, and what is left.
 
 A compiled array belongs to a foreseen tensor of the same kind, mesh axes and bytes, first of the same gradient; then,
-of what is left, to one of nearly the same bytes. Each is matched as often as a step runs it. In: the stage, its
-compiled programs, what the compiler is known to do. Out: `Matched`.
+of what is left, to one of nearly the same bytes, or to several laid together. Each is matched as often as a step runs
+it. In: the stage, its compiled programs, what the compiler is known to do. Out: `Matched`.
 """
 
 import re
@@ -15,6 +15,7 @@ from planner.costs.collectives import ALL_REDUCE, REDUCE_SCATTER
 from planner.emit.names import named_gradient
 from planner.verify.compiled import CompiledProgram
 
+_FLAT = re.compile(r"\w+\[\d+\]")
 _NUMBER = re.compile(r"\[?\d+\]?")
 
 NEARLY = 0.1
@@ -73,6 +74,7 @@ def match(record: PlanRecord, stage: StagePlan, programs: Sequence[CompiledProgr
     left_made, left_foreseen = _pair(left_made, left_foreseen, lambda m, f: m.bytes == f.bytes)
     left_made, left_foreseen = _pair(left_made, left_foreseen,
                                      lambda m, f: abs(m.bytes - f.bytes) <= NEARLY * max(m.bytes, f.bytes))
+    left_made, left_foreseen = _laid_together(left_made, left_foreseen)
     return Matched(foreseen, flat, left_made, left_foreseen)
 
 
@@ -118,6 +120,32 @@ def _same_gradient(made: Made, foreseen: Foreseen) -> bool:
     name = named_gradient(made.op_name)
     return name is not None and _NUMBER.sub("*", f"gradient of {name}") == _NUMBER.sub("*", foreseen.where).replace(
         "/", ".")
+
+
+def _laid_together(made: Sequence[Made], foreseen: Sequence[Foreseen]
+                   ) -> tuple[tuple[Made, ...], tuple[Foreseen, ...]]:
+    """What is left when arrays of one dimension may be several tensors, one behind the other, as XLA on GPU combines:
+    foreseen tensors of the kind and axes fill them, the largest first, and all but `NEARLY` of each must be filled."""
+    open_times = [f.times for f in foreseen]
+    largest_first = sorted(range(len(foreseen)), key=lambda n: -foreseen[n].bytes)
+    left: list[Made] = []
+    for m in made:
+        times = m.times
+        while times and _FLAT.fullmatch(m.tensor):
+            taken: Counter[int] = Counter()
+            room = m.bytes
+            for n in largest_first:
+                f = foreseen[n]
+                if (f.kind, f.axes) == (m.kind, m.axes):
+                    taken[n] = min(open_times[n], room // f.bytes)
+                    room -= taken[n] * f.bytes
+            if room > NEARLY * m.bytes:
+                break
+            times -= 1
+            open_times = [n - taken[k] for k, n in enumerate(open_times)]
+        if times:
+            left.append(replace(m, times=times))
+    return tuple(left), tuple(replace(f, times=n) for f, n in zip(foreseen, open_times, strict=True) if n)
 
 
 def _candidates(waiting: Mapping[tuple[str, tuple[int, ...]], list[int]], made: Made) -> list[int]:

@@ -143,6 +143,7 @@ def test_zero_2_combines_gradients_into_shards_and_gathers_every_weight_once():
     gathered = [c for c in program if c.kind == "all-gather"]
     assert sum(c.arrays for c in gathered) == len(weights)
     assert sum(c.bytes for c in gathered) == sum(FLOAT_BYTES * prod(p.shape) for p in weights)
+    assert predicted(plan)["all-gather", "batch"] == sum(c.bytes for c in gathered)
 
 
 @pytest.mark.parametrize("layers", [2, pytest.param(4, marks=pytest.mark.slow)])

@@ -11,7 +11,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("plan", metavar="PLAN", help="a plan file, written by `planner plan -o`")
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="a .png, .svg or .pdf file")
     parser.add_argument("--kind", default="all", metavar="KIND",
-                        help="devices, timetable, memory, graph, shardings, or all on one sheet (default)")
+                        help="devices, timetable, memory-curve, memory, graph, shardings, or all on one sheet "
+                             "(default)")
 
 
 def run(args: argparse.Namespace, out: Output) -> int:

@@ -57,7 +57,7 @@ def draw(axes: Axes, record: PlanRecord) -> None:
             start, end = max(bar.start_s, window.start), min(bar.end_s, window.end)
             seen.add(bar.work)
             _bar(axes, bar, window.x + start - window.start, end - start, per_inch, height / rows, lanes[bar.stream])
-    _time_axis(axes, shown)
+    time_axis(axes, shown)
     if len(shown) == 2:
         gap = (shown[0].end + shown[1].x) / 2
         hidden = units.seconds(shown[1].start - shown[0].end)
@@ -115,7 +115,8 @@ def _bar(axes: Axes, bar: Interval, x: float, length: float, per_inch: float, ro
                   fontsize=label[1], color="black")
 
 
-def _time_axis(axes: Axes, shown: tuple[Window, ...]) -> None:
+def time_axis(axes: Axes, shown: tuple[Window, ...]) -> None:
+    """Ticks of the windows' own times."""
     unit, scale = units.common_time([shown[-1].end])
     places, names = [], []
     for window in shown:

@@ -1,0 +1,105 @@
+"""A plan that is said to fit, fits: what a search finds is held against the memory of the programs it will run.
+
+The search adds up what layers hold, which composes but is not how a compiler lays out memory. Here the plan found is
+followed operator by operator (`footprint/`). If it takes more than a device has, the search is run again with a limit
+as much tighter, until the plan fits; if the search found nothing that fits, it is run again with a looser one, and what
+it finds has to fit all the same.
+
+In: a `Request`. Out: a `PlanRecord` whose memory is that of its programs.
+"""
+
+from dataclasses import replace
+
+from planner.core.hardware import Cluster
+from planner.core.plan import PlanRecord
+from planner.errors import MemoryLimitError
+from planner.footprint import memory_curves
+from planner.request import Request
+from planner.search import Found, search
+
+ATTEMPTS = 4
+"""Searches at most before a model is said not to fit. [chosen: one more is mostly enough]"""
+
+LOOSER = 1.6
+"""How much looser the limit is made where nothing fits: sums over layers were seen to be 1.48 times what XLA takes at
+most, on small models on CPU. [chosen]"""
+
+CLEAR = 0.98
+"""A tightened limit is this part of what would be enough if the two figures kept their ratio. [chosen]"""
+
+
+def plan_to_fit(request: Request) -> PlanRecord:
+    """The best plan found whose programs fit.
+
+    Raises:
+      MemoryLimitError: nothing fits, with the bytes missing.
+      BatchError, PinError: impossible pins.
+    """
+    try:
+        first = search(request)
+    except MemoryLimitError as too_large:
+        found = _tighter(request, LOOSER, None)
+        if found is None:
+            raise too_large from None
+        return found
+    record = with_memory(first)
+    if fits(record, request.cluster):
+        return record
+    found = _tighter(request, _scale(record, first.record, request.cluster, 1.0), record)
+    if found is None:
+        raise _missing(request, record)
+    return found
+
+
+def with_memory(found: Found) -> PlanRecord:
+    """The record with the memory of its programs, stage by stage."""
+    record = found.record
+    curves = memory_curves(record, found.program)
+    return replace(record, stages=tuple(replace(s, memory=curve.parts)
+                                        for s, curve in zip(record.stages, curves, strict=True)))
+
+
+def fits(record: PlanRecord, cluster: Cluster) -> bool:
+    """Whether every stage leaves free what devices are to have free."""
+    return _peak(record) <= cluster.device.usable_bytes
+
+
+def _tighter(request: Request, scale: float, first: PlanRecord | None) -> PlanRecord | None:
+    """Search under other limits, `scale` times the true one at first, until the plan fits; None if none does."""
+    device = request.cluster.device
+    for _ in range(ATTEMPTS):
+        request.progress(f"memory: searching again with {scale:.0%} of the limit")
+        limited = replace(device, memory_bytes=max(int(device.memory_bytes * scale), 1))
+        try:
+            found = search(replace(request, cluster=replace(request.cluster, device=limited)))
+        except MemoryLimitError:
+            return None
+        record = replace(with_memory(found), cluster=request.cluster)
+        if first is not None:
+            record = replace(record, baselines=first.baselines,
+                             lower_bound_s=min(first.lower_bound_s, record.step_time_s))
+        if fits(record, request.cluster):
+            return record
+        scale = _scale(record, found.record, request.cluster, scale)
+    return None
+
+
+def _scale(exact: PlanRecord, summed: PlanRecord, cluster: Cluster, scale: float) -> float:
+    """The limit, as a part of the true one, under which a plan is likely to fit: as much less as the plan takes too
+    much, measured in what its layers add up to."""
+    usable = cluster.device.usable_bytes
+    return min(scale, _peak(summed) / usable) * CLEAR * usable / _peak(exact)
+
+
+def _peak(record: PlanRecord) -> int:
+    return max(s.memory.total_bytes for s in record.stages)
+
+
+def _missing(request: Request, record: PlanRecord) -> MemoryLimitError:
+    device, need = request.cluster.device, _peak(record)
+    missing = need - device.usable_bytes
+    return MemoryLimitError(
+        f"no plan found for {request.model_name!r} fits {request.cluster.device_count} × {device.name} of "
+        f"{device.memory_bytes / 1e9:.4g} GB: the best takes {need / 1e9:.4g} GB per device, {missing / 1e9:.4g} GB "
+        f"too much ({int(missing)} bytes; {device.memory_margin:.0%} are kept free)",
+        "use more microbatches, allow recomputation, or use more devices")

@@ -1,0 +1,62 @@
+"""A compiled function: what it holds beside its arguments while it runs.
+
+In: `Nodes` and what the function gives back. Out: a `Function`.
+"""
+
+from dataclasses import dataclass
+
+from planner.costs.liveness import as_ready, packed, places
+from planner.costs.memory import Live
+from planner.footprint.emitted import Emitted, Holds
+from planner.footprint.kernels import fuse
+from planner.footprint.nodes import Nodes
+
+
+@dataclass(frozen=True)
+class Function:
+    """A compiled function on one device.
+
+    Attributes:
+      held: what it holds beside its arguments, over its own time, and `kinds`, what for.
+      ops: operator that runs at each time (-1: none of the plan's own).
+      out_bytes: results that don't lie in an argument's place.
+      temp_bytes: of an allocation for `held`.
+    """
+
+    held: tuple[Live, ...]
+    kinds: tuple[Holds, ...]
+    ops: tuple[int, ...]
+    out_bytes: int
+    temp_bytes: int
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Tensors that a function gives back: `outs` in places of their own, `donated` in an argument's; and the gradients
+    among all its tensors."""
+
+    outs: tuple[int, ...] = ()
+    donated: tuple[int, ...] = ()
+    grads: tuple[int, ...] = ()
+
+
+def function(emitted: Emitted, nodes: Nodes, ends: Ends, first: Function | None = None) -> Function:
+    """Fuse and schedule nodes, and lay out what they hold. `first`: what the first kernel is, if that is a function of
+    its own (a loop's body)."""
+    cluster = emitted.record.cluster
+    fused = fuse(nodes, (*ends.outs, *ends.donated), merges_all_reduces=cluster.merges_all_reduces)
+    order = as_ready(fused.kernels) if cluster.merges_all_reduces else tuple(range(len(fused.kernels)))
+    kept = {fused.buffer[t] for t in (*ends.outs, *ends.donated)}
+    grads = {fused.buffer[t] for t in ends.grads if t in fused.buffer}
+    shift = len(first.ops) - 1 if first else 0
+    held = list(first.held) if first else []
+    kinds = list(first.kinds) if first else []
+    for place in places(fused.kernels, order, fused.sizes, kept):
+        if kept.isdisjoint(place.buffers):
+            start, end = place.live.start, place.live.end
+            held.append(Live(start + shift if start else 0, end + shift, place.live.bytes))
+            ops = (fused.ops[order[start]], fused.ops[order[min(end, len(order)) - 1]])
+            kinds.append(Holds.GRADS if grads.intersection(place.buffers) else emitted.kind(*ops))
+    ops = tuple(fused.ops[n] for n in order)
+    out = sum(nodes.tensors[t].bytes for t in ends.outs)
+    return Function(tuple(held), tuple(kinds), (*first.ops, *ops[1:]) if first else ops, out, packed(held))

@@ -1,0 +1,191 @@
+"""What a pipeline's driver keeps on each stage while it starts the tasks of a step, call by call.
+
+It mirrors `runtime/pipeline.py` on bytes: what is sent when, kept for the backward, and given back. In: an emitted
+plan, and what its functions take. Out: `Call`s in the order in which they are started.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from planner.core.graph import Phase, Role
+from planner.costs.memory import peak, shard_bytes
+from planner.emit.pipeline_code import PipelineCode, pipeline_code
+from planner.emit.rounds import rounds
+from planner.emit.tasks import TaskCode
+from planner.emit.update_specs import opt_state_places
+from planner.footprint.compiled import Function
+from planner.footprint.emitted import Emitted
+from planner.footprint.functions import finish_function, task_function
+from planner.footprint.gradients import sum_bytes
+from planner.footprint.updates import update_task
+from planner.schedules import SCHEDULES, Kind, Task, dispatch_order, predecessors
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a call of a function takes beside its arguments: while it runs, for good, and the operator at its peak."""
+
+    temp: int
+    made: int
+    op: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call of one of a stage's functions.
+
+    Attributes:
+      stage, name: which.
+      held: bytes kept from other calls for tasks to come, and results.
+      grads: bytes of gradient sums and gradients.
+      temp, made: bytes that it needs while it runs, and of what it gives back in places of their own.
+      op: operator at its peak (-1: none).
+    """
+
+    stage: int
+    name: str
+    held: int
+    grads: int
+    temp: int
+    made: int
+    op: int = -1
+
+
+Needs = Callable[[str, int], Need]
+"""(name of a function, stage) -> what it takes."""
+
+
+def walk(emitted: Emitted, needs: Needs | None = None) -> tuple[Call, ...]:
+    """Every call of a step in order. `needs` may say what functions take, as a compiler found; predicted by default.
+
+    Names of functions: `forward`, `backward`, `finish`, and `update0`, `update1`, ... in the order of the rounds.
+    """
+    code = pipeline_code(emitted.record, emitted.given)
+    driver = _Driver(emitted, code, needs or predicted(emitted, code))
+    driver.run()
+    return tuple(driver.calls)
+
+
+def predicted(emitted: Emitted, code: PipelineCode) -> Needs:
+    """What functions take, predicted; each is looked at once."""
+    known: dict[tuple[str, int], Need] = {}
+    updates = update_codes(emitted)
+
+    def needs(name: str, stage: int) -> Need:
+        if (name, stage) not in known:
+            known[name, stage] = _need(_function(emitted, code, updates, name, stage))
+        return known[name, stage]
+
+    return needs
+
+
+def _function(emitted: Emitted, code: PipelineCode, updates: Sequence[TaskCode], name: str, stage: int) -> Function:
+    if name == "forward":
+        return task_function(emitted, code.tasks[stage, Phase.FORWARD])
+    if name == "backward":
+        returned = {v for _, values in code.grads[stage] for v in values}
+        task = code.tasks[stage, Phase.BACKWARD]
+        return task_function(emitted, replace(task, makes=tuple(v for v in task.makes if v not in returned)),
+                             code.grads[stage])
+    if name == "finish":
+        return finish_function(emitted, stage, code.grads[stage])
+    return update_task(emitted, updates, int(name.removeprefix("update")))
+
+
+def _need(function: Function) -> Need:
+    _, at = peak(function.held)
+    return Need(function.temp_bytes, function.out_bytes, function.ops[at] if at < len(function.ops) else -1)
+
+
+def update_codes(emitted: Emitted) -> tuple[TaskCode, ...]:
+    """The tasks of the weight update, in order."""
+    record, graph = emitted.record, emitted.program.update
+    if graph is None:
+        return ()
+    homes = {(p.path, p.row): p.home for p in record.params}
+    leaves = tuple(graph.inputs_of(Role.OPT_STATE))
+    opt = [p.home for p in opt_state_places(record, graph, leaves)]
+    at = {i.value: homes[i.path, i.row] for i in graph.inputs if i.role in (Role.PARAM, Role.GRAD)}
+    at |= {leaf.value: home for leaf, home in zip(leaves, opt, strict=True)}
+    return rounds(graph, at, [*(homes[o.path, o.row] for o in graph.outputs_of(Role.PARAM)), *opt])
+
+
+class _Driver:
+    """A step under way, in bytes."""
+
+    def __init__(self, emitted: Emitted, code: PipelineCode, needs: Needs) -> None:
+        self._emitted, self._code, self._needs = emitted, code, needs
+        self._graph, self._record = emitted.given.graph, emitted.record
+        stages = range(len(self._record.stages))
+        self._held: dict[tuple[int, int], dict[int, int]] = {}
+        self._outputs = [0 for _ in stages]
+        self._grads = [sum(sum_bytes(emitted, p, s, v[0]) for p, v in code.grads[s]) for s in stages]
+        self._keep = [frozenset(code.tasks[s, Phase.BACKWARD].reads) for s in stages]
+        self._shown = {o.operand for o in self._graph.outputs if o.role in (Role.LOSS, Role.AUX)}
+        self._low = [emitted.lowering(s) for s in stages]
+        self.calls: list[Call] = []
+
+    def run(self) -> None:
+        """Start every task, the end of the sums, and the update."""
+        for i in self._graph.inputs_of(Role.STATE):
+            self._hand(self._code.readers.get(i.value, ()), i.value, 0)
+        for task in self._order():
+            self._do(task)
+        if self._record.kind == "train":
+            for stage in range(len(self._record.stages)):
+                if self._code.grads[stage]:
+                    self._call("finish", stage)
+                    self._grads[stage] += self._needs("finish", stage).made
+            self._update()
+
+    def _order(self) -> list[Task]:
+        record, code = self._record, self._code
+        stages = len(record.stages)
+        makers = {v: s for (s, phase), task in code.tasks.items() if phase is Phase.FORWARD for v in task.makes}
+
+        def needs(task: Task) -> list[Task]:
+            found = list(predecessors(task, stages))
+            if task.phase is Kind.FORWARD and task.microbatch:
+                found += [Task(makers[code.state_successor[v]], task.microbatch - 1, Kind.FORWARD)
+                          for v in code.reads_on(task.stage, Role.STATE)]
+            return found
+
+        return list(dispatch_order(SCHEDULES[record.schedule].tasks(stages, record.microbatches), needs))
+
+    def _do(self, task: Task) -> None:
+        stage, key, forward = task.stage, (task.stage, task.microbatch), task.phase is Kind.FORWARD
+        self._call("forward" if forward else "backward", stage)
+        held = self._held.pop(key, {})
+        if forward:
+            self._held[key] = {v: b for v, b in held.items() if v in self._keep[stage]}
+        makes = self._code.tasks[stage, Phase.FORWARD if forward else Phase.BACKWARD].makes
+        for v in makes:
+            if v in self._shown:
+                self._outputs[stage] += self._bytes(v, stage)
+            successor = next((old for old, new in self._code.state_successor.items() if new == v), None)
+            if successor is not None:
+                self._hand(self._code.readers.get(successor, ()), successor, task.microbatch + 1)
+            for reader in self._code.readers.get(v, ()):
+                if reader != stage or not forward or v in self._keep[stage]:
+                    self._hand((reader,), v, task.microbatch)
+
+    def _hand(self, stages: Sequence[int], value: int, microbatch: int) -> None:
+        for s in stages:
+            self._held.setdefault((s, microbatch), {})[value] = self._bytes(value, s)
+
+    def _bytes(self, value: int, stage: int) -> int:
+        return shard_bytes(self._graph.values[value], self._code.spec(value, stage),
+                           self._record.stages[stage].mesh_shape)
+
+    def _call(self, name: str, stage: int, extra: int = 0) -> None:
+        need = self._needs(name, stage)
+        held = sum(b for (s, _), values in self._held.items() if s == stage for b in values.values())
+        self.calls.append(Call(stage, name, held + self._outputs[stage] + extra, self._grads[stage], need.temp,
+                               need.made, need.op))
+
+    def _update(self) -> None:
+        """The weight update: everything that a task makes is kept to the end of it."""
+        made = [0 for _ in self._record.stages]
+        for n, task in enumerate(update_codes(self._emitted)):
+            self._call(f"update{n}", task.stage, made[task.stage])
+            made[task.stage] += self._needs(f"update{n}", task.stage).made

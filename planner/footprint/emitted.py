@@ -1,0 +1,74 @@
+"""A plan's program as it is emitted, rewritten and with the sharding of every value, ready to be lowered.
+
+In: a `PlanRecord` and its `Program`. Out: `Emitted`, which gives a `Lowering` per stage.
+"""
+
+from enum import StrEnum
+
+from planner.core.graph import Phase, Program
+from planner.core.plan import PlanRecord
+from planner.core.spec import Spec, replicated
+from planner.emit.annotated import Annotated, annotate_program
+from planner.emit.deferred import with_deferred_gradients
+from planner.emit.gathers import with_gathers_per_layer
+from planner.emit.inferred import Inferred, infer
+from planner.emit.recompute import with_recompute
+from planner.emit.settle import with_products_as_made
+from planner.footprint.nodes import Lowering
+
+
+class Holds(StrEnum):
+    """What a piece of memory is for."""
+
+    GRADS = "grads"
+    ACTIVATIONS = "activations"
+    TRANSIENT = "transient"
+
+
+class Emitted:
+    """A plan's program as it is emitted, with the sharding of every value."""
+
+    def __init__(self, record: PlanRecord, program: Program) -> None:
+        self.record, self.program = record, program
+        before = with_recompute(record, annotate_program(record, program))
+        self.before = with_products_as_made(record, with_gathers_per_layer(record, before))
+        self.given, _ = with_deferred_gradients(record, self.before)
+        self.inferred = [infer(self.before, s) for s in range(len(record.stages))]
+
+    def kind(self, made: int, read: int) -> Holds:
+        """What memory is for that one operator fills and another reads last."""
+        ops = self.given.graph.ops
+        known = made >= 0 and ops[made].phase is Phase.FORWARD
+        return Holds.ACTIVATIONS if known and read >= 0 and ops[read].phase is Phase.BACKWARD else Holds.TRANSIENT
+
+    def is_split(self, value: int) -> bool:
+        """Whether a batch input is cut into microbatches (what is not looks the same in every microbatch)."""
+        return self.record.microbatches > 1 and bool(self.given.graph.values[value].shape)
+
+    def lowering(self, stage: int) -> Lowering:
+        """A lowering of the micro graph on a stage."""
+        return lowering(self.given, self.inferred[stage], stage, self.record)
+
+
+def lowering(given: Annotated, inferred: Inferred, stage: int, record: PlanRecord) -> Lowering:
+    """A lowering of an annotated graph on a stage."""
+    graph, specs, mesh = given.graph, given.specs[stage], record.stages[stage].mesh_shape
+
+    def natural(value: int) -> Spec:
+        rank = len(graph.values[value].shape)
+        known = inferred.natural.get(value)
+        return known if known is not None and len(known) == rank else specs.get(value, replicated(rank))
+
+    def made(n: int) -> list[tuple[Spec, frozenset[int]]]:
+        summed = frozenset(a for _, axes in inferred.reduced.get(n, ()) for a in axes)
+        found = []
+        for r in graph.ops[n].results:
+            whole = inferred.natural.get(r)
+            as_is = whole is not None and len(whole) == len(graph.values[r].shape)
+            found.append((natural(r), summed if as_is else frozenset[int]()))
+        return found
+
+    return Lowering(graph, mesh, lambda v: specs.get(v, natural(v)), made, lambda n, k: given.uses.get((n, k)),
+                    scatters=not record.cluster.reduce_scatter_as_all_reduce, widens=record.cluster.merges_all_reduces)
+
+

@@ -1,0 +1,91 @@
+"""The compiled functions of a plan: the step of one stage; a pipeline's forward, backward, and end of gradient sums.
+
+In: a plan as it is emitted. Out: `Function`s.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from planner.core.graph import Role
+from planner.core.plan import ParamPlan
+from planner.costs.memory import itemsize, shard_bytes
+from planner.emit.micro import contributions
+from planner.emit.tasks import TaskCode
+from planner.footprint.compiled import Ends, Function, function
+from planner.footprint.emitted import Emitted
+from planner.footprint.gradients import added, finished, gradient, sum_bytes, sum_item
+from planner.footprint.nodes import Kind, Lowering, Nodes
+from planner.footprint.updates import update
+
+
+def step_function(emitted: Emitted) -> Function:
+    """The step of a plan of one stage."""
+    record, graph = emitted.record, emitted.given.graph
+    trained = record.kind == "train"
+    if record.microbatches == 1:
+        whole = emitted.lowering(0)
+        for n in range(len(graph.ops)):
+            whole.run(n)
+        made = [whole.at[v] for p in record.params if trained for v in contributions(graph, p)]
+        grads = [gradient(emitted, whole, p, 0, contributions(graph, p)) for p in record.params] if trained else []
+        new = update(emitted, whole.nodes, grads, 0) if trained else []
+        return function(emitted, whole.nodes, Ends(_at(whole, Role.LOSS, Role.AUX),
+                                                   (*_at(whole, Role.STATE), *new), (*made, *grads)))
+    body = _body(emitted)
+    if not trained:
+        return body
+    after = Nodes()
+
+    def first(param: ParamPlan) -> int:
+        return contributions(graph, param)[0]
+
+    sums = after.add(Kind.HEAVY, [], [(sum_bytes(emitted, p, 0, first(p)), sum_item(p)) for p in record.params], -1)
+    grads = [finished(emitted, after, p, t, 0, first(p)) for p, t in zip(record.params, sums, strict=True)]
+    new = update(emitted, after, grads, 0)
+    done = function(emitted, after, Ends((), tuple(new), (*sums, *grads)), first=body)
+    return replace(done, out_bytes=done.out_bytes + body.out_bytes)
+
+
+def _at(low: Lowering, *roles: Role) -> tuple[int, ...]:
+    """The tensors of a graph's outputs of some roles."""
+    return tuple(low.at[o.operand] for role in roles for o in low.graph.outputs_of(role) if isinstance(o.operand, int))
+
+
+def _body(emitted: Emitted) -> Function:
+    """The body of the loop over microbatches. What it carries lies outside."""
+    record, graph = emitted.record, emitted.given.graph
+    body = emitted.lowering(0)
+    for i in graph.inputs_of(Role.BATCH):
+        size, item = shard_bytes(graph.values[i.value], body.spec(i.value), body.mesh_shape), \
+            itemsize(graph.values[i.value].dtype)
+        stacked = body.nodes.given(size, item)
+        body.at[i.value] = body.nodes.add(Kind.CHEAP, [stacked], [(size, item)], -1, moves=True)[0]
+    for n in range(len(graph.ops)):
+        body.run(n)
+    sums: list[int] = []
+    made: list[int] = []
+    for p in record.params if record.kind == "train" else ():
+        made += [body.at[v] for v in contributions(graph, p)]
+        sums.append(added(emitted, body, p, 0, contributions(graph, p)))
+    done = function(emitted, body.nodes, Ends(_at(body, Role.LOSS, Role.AUX), (*_at(body, Role.STATE), *sums),
+                                              tuple(made)))
+    return replace(done, out_bytes=done.out_bytes * record.microbatches)
+
+
+def task_function(emitted: Emitted, code: TaskCode, summed: Sequence[tuple[ParamPlan, tuple[int, ...]]] = ()
+                  ) -> Function:
+    """A task of a pipeline's stage; `summed`: the parameters whose gradient it adds to, with what it contributes."""
+    low = emitted.lowering(code.stage)
+    for n in code.ops:
+        low.run(n)
+    made = [low.at[v] for _, values in summed for v in values]
+    sums = [added(emitted, low, p, code.stage, values) for p, values in summed]
+    return function(emitted, low.nodes, Ends(tuple(low.at[v] for v in code.makes), tuple(sums), tuple(made)))
+
+
+def finish_function(emitted: Emitted, stage: int, summed: Sequence[tuple[ParamPlan, tuple[int, ...]]]) -> Function:
+    """The end of the gradient sums of a pipeline's stage; `summed` as in `task_function`."""
+    nodes = Nodes()
+    sums = [nodes.given(sum_bytes(emitted, p, stage, v[0]), sum_item(p)) for p, v in summed]
+    return function(emitted, nodes, Ends(tuple(finished(emitted, nodes, p, t, stage, v[0])
+                                               for (p, v), t in zip(summed, sums, strict=True))))

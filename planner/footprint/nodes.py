@@ -1,0 +1,292 @@
+"""A function of the emitted graph as the compiler sees it before fusion: tensors of one device, and nodes between them.
+
+Operators become nodes of a few kinds, each result as large as its shard on one device. What the plan only implies is
+written out: collectives where a value changes its sharding, and the transposed copies of operands that a matrix product
+can't read in place.
+
+In: operators of an `Annotated` graph, the sharding of every value. Out: `Nodes`.
+Source: XLA's instruction fusion and dot decomposer, read off compiled programs (jax 0.10.2, CPU).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from math import prod
+
+from planner.core.graph import Graph, Op, Operand, Value
+from planner.core.spec import Spec, axes_of
+from planner.costs.collectives import ALL_REDUCE, REDUCE_SCATTER
+from planner.costs.memory import itemsize, shard_bytes, value_bytes
+from planner.costs.reshard_recipe import recipe
+
+
+class Kind(StrEnum):
+    """What the compiler may do with a node.
+
+    VIEW: another shape of the same bytes. BROADCAST: made of less than it shows; never worth keeping. CHEAP: runs again
+    in every reader. DEAR: runs once, inside a reader if there is only one. SUM: a reduction; takes in nothing but a
+    product. HEAVY: reads buffers and writes a buffer. ALL_REDUCE: heavy, and may be merged with others.
+    """
+
+    VIEW = "view"
+    BROADCAST = "broadcast"
+    CHEAP = "cheap"
+    DEAR = "dear"
+    SUM = "sum"
+    HEAVY = "heavy"
+    ALL_REDUCE = "all-reduce"
+
+
+VIEWS = frozenset({"reshape", "squeeze", "expand_dims", "optimization_barrier", "copy", "stop_gradient", "name",
+                   "sharding_constraint", "device_put"})
+BROADCASTS = frozenset({"broadcast_in_dim", "iota"})
+DEAR = frozenset({
+    "exp", "exp2", "expm1", "log", "log1p", "tanh", "logistic", "erf", "erfc", "erf_inv", "rsqrt", "sqrt", "cbrt",
+    "pow", "div", "rem", "sin", "cos", "tan", "atan2", "gather", "lgamma", "digamma", "threefry2x32",
+})
+"""Operators that XLA never runs twice (`InstructionFusion::IsExpensive`), and lookups."""
+
+CHEAP = frozenset({
+    "abs", "add", "add_any", "and", "ceil", "clamp", "convert_element_type", "eq", "floor", "ge", "gt", "is_finite",
+    "le", "lt", "max", "min", "mul", "ne", "neg", "not", "or", "reduce_precision", "round", "select_n", "shift_left",
+    "shift_right_arithmetic", "shift_right_logical", "sign", "square", "sub", "xor", "integer_pow", "transpose",
+    "slice", "dynamic_slice", "pad", "rev", "concatenate", "bitcast_convert_type", "real", "imag", "complex", "conj",
+    "first_part",
+})
+SUMS = frozenset({"reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or", "argmax",
+                  "argmin", "cumsum", "cummax", "cummin", "cumprod", "cumlogsumexp", "reduce_window_sum",
+                  "reduce_window_max"})
+MOVES = frozenset({"reshape", "squeeze", "expand_dims", "transpose", "slice", "dynamic_slice", "pad",
+                   "rev", "concatenate", "gather", "broadcast_in_dim"})
+"""Operators whose results can't take the place of their operands."""
+
+PRODUCTS = frozenset({"mul", "square", "integer_pow"})
+"""Operators that a reduction takes in."""
+
+WIDENED = frozenset({"dot_general", "conv_general_dilated"})
+"""Operators that XLA on CPU computes in float32."""
+
+IN_PLACE = frozenset({"scatter", "scatter-add", "scatter_add", "dynamic_update_slice"})
+"""Operators that write over their first operand where nobody else reads it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A result on one device: bytes, dtype's bytes, and the node that makes it (-1: it comes from outside)."""
+
+    bytes: int
+    item: int
+    node: int
+
+    @property
+    def elements(self) -> int:
+        return self.bytes // self.item
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """`operands` and `results` are indices of tensors; `op` is the operator it came from; `product`: a multiplication,
+    which a reduction takes in; `over`: it may write over its first operand; `moves`: its elements come from other
+    places of its operands."""
+
+    kind: Kind
+    operands: tuple[int, ...]
+    results: tuple[int, ...]
+    op: int
+    product: bool = False
+    over: bool = False
+    moves: bool = False
+
+
+@dataclass
+class Nodes:
+    """Nodes in order, and their tensors."""
+
+    nodes: list[Node] = field(default_factory=list[Node])
+    tensors: list[Tensor] = field(default_factory=list[Tensor])
+
+    def given(self, size: int, item: int) -> int:
+        """A tensor from outside."""
+        self.tensors.append(Tensor(size, item, -1))
+        return len(self.tensors) - 1
+
+    def add(self, kind: Kind, operands: Sequence[int], results: Sequence[tuple[int, int]], op: int, *,
+            product: bool = False, over: bool = False, moves: bool = False) -> tuple[int, ...]:
+        """A node with results of these (bytes, bytes of an element); gives their tensors."""
+        first = len(self.tensors)
+        self.tensors += [Tensor(size, item, len(self.nodes)) for size, item in results]
+        made = tuple(range(first, len(self.tensors)))
+        self.nodes.append(Node(kind, tuple(operands), made, op, product, over, moves))
+        return made
+
+
+@dataclass
+class Lowering:
+    """A graph becoming nodes, on one device of a mesh.
+
+    Attributes:
+      graph, mesh_shape: what is lowered, and where.
+      spec: value -> its settled sharding.
+      made: operator -> per result, the sharding that it is made in, and the axes it is still to be summed over.
+      uses: (operator, operand position) -> sharding that an operand is needed in.
+      scatters: whether reduce-scatters run as such.
+      widens: whether products of 16-bit numbers are computed on float32 copies (XLA on CPU).
+      shown: whether nodes say which operator they come from.
+    """
+
+    graph: Graph
+    mesh_shape: tuple[int, ...]
+    spec: Callable[[int], Spec]
+    made: Callable[[int], Sequence[tuple[Spec, frozenset[int]]]]
+    uses: Callable[[int, int], Spec | None]
+    scatters: bool
+    widens: bool = False
+    shown: bool = True
+    nodes: Nodes = field(default_factory=Nodes)
+    at: dict[int, int] = field(default_factory=dict[int, int])
+    _copies: dict[tuple[int, object], int] = field(default_factory=dict[tuple[int, object], int])
+
+    def give(self, value: int) -> int:
+        """A value that comes from outside, in its settled sharding."""
+        typed = self.graph.values[value]
+        self.at[value] = self.nodes.given(self._bytes(typed, self.spec(value)), itemsize(typed.dtype))
+        return self.at[value]
+
+    def run(self, n: int) -> None:
+        """Lower one operator."""
+        first = len(self.nodes.nodes)
+        self._run(n, self.graph.ops[n])
+        if not self.shown:
+            self.nodes.nodes[first:] = [replace(node, op=-1) for node in self.nodes.nodes[first:]]
+
+    def _run(self, n: int, op: Op) -> None:
+        operands = [self._operand(n, k, o) for k, o in enumerate(op.operands)]
+        known = [t for t in operands if t is not None]
+        if op.primitive == "dot_general":
+            known = self._dot_operands(op, operands, n)
+        made = self.made(n)
+        if op.primitive in IN_PLACE and len(op.operands) == 3:
+            made, known = self._scattered(op, n, made[0], known)
+        sizes = [(self._bytes(self.graph.values[r], spec), itemsize(self.graph.values[r].dtype))
+                 for r, (spec, _) in zip(op.results, made, strict=True)]
+        if self.widens and op.primitive in WIDENED and sizes[0][1] == 2:
+            results = self._widened(known, sizes[0], n)
+        elif op.primitive == "optimization_barrier":
+            results = [self.nodes.add(Kind.VIEW, [t], [size], n)[0] for t, size in zip(known, sizes, strict=True)]
+        else:
+            results = self.nodes.add(kind_of(op), known, sizes, n, product=op.primitive in PRODUCTS,
+                                     over=op.primitive in IN_PLACE, moves=op.primitive in MOVES)
+        for r, t, (spec, partial) in zip(op.results, results, made, strict=True):
+            self.at[r] = self.moved(t, self.graph.values[r], spec, self.spec(r), partial, n)
+
+    def _widened(self, operands: Sequence[int], size: tuple[int, int], n: int) -> tuple[int, ...]:
+        """A product of 16-bit numbers: on float32 copies of its operands, its result rounded."""
+        wide: list[int] = []
+        for t in operands:
+            known = self.nodes.tensors[t]
+            wide.append(t if known.item != 2 else self._once(-1 - t, "float32", lambda t=t, known=known: self.nodes.add(
+                Kind.CHEAP, [t], [(2 * known.bytes, 4)], n)[0]))
+        made = self.nodes.add(Kind.HEAVY, wide, [(2 * size[0], 4)], n)
+        return self.nodes.add(Kind.CHEAP, made, [size], n)
+
+    def _scattered(self, op: Op, n: int, made: tuple[Spec, frozenset[int]], known: list[int]
+                   ) -> tuple[Sequence[tuple[Spec, frozenset[int]]], list[int]]:
+        """A scatter is done in shards of its result if they are along the axes that its updates are cut along, and it
+        is less to gather the updates than to add up the results. What it adds to is cut as the result is."""
+        spec, partial = made
+        settled, result, updates = self.spec(op.results[0]), self.graph.values[op.results[0]], op.operands[2]
+        if partial and isinstance(updates, int) and partial <= axes_of(settled) \
+                and value_bytes(self.graph.values[updates]) < value_bytes(result):
+            typed, cut = self.graph.values[updates], self.spec(updates)
+            whole = tuple(tuple(a for a in axes if a not in partial) for axes in cut)
+            known = [*known[:-1], self.moved(known[-1], typed, cut, whole, frozenset(), n)]
+            spec, partial = settled, frozenset()
+        start = self.nodes.tensors[known[0]]
+        if start.node >= 0 and self.nodes.nodes[start.node].kind is Kind.BROADCAST:
+            size = self._bytes(result, spec)
+            known = [*self.nodes.add(Kind.BROADCAST, [], [(size, start.item)], n), *known[1:]]
+        return [(spec, partial)], known
+
+    def _bytes(self, value: Value, spec: Spec) -> int:
+        return shard_bytes(value, spec, self.mesh_shape)
+
+    def _operand(self, n: int, position: int, operand: Operand) -> int | None:
+        if not isinstance(operand, int):
+            return None
+        wanted = self.uses(n, position)
+        if operand not in self.at:
+            self.give(operand)
+        if wanted is None:
+            return self.at[operand]
+        return self._once(operand, wanted, lambda: self.moved(
+            self.at[operand], self.graph.values[operand], self.spec(operand), wanted, frozenset(), n))
+
+    def _once(self, value: int, what: object, make: Callable[[], int]) -> int:
+        if (value, what) not in self._copies:
+            self._copies[value, what] = make()
+        return self._copies[value, what]
+
+    def moved(self, tensor: int, value: Value, now: Spec, to: Spec, partial: frozenset[int], n: int) -> int:
+        """A tensor in another sharding, by the collectives that take it there."""
+        if now == to and not partial:
+            return tensor
+        whole, item = value_bytes(value), itemsize(value.dtype)
+        for kind, axes, share in recipe(now, to, partial, self.mesh_shape,
+                                        reduce_scatter_as_all_reduce=not self.scatters):
+            size = -(-whole // share)
+            if kind == REDUCE_SCATTER:
+                size = -(-size // prod(self.mesh_shape[a] for a in axes))
+            made_by = Kind.ALL_REDUCE if kind == ALL_REDUCE else Kind.HEAVY
+            tensor = self.nodes.add(made_by, [tensor], [(size, item)], n)[0]
+        if self.nodes.tensors[tensor].bytes > self._bytes(value, to):
+            tensor = self.nodes.add(Kind.CHEAP, [tensor], [(self._bytes(value, to), item)], n, moves=True)[0]
+        return tensor
+
+    def _dot_operands(self, op: Op, operands: Sequence[int | None], n: int) -> list[int]:
+        """Operands as a product of matrices reads them: [batch, rows, sum] · [batch, sum, columns]."""
+        contract, batch = op.params["dimension_numbers"]
+        shapes = [self.graph.values[o].shape if isinstance(o, int) else o.shape for o in op.operands]
+        found: list[int] = []
+        for k, t in enumerate(operands):
+            if t is None:
+                continue
+            order = _order(len(shapes[k]), contract[k], batch[k], last=k == 0)
+            if _same(shapes[k], order) or _foldable(len(shapes[k]), contract[k], batch[k]):
+                found.append(t)
+            else:
+                typed = self.nodes.tensors[t]
+                found.append(self._once(-1 - t, order, lambda t=t, typed=typed: self.nodes.add(
+                    Kind.CHEAP, [t], [(typed.bytes, typed.item)], n, moves=True)[0]))
+        return found
+
+
+def kind_of(op: Op) -> Kind:
+    """The kind of an operator's node. Anything unknown is heavy."""
+    name = op.primitive
+    if name in VIEWS:
+        return Kind.VIEW
+    if name in BROADCASTS:
+        return Kind.BROADCAST
+    if name == "div" and not isinstance(op.operands[1], int):
+        return Kind.CHEAP  # a division by a constant becomes a multiplication
+    if name in DEAR:
+        return Kind.DEAR
+    if name in CHEAP:
+        return Kind.CHEAP
+    return Kind.SUM if name in SUMS else Kind.HEAVY
+
+
+def _foldable(rank: int, contract: Sequence[int], batch: Sequence[int]) -> bool:
+    """Whether a product reads an operand as it is, whichever of its last two dimensions is summed."""
+    return tuple(batch) == tuple(range(len(batch))) and len(contract) == 1 and rank <= len(batch) + 2
+
+
+def _order(rank: int, contract: Sequence[int], batch: Sequence[int], *, last: bool) -> tuple[int, ...]:
+    rest = [d for d in range(rank) if d not in contract and d not in batch]
+    return (*batch, *rest, *contract) if last else (*batch, *contract, *rest)
+
+
+def _same(shape: Sequence[int], order: Sequence[int]) -> bool:
+    """Whether a transposition moves nothing but dimensions of size one."""
+    real = [d for d in order if shape[d] > 1]
+    return real == sorted(real)

@@ -1,0 +1,142 @@
+"""What the devices of each stage hold over a step, and when most: the memory curve of a plan.
+
+A plan of one stage is one compiled function: its arguments, and what it holds beside them while it runs. A pipeline's
+driver keeps arrays between calls (`runtime/pipeline.py`): every microbatch of the batch from the beginning, what the
+backward of a microbatch in flight will read, gradient sums to the end of the step; each call adds what it needs and
+makes.
+
+In: a `PlanRecord` and its `Program`. Out: a `MemoryCurve` per stage.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from planner.core.graph import Program, Role
+from planner.core.plan import MemoryParts, PlanRecord
+from planner.costs.memory import peak, shard_bytes, value_bytes
+from planner.emit.update_specs import opt_state_places
+from planner.footprint.compiled import Function
+from planner.footprint.driver import Call, walk
+from planner.footprint.emitted import Emitted, Holds
+from planner.footprint.functions import step_function
+
+
+@dataclass(frozen=True)
+class MemoryCurve:
+    """Bytes of one device of a stage over a step.
+
+    Attributes:
+      stage: the stage.
+      ops: per moment, the operator of the emitted graph that runs (-1: none of the model's own).
+      params_bytes, opt_state_bytes: held throughout.
+      grads, activations, transient: bytes per moment. Batch inputs are counted with the activations.
+      peak_at: the moment at which most is held.
+      extra_bytes: what an allocation that holds everything takes beyond that.
+    """
+
+    stage: int
+    ops: tuple[int, ...]
+    params_bytes: int
+    opt_state_bytes: int
+    grads: tuple[int, ...]
+    activations: tuple[int, ...]
+    transient: tuple[int, ...]
+    peak_at: int
+    extra_bytes: int
+
+    @property
+    def totals(self) -> tuple[int, ...]:
+        """Bytes per moment, all kinds."""
+        fixed = self.params_bytes + self.opt_state_bytes
+        return tuple(fixed + g + a + t for g, a, t in zip(self.grads, self.activations, self.transient, strict=True))
+
+    @property
+    def parts(self) -> MemoryParts:
+        """The peak, by kind."""
+        at = self.peak_at
+        return MemoryParts(self.params_bytes, self.opt_state_bytes, self.grads[at], self.activations[at],
+                           self.transient[at] + self.extra_bytes)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Bytes of what a stage's devices hold throughout a step: parameters, state and constants; optimizer state; its
+    part of the batch."""
+
+    params: int
+    opt_state: int
+    batch: int
+
+
+def memory_curves(record: PlanRecord, program: Program) -> tuple[MemoryCurve, ...]:
+    """The memory of every stage of a plan over one step."""
+    emitted = Emitted(record, program)
+    if len(record.stages) == 1:
+        return (_of_step(arguments(emitted, 0), step_function(emitted)),)
+    calls = walk(emitted)
+    return tuple(_of_calls(s.index, arguments(emitted, s.index), [c for c in calls if c.stage == s.index])
+                 for s in record.stages)
+
+
+def arguments(emitted: Emitted, stage: int) -> Arguments:
+    """What a stage holds throughout."""
+    record, graph, mesh = emitted.record, emitted.given.graph, emitted.record.stages[stage].mesh_shape
+    low = emitted.lowering(stage)
+    read = {v for n, op in enumerate(graph.ops) if emitted.given.stage_of[n] == stage for v in op.inputs}
+    if record.kind == "train":
+        homes = {p.value: p.home for p in record.params}
+        read |= {v for v, home in homes.items() if home == stage}
+    if len(record.stages) == 1:
+        read = {i.value for i in graph.inputs} | read
+    size = {i.value: shard_bytes(graph.values[i.value], low.spec(i.value), mesh) for i in graph.inputs}
+    kept = sum(size[i.value] for i in graph.inputs if i.value in read and i.role is not Role.BATCH)
+    constants = sum(value_bytes(graph.values[v]) for v, _ in graph.constants if v in read)
+    batch = sum(size[i.value] * (record.microbatches if emitted.is_split(i.value) else 1)
+                for i in graph.inputs_of(Role.BATCH) if i.value in read)
+    return Arguments(kept + constants, _opt_state(emitted, stage), batch)
+
+
+def _opt_state(emitted: Emitted, stage: int) -> int:
+    update = emitted.program.update
+    if update is None:
+        return 0
+    leaves = tuple(update.inputs_of(Role.OPT_STATE))
+    mesh = emitted.record.stages[stage].mesh_shape
+    return sum(shard_bytes(update.values[leaf.value], place.spec, mesh)
+               for leaf, place in zip(leaves, opt_state_places(emitted.record, update, leaves), strict=True)
+               if place.home == stage)
+
+
+def _of_step(given: Arguments, function: Function) -> MemoryCurve:
+    """The curve of a step that is one function."""
+    length = len(function.ops)
+    change = {kind: [0] * (length + 1) for kind in Holds}
+    for live, kind in zip(function.held, function.kinds, strict=True):
+        change[kind][live.start] += live.bytes
+        change[kind][min(live.end, length)] -= live.bytes
+    held = {kind: _running(values)[:length] for kind, values in change.items()}
+    most, at = peak(function.held)
+    fixed = given.batch
+    return MemoryCurve(0, function.ops, given.params, given.opt_state, tuple(held[Holds.GRADS]),
+                       tuple(fixed + a for a in held[Holds.ACTIVATIONS]),
+                       tuple(t + function.out_bytes for t in held[Holds.TRANSIENT]), min(at, max(length - 1, 0)),
+                       function.temp_bytes - most)
+
+
+def _running(changes: Sequence[int]) -> list[int]:
+    total, found = 0, []
+    for c in changes:
+        total += c
+        found.append(total)
+    return found
+
+
+def _of_calls(stage: int, given: Arguments, calls: Sequence[Call]) -> MemoryCurve:
+    """The curve of a stage of a pipeline: a moment per call."""
+    grads = tuple(c.grads for c in calls)
+    activations = tuple(given.batch + c.held for c in calls)
+    transient = tuple(c.temp + c.made for c in calls)
+    totals = [g + a + t for g, a, t in zip(grads, activations, transient, strict=True)]
+    at = max(range(len(totals)), key=totals.__getitem__)
+    return MemoryCurve(stage, tuple(c.op for c in calls), given.params, given.opt_state, grads, activations, transient,
+                       at, 0)
