@@ -102,6 +102,7 @@ def test_copies_and_the_speed_of_one_alone_are_measured(measured: tuple[Cluster,
     device = measured[0].device
     assert device.relayout is not None and 1 <= device.relayout < 100
     assert 1 <= device.alone <= 2  # two devices
+    assert device.kernel_per_result
 
 
 def test_progress_grows_to_one(measured: tuple[Cluster, list[tuple[str, float]]]) -> None:

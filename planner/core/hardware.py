@@ -138,6 +138,8 @@ class Device:
       caches: levels of memory above device memory, the smallest first.
       relayout: how many times as long as its traffic alone a copy takes that transposes, where the compiler makes such
         to lay operands of matmuls out anew (XLA on CPU); None where its matmuls take any layout.
+      kernel_per_result: the compiler makes a kernel for every result of an optimizer's update, each of which reads what
+        it needs again (XLA on CPU); else one kernel for all of them.
       alone: how many times faster it computes while all others idle: above 1 where devices share cores, as virtual
         devices of a CPU do. All other figures are of one device while all are busy.
     """
@@ -157,6 +159,7 @@ class Device:
     memory_margin: float = 0.08
     relayout: float | None = None
     alone: float = 1.0
+    kernel_per_result: bool = False
 
     @property
     def usable_bytes(self) -> float:

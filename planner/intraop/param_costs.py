@@ -109,6 +109,15 @@ def _pin_class(pinned: Spec, dims: tuple[int | None, ...], axis: int) -> int:
     return -1
 
 
+def update_bytes(value: int, state: int, device: Device) -> int:
+    """Bytes that the update of a parameter moves: parameter and state read and written, the gradient (as large as the
+    parameter) read. A kernel for each result reads the gradient for every part of the state (taken to be as large as
+    the parameter) and, for the parameter, the state once more, instead of the gradient."""
+    if device.kernel_per_result and state:
+        return 2 * value + (2 + 1 + 1) * state
+    return 3 * value + 2 * state
+
+
 def param_unary(graph: Graph, param: Param, choices: ParamChoices, mesh: LogicalMesh, device: Device, *, training: bool
                 ) -> dict[str, NDArray[np.float64]]:
     """Bytes held and seconds of the update per choice."""
@@ -124,7 +133,7 @@ def param_unary(graph: Graph, param: Param, choices: ParamChoices, mesh: Logical
         return {"resident_bytes": held, "batch_s": np.zeros(len(choices))}
     update, uat = choices.update_specs(param.classes, param.value, rank)
     ucuts = np.array([shard_count(s, mesh.shape) for s in update], dtype=float)[uat]
-    touched = (2 * value_bytes(value) + value_bytes(value) + 2 * param.opt_state_bytes) / ucuts
+    touched = update_bytes(value_bytes(value), param.opt_state_bytes, device) / ucuts
     gather = reshard_table(value.shape, itemsize(value.dtype), update, stored, mesh)[uat, at]
     return {"resident_bytes": held + param.opt_state_bytes / ucuts,
             "batch_s": touched / device.memory_bandwidth_bytes_per_s + gather}

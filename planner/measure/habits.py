@@ -1,6 +1,7 @@
-"""What the compiler makes of collectives, read from what it compiles: habits that change what a plan costs.
+"""What the compiler makes of collectives and of results that read the same, read from what it compiles: habits that
+change what a plan costs.
 
-In: devices. Out: flags of `core.hardware.Cluster`.
+In: devices. Out: flags of `core.hardware.Cluster` and `Device`.
 """
 
 import re
@@ -35,6 +36,14 @@ def merges(devices: Devices) -> bool:
     whole, rows, columns = _shardings(devices)
     text = _compiled(lambda a, b, c, d: (a @ b, c @ d), devices, 4, (columns, rows) * 2, whole)
     return len(re.findall(r" all-reduce(?:-start)?\(", text)) == 1
+
+
+def kernel_per_result(devices: Devices) -> bool:
+    """Whether the compiler makes a kernel for each of two results of the same arrays."""
+    vector = jax.ShapeDtypeStruct((1 << 16,), jnp.float32, sharding=jax.sharding.SingleDeviceSharding(devices[0]))
+    program = jax.jit(lambda a, b: (jnp.tanh(a) * b, jnp.tanh(a) - b))
+    text = program.lower(vector, vector).compile().as_text() or ""
+    return len(re.findall(r" fusion\(", text[text.index("ENTRY"):])) > 1
 
 
 def _shardings(devices: Devices) -> tuple[NamedSharding, NamedSharding, NamedSharding]:

@@ -17,7 +17,7 @@ from planner.errors import MeshError
 from planner.measure.arithmetic import FixedCosts, fixed_costs, relayout_slowdown, speed_alone, transcendental_rate
 from planner.measure.communication import Senders, collective_times, hand_over
 from planner.measure.convolution import ConvolutionTimer, convolution_rates
-from planner.measure.habits import adds_then_sums, merges, sums_then_slices
+from planner.measure.habits import adds_then_sums, kernel_per_result, merges, sums_then_slices
 from planner.measure.matmul_grid import GridReading, MatmulTimer, matmul_grid
 from planner.measure.memory import memory_rates
 from planner.measure.overlap import Beside, overlap
@@ -119,7 +119,8 @@ def _measure_device(devices: Devices, sizes: Sizes, pace: Pace) -> tuple[Device,
         memory_bandwidth_bytes_per_s=memory.reading.value, launch_s=fixed.launch.value,
         dispatch_s=fixed.dispatch.value, transcendentals_per_s=exponentials.value if on_cpu else None,
         convolutions=convolutions, matmuls=tuple(found.grid for found in grids.values()), caches=memory.caches,
-        relayout=relayout.value if on_cpu else None, alone=alone.value if on_cpu else 1.0)
+        relayout=relayout.value if on_cpu else None, alone=alone.value if on_cpu else 1.0,
+        kernel_per_result=kernel_per_result(devices))
     readings = {"memory_bandwidth_bytes_per_s": memory.reading, "convolutions": convolved}
     if on_cpu:
         readings |= {"transcendentals_per_s": exponentials, "relayout": relayout}

@@ -37,7 +37,8 @@ def device_from(fields: Fields) -> Device:
         caches=tuple(_level_from(item) for item in fields.items("caches")),
         memory_margin=fields.non_negative("memory_margin", default=Device.memory_margin),
         relayout=fields.at_least_one("relayout", default=1.0) if "relayout" in fields else None,
-        alone=fields.at_least_one("alone", default=1.0))
+        alone=fields.at_least_one("alone", default=1.0),
+        kernel_per_result=fields.flag("kernel_per_result", default=False))
     fields.refuse_unknown()
     return found
 
@@ -68,6 +69,8 @@ def device_to_json(device: Device) -> dict[str, Any]:
         del found["memory_margin"]
     if device.alone == 1:
         del found["alone"]
+    if not device.kernel_per_result:
+        del found["kernel_per_result"]
     if device.tiling is not None:
         found["tiling"]["shapes"] = [dict(zip(_SHAPE, shape, strict=True)) for shape in device.tiling.shapes]
     return found

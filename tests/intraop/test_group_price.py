@@ -11,6 +11,7 @@ import pytest
 from planner import models
 from planner.core.hardware import ConvolutionRates, Device
 from planner.intraop.group_price import GroupPrice
+from planner.intraop.param_costs import update_bytes
 from planner.intraop.price import price_layer
 from planner.intraop.relayout import relaid
 from planner.intraop.setting import Setting
@@ -111,3 +112,11 @@ def test_new_state_goes_back_to_every_device() -> None:
     found = price_layer(index, layer_model(index, 0, last), setting).prices
     leaves = len(jax.tree.leaves(models.build("wresnet-tiny", batch_size=16).state))
     assert sum(len(p.handed_back) for p in found) == leaves
+
+
+def test_an_update_reads_again_where_every_result_has_its_kernel() -> None:
+    """Adam of a parameter of 4 bytes: p, m, v read and written and g read, 7 numbers; in three kernels m and g make m,
+    v and g make v, p, m and v make p: 3 + 3 + 4. Without state p and g make p."""
+    own = dataclasses.replace(DGX.device, kernel_per_result=True)
+    assert (update_bytes(4, 8, DGX.device), update_bytes(4, 8, own)) == (7 * 4, 10 * 4)
+    assert update_bytes(4, 0, DGX.device) == update_bytes(4, 0, own) == 3 * 4
