@@ -20,7 +20,6 @@ import argparse
 import json
 import statistics
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,13 +27,15 @@ from typing import Any
 
 import jax
 from calibration_pairs import MEASURED, PREDICTED, joined, report, rows
-from compiled_step import looked_into
 from forced import CASES, forced_plans, model_of
 from quiet import least_disturbed
 from recipes import Running, started
 from recording import append, environment, load
 
 import planner
+from planner.core.plan import PlanRecord
+from planner.models import ZooModel
+from planner.verify import verify_plan
 
 PROFILE = "cpu-8"
 
@@ -96,7 +97,7 @@ def measure(name: str, known: set[str], options: argparse.Namespace) -> list[dic
     for f in plans:
         print(f"  {name}: compiling {f.name}", flush=True)
         running[f.name] = started(f.plan, model)
-        inside[f.name] = looked_into(running[f.name].step, running[f.name].state, model, f.plan.microbatches)
+        inside[f.name] = compiled(f.plan.record, model)
     before = load()
     times = least_disturbed(running, options.rounds, options.patience)
     shared = {"rounds": options.rounds, "profile": PROFILE, "load_before": before, "load_after": load(),
@@ -105,6 +106,13 @@ def measure(name: str, known: set[str], options: argparse.Namespace) -> list[dic
              "step_s": summary(times[f.name].seconds), "disturbed": round(times[f.name].disturbed, 3),
              **inside[f.name], "settings": dict(CASES[name]), **shared}
             for f in plans]
+
+
+def compiled(record: PlanRecord, model: ZooModel) -> dict[str, Any]:
+    """What the compiler made of a plan: bytes of all collectives of a step, peak bytes of the fullest device."""
+    stages = verify_plan(record, model, "local").stages
+    return {"collective_bytes": sum(s.made_traffic for s in stages),
+            "peak_bytes": max(s.compiled_bytes for s in stages)}
 
 
 def summary(seconds: Sequence[float]) -> dict[str, float]:
@@ -118,14 +126,12 @@ def predict(name: str) -> list[dict[str, Any]]:
     """What the present cost model says of each plan."""
     found = []
     for f in forced_plans(name, model_of(name), planner.cluster(PROFILE)):
-        record, moved = f.plan.record, Counter[tuple[str, str]]()
-        for stage in record.stages:
-            for c in stage.collectives:
-                moved[c.per, c.kind] += c.bytes
+        record = f.plan.record
+        moved = sum(c.bytes * (record.microbatches if c.per == "microbatch" else 1)
+                    for stage in record.stages for c in stage.collectives)
         found.append({
             "model": name, "plan": f.name, "fingerprint": f.fingerprint, "step_s": record.step_time_s,
-            "microbatches": record.microbatches, "stages": len(record.stages), "peak_bytes": f.plan.peak_bytes,
-            "collectives": [[per, kind, size] for (per, kind), size in sorted(moved.items())],
+            "stages": len(record.stages), "peak_bytes": f.plan.peak_bytes, "collective_bytes": moved,
             "commit": environment()["commit"]})
     return found
 

@@ -6,7 +6,7 @@ In: rows that `calibration.py` wrote. Out: `Pair`s by model, a text.
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ RESULTS = Path(__file__).parent / "results"
 MEASURED, PREDICTED = RESULTS / "calibration.jsonl", RESULTS / "calibration_predicted.jsonl"
 
 BYTES_WITHIN = 0.1
+"""Part by which bytes may be off."""
 
 SHOWN = 6
 """Worst plans of a model in the report."""
@@ -25,12 +26,13 @@ SHOWN = 6
 
 @dataclass(frozen=True)
 class Pair:
-    """One plan: seconds predicted and measured, bytes communicated predicted over compiled (None: not known)."""
+    """One plan: seconds predicted and measured; bytes communicated and peak memory, predicted over compiled."""
 
     plan: str
     predicted_s: float
     measured_s: float
     bytes_ratio: float | None
+    memory_ratio: float | None
 
     @property
     def ratio(self) -> float:
@@ -51,32 +53,28 @@ def joined(measured: Sequence[Mapping[str, Any]], predicted: Sequence[Mapping[st
     for row in predicted:
         if (met := latest.get(row["fingerprint"])) is not None:
             own_s = met["step_s"][statistic] * (1 - met["disturbed"])
-            pair = Pair(row["plan"], row["step_s"], own_s, byte_ratio(row, met))
+            pair = Pair(row["plan"], row["step_s"], own_s, ratio(row["collective_bytes"], met["collective_bytes"]),
+                        ratio(row["peak_bytes"], met["peak_bytes"]))
             found.setdefault(row["model"], []).append(pair)
     return found
 
 
-def byte_ratio(predicted: Mapping[str, Any], measured: Mapping[str, Any]) -> float | None:
-    """Bytes of all collectives of a step, predicted over compiled; 1 where there are none in both."""
-    if measured["collectives"] is None:
+def ratio(predicted: float | None, compiled: float | None) -> float | None:
+    """Predicted over compiled; 1 where there is nothing in both, infinite where only the plan has something."""
+    if predicted is None or compiled is None:
         return None
-    ours, compiled = (sum(size * (predicted["microbatches"] if per == "microbatch" else 1) for per, _, size in
-                          row["collectives"]) for row in (predicted, measured))
-    return ours / compiled if compiled else 1.0 if not ours else math.inf
+    return predicted / compiled if compiled else 1.0 if not predicted else math.inf
 
 
 def report(pairs: Mapping[str, Sequence[Pair]]) -> str:
     """Tables: one line per model, then the worst plans."""
-    lines = [f"{'model':<14}{'plans':>6}{'error':>8}{'mean':>8}{'bias':>7}{'tau':>7}{'regret':>8}{'bytes':>8}"]
+    titles = ("plans", "error", "mean", "bias", "tau", "regret", "bytes", "memory")
+    lines = [f"{'model':<14}" + "".join(f"{title:>8}" for title in titles)]
     for name, found in pairs.items():
         a = agreement([p.predicted_s for p in found], [p.measured_s for p in found])
-        lines.append(f"{name:<14}{a.count:>6}{a.median_error:>8.1%}{a.mean_error:>8.1%}{a.bias:>7.2f}{a.tau:>7.2f}"
-                     f"{a.regret:>8.1%}{within(found):>8}")
-    everything = [p for found in pairs.values() for p in found]
-    errors = [abs(p.ratio - 1) for p in everything]
-    lines.append(f"{'all':<14}{len(errors):>6}{statistics.median(errors):>8.1%}{statistics.fmean(errors):>8.1%}"
-                 f"{statistics.median(p.ratio for p in everything):>7.2f}{'':>15}{within(everything):>8}")
-    lines.append("\nbytes: plans whose collectives' bytes are within a tenth of the compiled program's\n")
+        lines.append(_line(name, found, f"{a.tau:.2f}", f"{a.regret:.1%}"))
+    lines += [_line("all", [p for found in pairs.values() for p in found], "", ""), ""]
+    lines += ["bytes, memory: plans whose collective bytes and peak memory are within a tenth of the compiled ones", ""]
     for name, found in pairs.items():
         lines.append(f"{name}: predicted ← measured, worst first")
         for p in sorted(found, key=lambda p: -abs(math.log(p.ratio)))[:SHOWN]:
@@ -85,8 +83,15 @@ def report(pairs: Mapping[str, Sequence[Pair]]) -> str:
     return "\n".join(lines)
 
 
-def within(pairs: Sequence[Pair]) -> str:
-    """How many of the plans whose bytes are known are within a tenth."""
-    known = [p.bytes_ratio for p in pairs if p.bytes_ratio is not None]
-    return f"{sum(abs(r - 1) <= BYTES_WITHIN for r in known)}/{len(known)}"
+def _line(name: str, pairs: Sequence[Pair], tau: str, regret: str) -> str:
+    errors = [abs(p.ratio - 1) for p in pairs]
+    cells = (str(len(pairs)), f"{statistics.median(errors):.1%}", f"{statistics.fmean(errors):.1%}",
+             f"{statistics.median(p.ratio for p in pairs):.2f}", tau, regret, within(p.bytes_ratio for p in pairs),
+             within(p.memory_ratio for p in pairs))
+    return f"{name:<14}" + "".join(f"{cell:>8}" for cell in cells)
 
+
+def within(ratios: Iterable[float | None]) -> str:
+    """How many of the known ratios are within a tenth."""
+    known = [r for r in ratios if r is not None]
+    return f"{sum(abs(r - 1) <= BYTES_WITHIN for r in known)}/{len(known)}"

@@ -98,6 +98,12 @@ def test_rates_of_convolutions_are_measured(measured: tuple[Cluster, object]) ->
     assert 1 <= rates.full_width <= 8
 
 
+def test_copies_and_the_speed_of_one_alone_are_measured(measured: tuple[Cluster, object]) -> None:
+    device = measured[0].device
+    assert device.relayout is not None and 1 <= device.relayout < 100
+    assert 1 <= device.alone <= 2  # two devices
+
+
 def test_progress_grows_to_one(measured: tuple[Cluster, list[tuple[str, float]]]) -> None:
     shares = [share for _, share in measured[1]]
     assert shares == sorted(shares) and shares[0] == 0 and shares[-1] == 1

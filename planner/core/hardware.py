@@ -136,7 +136,7 @@ class Device:
       matmuls: measured rates by shape; matmuls of a dtype that has a grid are timed by it alone.
       tiling: how matmuls are cut into tiles where no grid was measured; None: the peak's `matmul_efficiency` always.
       caches: levels of memory above device memory, the smallest first.
-      relayout_bytes_per_s: bytes read and written in a second by copies that transpose, where the compiler makes such
+      relayout: how many times as long as its traffic alone a copy takes that transposes, where the compiler makes such
         to lay operands of matmuls out anew (XLA on CPU); None where its matmuls take any layout.
       alone: how many times faster it computes while all others idle: above 1 where devices share cores, as virtual
         devices of a CPU do. All other figures are of one device while all are busy.
@@ -155,7 +155,7 @@ class Device:
     tiling: Tiling | None = None
     caches: tuple[MemoryLevel, ...] = ()
     memory_margin: float = 0.08
-    relayout_bytes_per_s: float | None = None
+    relayout: float | None = None
     alone: float = 1.0
 
     @property

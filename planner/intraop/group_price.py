@@ -95,12 +95,12 @@ class GroupPrice:
 
     def _relayout(self, ops: Sequence[int], kind: str) -> None:
         """Copies around products, where the compiler makes them."""
-        rate = self.setting.device.relayout_bytes_per_s
-        if rate is None:
+        device = self.setting.device
+        if device.relayout is None:
             return
         for v in relaid(self.graph, ops):
             size = value_bytes(self.graph.values[v]) / self.shards_of(v)
-            self.costs[kind] += 2 * size / rate + self.setting.device.launch_s
+            self.costs[kind] += device.relayout * traffic_s(2 * size, device) + device.launch_s
 
     def _convolves(self, n: int) -> str:
         """What a convolution computes: the result, or a gradient of its input or filter."""

@@ -63,17 +63,18 @@ def transcendental_rate(devices: Devices, elements: int, allowance: Allowance) -
     return Reading(elements * length / times.typical_s, times.spread, f"{length} exponentials of {elements} elements")
 
 
-_TRANSPOSED = (320, 384)
-"""Shape of the float32 matrix that is transposed: half a megabyte, as activations of small models are. [chosen]"""
+_TRANSPOSED = (2048, 256)
+"""Shape of the float32 matrix that is transposed: activations of a small model. [chosen]"""
 
 
-def relayout_rate(devices: Devices, allowance: Allowance) -> Reading:
-    """Bytes/s of one device reading a matrix and writing it transposed."""
-    length = 16
-    times = time_on_all(repeated(lambda a: a.T, length), [(_TRANSPOSED, "float32")], devices, allowance=allowance)
-    size = 4 * _TRANSPOSED[0] * _TRANSPOSED[1]
-    return Reading(2 * size * length / times.typical_s, times.spread,
-                   f"{length} transposing copies of {size >> 10} KiB, read and written")
+def relayout_slowdown(devices: Devices, allowance: Allowance) -> Reading:
+    """How many times as long a transposing copy takes as scaling a matrix, which moves as many bytes; at least 1."""
+    length = 8
+    copies = [on_all(repeated(step, length), [(_TRANSPOSED, "float32")], devices)
+              for step in (lambda a: a.T, lambda a: a * 1.0001)]
+    turned, scaled = time_in_turn(copies, 11, allowance)
+    return Reading(max(1.0, turned.typical_s / scaled.typical_s), max(turned.spread, scaled.spread),
+                   f"{length} transposing copies of {' x '.join(map(str, _TRANSPOSED))} floats, beside scaling them")
 
 
 _ALONE_SIDE, _ALONE_STEPS = 256, 16

@@ -14,7 +14,7 @@ import jax
 
 from planner.core.hardware import Cluster, Device, Link, Overlap
 from planner.errors import MeshError
-from planner.measure.arithmetic import FixedCosts, fixed_costs, relayout_rate, speed_alone, transcendental_rate
+from planner.measure.arithmetic import FixedCosts, fixed_costs, relayout_slowdown, speed_alone, transcendental_rate
 from planner.measure.communication import Senders, collective_times, hand_over
 from planner.measure.convolution import ConvolutionTimer, convolution_rates
 from planner.measure.habits import adds_then_sums, merges, sums_then_slices
@@ -103,7 +103,7 @@ def _measure_device(devices: Devices, sizes: Sizes, pace: Pace) -> tuple[Device,
     small = pace.take(_SMALL)
     fixed = fixed_costs(devices, small)
     exponentials = transcendental_rate(devices, sizes.exponentials, small)
-    relayout, alone = relayout_rate(devices, small), speed_alone(devices, small)
+    relayout, alone = relayout_slowdown(devices, small), speed_alone(devices, small)
     memory = memory_rates(devices, sizes.working_sets, fixed, pace.take(_MEMORY))
     grids = {dtype: matmul_grid(MatmulTimer(devices, dtype, fixed), sizes.sides, sizes.batches, part)
              for dtype, part in pace.take(_MATMULS).each(sizes.dtypes)}
@@ -119,10 +119,10 @@ def _measure_device(devices: Devices, sizes: Sizes, pace: Pace) -> tuple[Device,
         memory_bandwidth_bytes_per_s=memory.reading.value, launch_s=fixed.launch.value,
         dispatch_s=fixed.dispatch.value, transcendentals_per_s=exponentials.value if on_cpu else None,
         convolutions=convolutions, matmuls=tuple(found.grid for found in grids.values()), caches=memory.caches,
-        relayout_bytes_per_s=relayout.value if on_cpu else None, alone=alone.value if on_cpu else 1.0)
+        relayout=relayout.value if on_cpu else None, alone=alone.value if on_cpu else 1.0)
     readings = {"memory_bandwidth_bytes_per_s": memory.reading, "convolutions": convolved}
     if on_cpu:
-        readings |= {"transcendentals_per_s": exponentials, "relayout_bytes_per_s": relayout}
+        readings |= {"transcendentals_per_s": exponentials, "relayout": relayout}
         if device.alone > 1:
             readings["alone"] = alone
     if memory.caches:

@@ -36,7 +36,7 @@ def device_from(fields: Fields) -> Device:
         tiling=_tiling_from(fields.inner("tiling")) if "tiling" in fields else None,
         caches=tuple(_level_from(item) for item in fields.items("caches")),
         memory_margin=fields.non_negative("memory_margin", default=Device.memory_margin),
-        relayout_bytes_per_s=fields.positive("relayout_bytes_per_s") if "relayout_bytes_per_s" in fields else None,
+        relayout=fields.at_least_one("relayout", default=1.0) if "relayout" in fields else None,
         alone=fields.at_least_one("alone", default=1.0))
     fields.refuse_unknown()
     return found

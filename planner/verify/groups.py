@@ -19,6 +19,7 @@ Groups = tuple[tuple[int, ...], ...]
 _LIST = re.compile(r"replica_groups=\{((?:\{[\d,]*\},?)*)\}")
 _IOTA = re.compile(r"replica_groups=(\[[\d,]+\]<=\[[\d,]+\](?:T\([\d,]+\))?)")
 _TILE = re.compile(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+_TURNED = re.compile(r"\[([\d,]+)\]T\(([\d,]+)\)")
 _MESH = re.compile(r"replica_groups=(?:@\w+ )?mesh\[(.*?)\](?:, device_ids=\((.*?)\))? \{(.*?)\}")
 _AXIS = re.compile(r"'?([\w\-]+)'?=(\d+)")
 _USED = re.compile(r"'?([\w\-]+)'?(?::\((\d+)\)(\d+))?")
@@ -98,6 +99,8 @@ def _order(device_ids: str | None, count: int) -> NDArray[np.int64]:
         return np.arange(count)
     if "<=" in device_ids:
         return _tile(device_ids).reshape(-1)
+    if found := _TURNED.fullmatch(device_ids):
+        return np.arange(count).reshape(_numbers(found[1])).transpose(_numbers(found[2])).reshape(-1)
     return np.array([int(n) for n in re.findall(r"\d+", device_ids)])
 
 

@@ -12,6 +12,7 @@ from planner import models
 from planner.core.hardware import ConvolutionRates, Device
 from planner.intraop.group_price import GroupPrice
 from planner.intraop.price import price_layer
+from planner.intraop.relayout import relaid
 from planner.intraop.setting import Setting
 from planner.intraop.structure import layer_model
 from planner.model import Model
@@ -54,6 +55,40 @@ def test_each_kind_of_convolution_has_its_rate(slow: ConvolutionRates, forward: 
     one = total(usual, "forward_s") / 2
     assert total(slowed, "forward_s") - total(usual, "forward_s") == pytest.approx(99 * forward * one, rel=0.05)
     assert total(slowed, "backward_s") - total(usual, "backward_s") == pytest.approx(99 * backward * one, rel=0.1)
+
+
+def products(contracted: str) -> Model:
+    """One product of two parameters that a batch scales, spelled as an einsum."""
+    def loss(params, batch):
+        return jnp.mean(jnp.einsum(contracted, params[0] * batch["x"][0, 0], params[1]))
+
+    return Model(loss, [struct(2, 256, 4, 64), struct(2, 64, 4, 256)], {"x": struct(8, 1)}, optax.sgd(0.1), name="p")
+
+
+def test_copies_around_products_cost_what_they_read_and_write() -> None:
+    """Heads (h) lead neither side of a batched product; both are copied, in the forward at least."""
+    slow = dataclasses.replace(DGX.device, relayout=1000.0)
+    model = products("bqhd,bdhk->bhqk")
+    before, after = (total(prices(model, d), "forward_s") for d in (DGX.device, slow))
+    plain_s = 2 * (2 * 256 * 4 * 64 * 4) / DGX.device.memory_bandwidth_bytes_per_s
+    assert after - before == pytest.approx(2 * 1000 * plain_s, rel=0.05)
+
+
+@pytest.mark.parametrize(("left", "right", "contracted", "batch", "copied"), [
+    ((8, 16), (16, 4), ((1,), (0,)), ((), ()), ()),  # rows by columns
+    ((8, 16), (4, 16), ((1,), (1,)), ((), ()), ()),  # the right side is taken as it is
+    ((16, 8), (16, 4), ((0,), (0,)), ((), ()), (1,)),  # the gradient of a weight: the smaller side
+    ((2, 8, 16), (2, 16, 4), ((2,), (1,)), ((0,), (0,)), ()),
+    ((8, 2, 16), (2, 16, 4), ((2,), (1,)), ((1,), (0,)), (0,)),
+])
+def test_operands_are_copied_where_kernels_need_rows_by_columns(left, right, contracted, batch, copied) -> None:
+    def fn(params, batch_):
+        return jax.lax.dot_general(params[0], params[1], (contracted, batch)).sum() + batch_["x"].sum()
+
+    model = Model(fn, [struct(*left), struct(*right)], {"x": struct(2)}, None, name="product")
+    graph = program(model, 1).micro
+    n = next(n for n, op in enumerate(graph.ops) if op.primitive == "dot_general")
+    assert relaid(graph, [n]) == tuple(graph.ops[n].inputs[side] for side in copied)
 
 
 def test_of_all_reduces_that_do_not_wait_for_each_other_one_pays_for_the_start() -> None:

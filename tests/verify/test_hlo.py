@@ -112,6 +112,7 @@ ENTRY %main (x: f32[4]) -> f32[4] {
     ("replica_groups=mesh['x'=8] {'x':(1)2}", (0,)),
     ("replica_groups=mesh['x'=8] {'x':(2)4}", (1,)),
     ("replica_groups=mesh['x'=4,'y'=2], device_ids=([4,2]<=[2,4]T(1,0)) {'y'}", (0,)),
+    ("replica_groups=mesh['x'=4,'y'=2], device_ids=([2,4]T(1,0)) {'y'}", (0,)),
     ("replica_groups=mesh['x'=2,'y'=4], device_ids=(0,4,1,5,2,6,3,7) {'x'}", None),
     ("replica_groups={{0,1},{2,3},{4,5},{6,7}}", None),
 ])
