@@ -38,16 +38,16 @@ def plan_to_fit(request: Request) -> PlanRecord:
     try:
         first = search(request)
     except MemoryLimitError as too_large:
-        found = _tighter(request, LOOSER, None)
+        found, _ = _tighter(request, LOOSER, None)
         if found is None:
             raise too_large from None
         return found
     record = with_memory(first)
     if fits(record, request.cluster):
         return record
-    found = _tighter(request, _scale(record, first.record, request.cluster, 1.0), record)
+    found, least = _tighter(request, _scale(record, first.record, request.cluster, 1.0), record)
     if found is None:
-        raise _missing(request, record)
+        raise _missing(request, least)
     return found
 
 
@@ -64,24 +64,30 @@ def fits(record: PlanRecord, cluster: Cluster) -> bool:
     return _peak(record) <= cluster.device.usable_bytes
 
 
-def _tighter(request: Request, scale: float, first: PlanRecord | None) -> PlanRecord | None:
-    """Search under other limits, `scale` times the true one at first, until the plan fits; None if none does."""
+def _tighter(request: Request, scale: float, first: PlanRecord | None) -> tuple[PlanRecord | None, int]:
+    """Search under other limits, `scale` times the true one at first, until the plan fits: it, or None, and the least
+    peak seen. Where a limit leaves the search nothing, the next is halfway back to the last that left it something."""
     device = request.cluster.device
+    above, least = (None, 0) if first is None else (1.0, _peak(first))
     for _ in range(ATTEMPTS):
         request.progress(f"memory: searching again with {scale:.0%} of the limit")
         limited = replace(device, memory_bytes=max(int(device.memory_bytes * scale), 1))
         try:
             found = search(replace(request, cluster=replace(request.cluster, device=limited)))
         except MemoryLimitError:
-            return None
+            if above is None:
+                return None, least
+            scale = (scale + above) / 2
+            continue
         record = replace(with_memory(found), cluster=request.cluster)
         if first is not None:
             record = replace(record, baselines=first.baselines,
                              lower_bound_s=min(first.lower_bound_s, record.step_time_s))
+        least = min(least or _peak(record), _peak(record))
         if fits(record, request.cluster):
-            return record
-        scale = _scale(record, found.record, request.cluster, scale)
-    return None
+            return record, least
+        above, scale = scale, _scale(record, found.record, request.cluster, scale)
+    return None, least
 
 
 def _scale(exact: PlanRecord, summed: PlanRecord, cluster: Cluster, scale: float) -> float:
@@ -95,8 +101,8 @@ def _peak(record: PlanRecord) -> int:
     return max(s.memory.total_bytes for s in record.stages)
 
 
-def _missing(request: Request, record: PlanRecord) -> MemoryLimitError:
-    device, need = request.cluster.device, _peak(record)
+def _missing(request: Request, need: int) -> MemoryLimitError:
+    device = request.cluster.device
     missing = need - device.usable_bytes
     return MemoryLimitError(
         f"no plan found for {request.model_name!r} fits {request.cluster.device_count} × {device.name} of "
