@@ -8,12 +8,10 @@ from enum import StrEnum
 from planner.core.graph import Phase, Program
 from planner.core.plan import PlanRecord
 from planner.core.spec import Spec, replicated
-from planner.emit.annotated import Annotated, annotate_program
+from planner.emit.annotated import Annotated
 from planner.emit.deferred import with_deferred_gradients
-from planner.emit.gathers import with_gathers_per_layer
 from planner.emit.inferred import Inferred, infer
-from planner.emit.recompute import with_recompute
-from planner.emit.settle import with_products_as_made
+from planner.emit.rewritten import before_deferral
 from planner.footprint.nodes import Lowering
 
 
@@ -30,10 +28,9 @@ class Emitted:
 
     def __init__(self, record: PlanRecord, program: Program) -> None:
         self.record, self.program = record, program
-        before = with_recompute(record, annotate_program(record, program))
-        self.before = with_products_as_made(record, with_gathers_per_layer(record, before))
-        self.given, _ = with_deferred_gradients(record, self.before)
-        self.inferred = [infer(self.before, s) for s in range(len(record.stages))]
+        before = before_deferral(record, program)
+        self.given, _ = with_deferred_gradients(record, before)
+        self.inferred = [infer(before, s) for s in range(len(record.stages))]
 
     def kind(self, made: int, read: int) -> Holds:
         """What memory is for that one operator fills and another reads last."""

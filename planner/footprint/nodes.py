@@ -243,7 +243,8 @@ class Lowering:
         return tensor
 
     def _dot_operands(self, op: Op, operands: Sequence[int | None], n: int) -> list[int]:
-        """Operands as a product of matrices reads them: [batch, rows, sum] · [batch, sum, columns]."""
+        """Operands as a product of matrices reads them, [batch, rows, sum] · [batch, sum, columns]: reshaped, or a
+        transposed copy."""
         contract, batch = op.params["dimension_numbers"]
         shapes = [self.graph.values[o].shape if isinstance(o, int) else o.shape for o in op.operands]
         found: list[int] = []
@@ -251,12 +252,12 @@ class Lowering:
             if t is None:
                 continue
             order = _order(len(shapes[k]), contract[k], batch[k], last=k == 0)
-            if _same(shapes[k], order) or _foldable(len(shapes[k]), contract[k], batch[k]):
-                found.append(t)
+            if not _foldable(len(shapes[k]), contract[k], batch[k]):
+                typed, kind = self.nodes.tensors[t], Kind.VIEW if _same(shapes[k], order) else Kind.CHEAP
+                found.append(self._once(-1 - t, order, lambda t=t, typed=typed, kind=kind: self.nodes.add(
+                    kind, [t], [(typed.bytes, typed.item)], n, moves=True)[0]))
             else:
-                typed = self.nodes.tensors[t]
-                found.append(self._once(-1 - t, order, lambda t=t, typed=typed: self.nodes.add(
-                    Kind.CHEAP, [t], [(typed.bytes, typed.item)], n, moves=True)[0]))
+                found.append(t)
         return found
 
 

@@ -11,14 +11,11 @@ import jax
 
 from planner.core.graph import Program
 from planner.core.plan import PlanRecord
-from planner.emit.annotated import Annotated, annotate_program
-from planner.emit.deferred import with_deferred_gradients
-from planner.emit.gathers import with_gathers_per_layer
+from planner.emit.annotated import Annotated
 from planner.emit.match import matching_devices, matching_program
 from planner.emit.meshes import stage_mesh
 from planner.emit.pipeline_code import pipeline_code
-from planner.emit.recompute import with_recompute
-from planner.emit.settle import with_products_as_made
+from planner.emit.rewritten import rewritten as rewritten
 from planner.model import Model
 from planner.runtime.pipeline import PipelineStep
 from planner.runtime.placement import Placement, check_concrete, initial_state, place
@@ -85,14 +82,3 @@ def build_step(record: PlanRecord, model: Model, devices: Sequence[Any]) -> Buil
         return Built(SingleStep(single), program, given, placed)
     code = pipeline_code(record, given)
     return Built(PipelineStep(record, model, program, code, placed, aux_tree, warnings), program, given, placed)
-
-
-def rewritten(record: PlanRecord, program: Program) -> tuple[Annotated, tuple[str, ...]]:
-    """The program's micro graph as the plan runs it, and what of the plan it does not do."""
-    return with_deferred_gradients(record, before_deferral(record, program))
-
-
-def before_deferral(record: PlanRecord, program: Program) -> Annotated:
-    """The same before gradients are kept apart until the end of the batch: every operator as it was traced."""
-    given = with_recompute(record, annotate_program(record, program))
-    return with_products_as_made(record, with_gathers_per_layer(record, given))

@@ -10,8 +10,9 @@ from planner.core.graph import Graph, Op
 from planner.core.plan import PlanRecord
 from planner.core.spec import axes_of
 from planner.emit.inferred import infer
+from planner.emit.rewritten import before_deferral
 from planner.rules import flops_of
-from planner.runtime.compile import Built, before_deferral
+from planner.runtime.compile import Built
 
 _PRODUCTS = frozenset({"dot_general", "ragged_dot_general", "conv_general_dilated"})
 

@@ -1,0 +1,84 @@
+"""Curves of a plan's memory: what each part of a plan does to them."""
+
+from functools import cache
+
+import pytest
+
+import planner
+from planner import models
+from planner.footprint import memory_curves
+from planner.footprint.kernels import fuse
+from planner.footprint.nodes import Kind, Nodes
+from planner.trace import trace_program
+
+SIZES = {"batch_size": 32, "dtype": "float32", "hidden": 64, "layers": 4, "sequence": 64}
+
+
+@cache
+def model():
+    return models.build("gpt-tiny", **SIZES)
+
+
+@cache
+def curves(**pins):
+    record = planner.plan(model(), planner.cluster("cpu-8"), **pins).record
+    return memory_curves(record, trace_program(model(), record.microbatches))
+
+
+def test_the_record_holds_the_peak_of_the_curve():
+    plan = planner.plan(model(), planner.cluster("cpu-8"), recipe="data", stages=1, microbatches=2)
+    (curve,) = memory_curves(plan.record, trace_program(model(), 2))
+    assert plan.record.stages[0].memory == curve.parts
+    assert curve.parts.total_bytes == max(curve.totals) + curve.extra_bytes
+
+
+def test_recomputed_layers_keep_no_activations():
+    kept = curves(recipe="data", stages=2, microbatches=4, recompute=False)
+    again = curves(recipe="data", stages=2, microbatches=4, recompute=True)
+    assert all(b.parts.activations_bytes < 0.5 * a.parts.activations_bytes for a, b in zip(kept, again, strict=True))
+
+
+def test_sharded_parameters_and_moments_are_an_eighth():
+    data = curves(recipe="data", stages=1, microbatches=4)[0].parts
+    fsdp = curves(recipe="fsdp", stages=1, microbatches=4)[0].parts
+    assert fsdp.params_bytes == pytest.approx(data.params_bytes / 8, rel=0.05)
+    assert fsdp.opt_state_bytes == pytest.approx(data.opt_state_bytes / 8, rel=0.05)
+
+
+def test_all_microbatches_in_flight_take_more_than_two():
+    """GPipe holds 8 microbatches on the first stage of two, 1F1B holds 2."""
+    one = curves(recipe="data", stages=2, microbatches=8)[0]
+    all_of_them = curves(recipe="data", stages=2, microbatches=8, schedule="gpipe")[0]
+    assert 3 < (max(all_of_them.activations) - min(all_of_them.activations)) / \
+        (max(one.activations) - min(one.activations)) < 5
+
+
+def test_more_microbatches_hold_less():
+    peaks = [curves(recipe="data", stages=1, microbatches=m)[0].parts.total_bytes for m in (1, 2, 4)]
+    assert peaks == sorted(peaks, reverse=True)
+
+
+def test_what_every_reader_takes_in_is_not_written():
+    """x -> exp -> two sums reads exp twice: it is written. Through a cheap node alone it is not."""
+    nodes = Nodes()
+    x = nodes.given(4, 4)
+    (dear,) = nodes.add(Kind.DEAR, [x], [(4, 4)], 0)
+    (cheap,) = nodes.add(Kind.CHEAP, [dear], [(4, 4)], 1)
+    ends = [nodes.add(Kind.HEAVY, [t], [(4, 4)], n)[0] for n, t in ((2, cheap), (3, dear))]
+    kernels = fuse(nodes, ends, merges_all_reduces=False).kernels
+    assert [k.writes for k in kernels] == [(dear,), (cheap,), *((e,) for e in ends)]
+    nodes = Nodes()
+    x = nodes.given(4, 4)
+    (dear,) = nodes.add(Kind.DEAR, [x], [(4, 4)], 0)
+    (cheap,) = nodes.add(Kind.CHEAP, [dear], [(4, 4)], 1)
+    fused = fuse(nodes, [cheap], merges_all_reduces=False)
+    assert [(k.reads, k.writes) for k in fused.kernels] == [((x,), (cheap,))]
+
+
+def test_all_reduces_that_do_not_wait_for_each_other_are_one():
+    nodes = Nodes()
+    given = [nodes.given(4, 4) for _ in range(3)]
+    sums = [nodes.add(Kind.ALL_REDUCE, [t], [(4, 4)], n)[0] for n, t in enumerate(given)]
+    later = nodes.add(Kind.ALL_REDUCE, [sums[0]], [(4, 4)], 3)[0]
+    fused = fuse(nodes, [*sums, later], merges_all_reduces=True)
+    assert [set(k.reads) for k in fused.kernels] == [set(given), {sums[0]}]
