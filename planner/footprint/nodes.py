@@ -236,8 +236,13 @@ class Lowering:
             size = -(-whole // share)
             if kind == REDUCE_SCATTER:
                 size = -(-size // prod(self.mesh_shape[a] for a in axes))
-            made_by = Kind.ALL_REDUCE if kind == ALL_REDUCE else Kind.HEAVY
-            tensor = self.nodes.add(made_by, [tensor], [(size, item)], n)[0]
+            if kind == ALL_REDUCE and self.widens and item == 2:  # XLA on CPU adds up 16-bit numbers in float32
+                tensor = self.nodes.add(Kind.CHEAP, [tensor], [(2 * size, 4)], n)[0]
+                tensor = self.nodes.add(Kind.ALL_REDUCE, [tensor], [(2 * size, 4)], n)[0]
+                tensor = self.nodes.add(Kind.CHEAP, [tensor], [(size, item)], n)[0]
+            else:
+                made_by = Kind.ALL_REDUCE if kind == ALL_REDUCE else Kind.HEAVY
+                tensor = self.nodes.add(made_by, [tensor], [(size, item)], n)[0]
         if self.nodes.tensors[tensor].bytes > self._bytes(value, to):
             tensor = self.nodes.add(Kind.CHEAP, [tensor], [(self._bytes(value, to), item)], n, moves=True)[0]
         return tensor
