@@ -82,5 +82,11 @@ def compile_program(lowered: Any, stage: int, name: str, times: int, devices: in
     return CompiledProgram(
         stage, name, times, memory.argument_size_in_bytes, memory.output_size_in_bytes, memory.temp_size_in_bytes,
         memory.alias_size_in_bytes, memory.generated_code_size_in_bytes,
-        getattr(memory, "peak_memory_in_bytes", 0) or None, matrix_flops(module), cost.get("optimal_seconds"),
+        getattr(memory, "peak_memory_in_bytes", 0) or None, matrix_flops(module),
+        _positive(cost.get("optimal_seconds")),
         collectives(module, devices), spent), compiled.output_shardings
+
+
+def _positive(seconds: float | None) -> float | None:
+    """An estimate; libtpu subtracts for what it doesn't know, and a sum below zero is none."""
+    return seconds if seconds is not None and seconds > 0 else None
