@@ -36,6 +36,11 @@ def itemsize(dtype: str) -> int:
         raise ValueError(f"unknown dtype {dtype!r}") from error
 
 
+def sum_itemsize(dtype: str) -> int:
+    """Bytes of one element of a sum over microbatches: 16-bit gradients are summed in float32."""
+    return max(itemsize(dtype), 4)
+
+
 def value_bytes(value: Value) -> int:
     """Bytes of a whole tensor."""
     return prod(value.shape) * itemsize(value.dtype)

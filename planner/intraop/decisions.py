@@ -14,7 +14,7 @@ from planner.core.graph import Graph, Phase
 from planner.core.plan import GATHER_OF, GRADIENT_OF, Collective
 from planner.core.spec import Spec, replicated, shard_count
 from planner.costs.collectives import ALL_REDUCE, when_merged
-from planner.costs.memory import itemsize, value_bytes
+from planner.costs.memory import itemsize, sum_itemsize, value_bytes
 from planner.costs.resharding import reshard_steps
 from planner.intraop.choices import Link
 from planner.intraop.group_price import GroupPrice
@@ -218,9 +218,10 @@ def _param_moves(index: ProgramIndex, link: Link, layer: PricedLayer, price: Gro
             continue
         typed, own = graph.values[value], index.owner.get(value, value)
         target = choices.update.spec(pick, param.classes.dims(own, len(typed.shape)))
-        steps = reshard_steps(typed.shape, itemsize(typed.dtype), price.strategies.spec(row, price.dims(value)),
-                              target, when_merged(mesh), partial=frozenset(price.pending_axes(value, row)))
         per = "batch" if choices.deferred[pick] else "microbatch"
+        item = sum_itemsize(graph.values[param.value].dtype) if choices.deferred[pick] else itemsize(typed.dtype)
+        steps = reshard_steps(typed.shape, item, price.strategies.spec(row, price.dims(value)), target,
+                              when_merged(mesh), partial=frozenset(price.pending_axes(value, row)))
         found += [Collective(s.kind, s.axes, s.bytes, s.time_s, per, Phase.BACKWARD.value, f"{GRADIENT_OF}{name}")
                   for s in steps]
     return found

@@ -14,7 +14,7 @@ from planner.core.graph import Graph, Phase
 from planner.core.hardware import LogicalMesh
 from planner.core.spec import Spec, shard_count
 from planner.costs.collectives import when_merged
-from planner.costs.memory import itemsize, value_bytes
+from planner.costs.memory import itemsize, sum_itemsize, value_bytes
 from planner.costs.resharding import reshard_table
 from planner.intraop.choices import Group, LayerModel, Link, Param, Tensor
 from planner.intraop.group_price import GroupPrice
@@ -207,12 +207,15 @@ def _param_link_costs(index: ProgramIndex, link: Link, param: Param, choices: Pa
         own = index.owner.get(value, value)
         target, at = choices.update_specs(param.classes, own, len(typed.shape))
         made, partials, row = price.produced(value)
-        sync = reshard_table(typed.shape, itemsize(typed.dtype), made, target, when_merged(mesh), partials=partials)
-        sync = sync[np.ix_(row, at)]
+        summed_item = sum_itemsize(graph.values[param.value].dtype)
+        once, each = (reshard_table(typed.shape, item, made, target, when_merged(mesh), partials=partials)
+                      [np.ix_(row, at)] for item in (summed_item, itemsize(typed.dtype)))
         deferred = choices.deferred[None, :]
-        _add_time(costs, "batch_s", np.where(deferred, sync, 0.0), setting.overlap.gradient_sync)
-        _add_time(costs, "backward_s", np.where(deferred, 0.0, sync), setting.overlap.gradient_sync)
-        held = value_bytes(graph.values[param.value])  # accumulated in the parameter's own dtype
+        _add_time(costs, "batch_s", np.where(deferred, once, 0.0), setting.overlap.gradient_sync)
+        _add_time(costs, "backward_s", np.where(deferred, 0.0, each), setting.overlap.gradient_sync)
+        held = value_bytes(graph.values[param.value])
+        if setting.microbatches > 1:
+            held = held * summed_item // itemsize(graph.values[param.value].dtype)
         local = held / np.array([shard_count(s, mesh.shape) for s in made])[row]
         settled = held / np.array([shard_count(s, mesh.shape) for s in target])[at]
         kept = np.where(deferred, local[:, None], settled[None, :])

@@ -21,10 +21,9 @@ def built(name, dtype="float32"):
 @pytest.mark.parametrize(("name", "dtype", "pins"), [
     ("gpt-tiny", "float32", {"recipe": "data", "stages": 1, "microbatches": 1}),
     ("gpt-tiny", "float32", {"recipe": "fsdp", "stages": 1, "microbatches": 1}),
-    ("gpt-tiny", "bfloat16", {"recipe": "data", "stages": 1, "microbatches": 2}),
+    ("gpt-tiny", "float32", {"recipe": "data", "stages": 1, "microbatches": 2}),
     ("mlp-tiny", "float32", {"recipe": "tensor", "stages": 1, "microbatches": 1}),
     ("mlp-tiny", "float32", {"recipe": "fsdp", "stages": 1, "microbatches": 4}),
-    ("mlp-tiny", "float32", {"recipe": "data", "stages": 2, "microbatches": 4}),
 ])
 def test_what_xla_allocates_is_foreseen(name, dtype, pins):
     """Within 10 %, and never more than 3 % below."""
