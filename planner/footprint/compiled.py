@@ -3,12 +3,13 @@
 In: `Nodes` and what the function gives back. Out: a `Function`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from planner.costs.liveness import as_ready, packed, places
 from planner.costs.memory import Live
 from planner.footprint.emitted import Emitted, Holds
-from planner.footprint.kernels import fuse
+from planner.footprint.kernels import Fused, fuse
 from planner.footprint.nodes import Nodes
 
 
@@ -32,12 +33,13 @@ class Function:
 
 @dataclass(frozen=True)
 class Ends:
-    """Tensors that a function gives back: `outs` in places of their own, `donated` in an argument's; and the gradients
-    among all its tensors."""
+    """Tensors that a function gives back: `outs` in places of their own, `donated` in an argument's; the gradients
+    among all its tensors; and, of a loop's body, what is `the_same` in every round."""
 
     outs: tuple[int, ...] = ()
     donated: tuple[int, ...] = ()
     grads: tuple[int, ...] = ()
+    the_same: tuple[int, ...] = ()
 
 
 def function(emitted: Emitted, nodes: Nodes, ends: Ends, first: Function | None = None) -> Function:
@@ -51,12 +53,25 @@ def function(emitted: Emitted, nodes: Nodes, ends: Ends, first: Function | None 
     shift = len(first.ops) - 1 if first else 0
     held = list(first.held) if first else []
     kinds = list(first.kinds) if first else []
-    for place in places(fused.kernels, order, fused.sizes, kept):
+    moved_out = out_of_loop(fused, ends.the_same)
+    for place in places(fused.kernels, order, fused.sizes, kept | moved_out):
         if kept.isdisjoint(place.buffers):
             start, end = place.live.start, place.live.end
+            if not moved_out.isdisjoint(place.buffers):
+                start, end = 0, len(order)
             held.append(Live(start + shift if start else 0, end + shift, place.live.bytes))
             ops = (fused.ops[order[start]], fused.ops[order[min(end, len(order)) - 1]])
             kinds.append(Holds.GRADS if grads.intersection(place.buffers) else emitted.kind(*ops))
     ops = tuple(fused.ops[n] for n in order)
     out = sum(nodes.tensors[t].bytes for t in ends.outs)
     return Function(tuple(held), tuple(kinds), (*first.ops, *ops[1:]) if first else ops, out, packed(held))
+
+
+def out_of_loop(fused: Fused, the_same: Sequence[int]) -> frozenset[int]:
+    """Buffers of a loop's body that are made of `the_same` alone by nothing heavy: casts and copies of parameters are
+    made before the loop and held to its end (`WhileLoopInvariantCodeMotion`)."""
+    known = set(the_same)
+    for kernel, light in zip(fused.kernels, fused.light, strict=True):
+        if light and kernel.reads and known.issuperset(kernel.reads):
+            known.update(kernel.writes)
+    return frozenset(known.difference(the_same))

@@ -67,8 +67,9 @@ def _body(emitted: Emitted) -> Function:
     for p in record.params if record.kind == "train" else ():
         made += [body.at[v] for v in contributions(graph, p)]
         sums.append(added(emitted, body, p, 0, contributions(graph, p)))
+    the_same = tuple(body.at[i.value] for i in graph.inputs_of(Role.PARAM) if i.value in body.at)
     done = function(emitted, body.nodes, Ends(_at(body, Role.LOSS, Role.AUX), (*_at(body, Role.STATE), *sums),
-                                              tuple(made)))
+                                              tuple(made), the_same))
     return replace(done, out_bytes=done.out_bytes * record.microbatches)
 
 

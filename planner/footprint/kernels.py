@@ -17,10 +17,11 @@ FUSIBLE = frozenset({Kind.VIEW, Kind.BROADCAST, Kind.CHEAP, Kind.DEAR})
 @dataclass(frozen=True)
 class Fused:
     """Kernels over buffers. `buffer`: tensor -> the tensor whose buffer it lies in, for all that lie in one;
-    `sizes`: bytes per buffer; `op`: operator per kernel."""
+    `sizes`: bytes per buffer; `ops`: operator per kernel, and `light`, whether it only moves and converts."""
 
     kernels: tuple[Kernel, ...]
     ops: tuple[int, ...]
+    light: tuple[bool, ...]
     buffer: dict[int, int]
     sizes: dict[int, int]
 
@@ -64,7 +65,8 @@ class _Fusion:
         if self._merges:
             kernels, ops = self._merged(kernels, ops)
         sizes = {t: self._nodes.tensors[t].bytes for t in set(buffer.values())}
-        return Fused(tuple(kernels), tuple(ops), buffer, sizes)
+        light = tuple(self._maker(k).kind in FUSIBLE for k in kernels)
+        return Fused(tuple(kernels), tuple(ops), light, buffer, sizes)
 
     def _decide(self, n: int) -> None:
         """Whether a node is written, and the kernels that it runs in; its readers are decided."""
@@ -117,6 +119,9 @@ class _Fusion:
                     stack.append(further)
         return frozenset(found)
 
+    def _maker(self, kernel: Kernel) -> Node:
+        return self._nodes.nodes[self._nodes.tensors[kernel.writes[0]].node]
+
     def _merged(self, kernels: list[Kernel], ops: list[int]) -> tuple[list[Kernel], list[int]]:
         """One of all-reduces that don't wait for each other."""
         depth: dict[int, int] = {}
@@ -124,7 +129,7 @@ class _Fusion:
         reduces: dict[int, list[int]] = {}
         for k, kernel in enumerate(kernels):
             mine = max((depth.get(t, 0) for t in kernel.reads), default=0)
-            is_reduce = self._nodes.nodes[self._nodes.tensors[kernel.writes[0]].node].kind is Kind.ALL_REDUCE
+            is_reduce = self._maker(kernel).kind is Kind.ALL_REDUCE
             if is_reduce:
                 reduces.setdefault(mine, []).append(k)
             level.append(mine)

@@ -47,5 +47,13 @@ def peak_of_stage(record: PlanRecord, stage: int, held: Holdings, programs: Mapp
             most = max(most, steady + kept + held.cotangent_bytes + extra["backward"])
             kept -= held.kept_bytes
     grads = max((p.output_bytes for p in programs.get("finish", ())), default=0)
-    at_end = held.fixed_bytes + sums + grads
-    return max(most, at_end + max(extra.get("finish", 0) - grads, extra.get("update", 0)))
+    return max(most, steady + grads + max(extra.get("finish", 0) - grads, _of_update(programs.get("update", ()))))
+
+
+def _of_update(rounds: Sequence[CompiledProgram]) -> int:
+    """What the weight update takes beside its arguments: the driver keeps what a round makes to the end of the step."""
+    kept, most = 0, 0
+    for program in rounds:
+        most = max(most, kept + program.extra_bytes)
+        kept += program.output_bytes - program.alias_bytes
+    return most
