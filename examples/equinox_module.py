@@ -37,7 +37,7 @@ def main() -> None:
         state, metrics = step(state, batch)
         print(f"step {n}: loss {float(metrics['loss']):.4f}")
 
-    trained = equinox_module(make(), state.params)  # an Equinox module again
+    trained = equinox_module(make(), jax.device_get(state.params))  # an Equinox module again; stages lie apart
     print(f"loss of the trained module: {float(loss_fn(trained, batch)):.4f}")
 
 

@@ -48,7 +48,8 @@ def main() -> None:
         state, metrics = step(state, batch)
         print(f"step {n}: loss {float(metrics['loss']):.4f}")
 
-    outputs = module.apply(linen_variables(state.params, state.state), tokens, rngs={"dropout": key})
+    params, carried = jax.device_get((state.params, state.state))  # stages may lie on different devices
+    outputs = module.apply(linen_variables(params, carried), tokens, rngs={"dropout": key})
     print(f"tokens tagged right: {float(jnp.mean(jnp.argmax(outputs, -1) == batch['labels'])):.0%}")
 
 

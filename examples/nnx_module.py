@@ -49,7 +49,8 @@ def main() -> None:
         state, metrics = step(state, batch)
         print(f"step {n}: loss {float(metrics['loss']):.4f}")
 
-    trained = nnx_module(module, state.params, state.state)  # an NNX module again
+    params, carried = jax.device_get((state.params, state.state))  # stages may lie on different devices
+    trained = nnx_module(module, params, carried)  # an NNX module again
     trained.eval()
     accuracy = jnp.mean(jnp.argmax(trained(x), axis=1) == batch["label"])
     print(f"accuracy on the batch: {float(accuracy):.0%}")
