@@ -136,7 +136,5 @@ def predict(name: str) -> list[dict[str, Any]]:
     return found
 
 
-
-
 if __name__ == "__main__":
     main()

@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from agreement import kendall_tau
+from agreement import kendall_tau, regret
 from megatron import PLAIN, Run, Runtime, head_s, layer_s, step_s
 from numpy.typing import NDArray
 from recording import append, environment
@@ -146,8 +146,7 @@ class Judge:
         """Error over all runs; regret over all choices; rank correlation within them."""
         error = np.abs(predicted / self.measured - 1)
         choices = [group for group in self.groups() if len(group) > 1]  # where there is none, the order of all runs
-        regrets = [self.measured[min(group, key=lambda n: predicted[n])] / self.measured[group].min() - 1
-                   for group in self.groups()]
+        regrets = [regret(predicted[group].tolist(), self.measured[group].tolist()) for group in self.groups()]
         return {"mean_error": float(error.mean()), "median_error": float(np.median(error)),
                 "mean_regret": float(np.mean(regrets)), "worst_regret": float(max(regrets)),
                 "tau": statistics.fmean(kendall_tau(predicted[g].tolist(), self.measured[g].tolist())

@@ -37,11 +37,6 @@ def stage_limit(prepared: Prepared, hardware: Cluster, pins: Pins) -> int:
     return min(len(prepared.layers), hardware.device_count, MAX_STAGES)
 
 
-def capacity_bytes(hardware: Cluster) -> float:
-    """What a plan may use of a device's memory."""
-    return hardware.device.usable_bytes
-
-
 def memory_prices(prepared: Prepared, hardware: Cluster, devices: int, pins: Pins) -> Multipliers:
     """The memory prices that layers on a mesh of `devices` are solved at, around the step's compute time per byte of
     capacity; saved bytes also as if as many microbatches were in flight as the first of equal stages holds."""
@@ -88,7 +83,7 @@ def _all_fit(prepared: Prepared, hardware: Cluster, pins: Pins, fastest: SliceTa
     microbatches = prepared.program.microbatches
     flight = microbatches if pins.schedule == "gpipe" else min(stage_limit(prepared, hardware, pins), microbatches)
     need = fastest.memory_bytes(flight if prepared.program.kind == "train" else 1)[..., 0]
-    return bool((need[np.isfinite(need)] <= capacity_bytes(hardware)).all())
+    return bool((need[np.isfinite(need)] <= hardware.device.usable_bytes).all())
 
 
 def _table(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pins, classes: int, prices: Multipliers

@@ -16,7 +16,6 @@ from planner.costs.topology import stage_link
 from planner.intraop.compose import SliceTable
 from planner.intraop.refine import TOLERANCE, Approach, Stage, approach, finish
 from planner.intraop.slice_choice import SliceChoice, table_choice
-from planner.mesh_tables import capacity_bytes
 from planner.prepared import Prepared
 from planner.spaces import MeshSpace, SubmeshSpace
 
@@ -85,7 +84,7 @@ def slice_costs(prepared: Prepared, hardware: Cluster, spaces: Sequence[SubmeshS
                 tables: dict[MeshSpace, SliceTable], flights: Sequence[int]) -> SliceCosts:
     """Per in-flight count and submesh, the fastest fitting variant of every slice, and a bound below all of them."""
     count, microbatches = len(prepared.layers), prepared.program.microbatches
-    capacity = capacity_bytes(hardware)
+    capacity = hardware.device.usable_bytes
     distinct = tuple(sorted(set(flights)))
     shape = (len(distinct), len(spaces), count, count)
     times, floors = np.full(shape, np.inf), np.full(shape, np.inf)
@@ -110,7 +109,7 @@ def sharpen(costs: SliceCosts, entry: Entry) -> None:
     """Bound a slice more tightly and look for a faster choice, on all meshes of the submesh that may have one."""
     index, m, first, last = entry
     program, flight = costs.prepared.program, costs.flights[index]
-    capacity, send = capacity_bytes(costs.hardware), costs.hand_over_s(entry)
+    capacity, send = costs.hardware.device.usable_bytes, costs.hand_over_s(entry)
     costs.known[entry] = None
     floors: list[float] = []
     for space in costs.spaces[m].meshes:

@@ -8,9 +8,10 @@ Adam, three clipping by global norm; no optimizer is known by name.
 In: a graph, and the stage of every input and output. Out: `TaskCode`s in an order that they can run in.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from planner.core.graph import Graph, Op
+from planner.core.graph import Graph, Op, Role
 from planner.emit.tasks import TaskCode, cut
 
 
@@ -27,6 +28,18 @@ def rounds(graph: Graph, homes: Mapping[int, int], out_homes: Sequence[int]) -> 
     names = list(zip(level_of, stage_of, strict=True))
     codes = cut(graph, names, {name: name[1] for name in names})
     return tuple(codes[name] for name in sorted(set(names)))
+
+
+def replaced(graph: Graph, codes: Sequence[TaskCode], code: TaskCode) -> tuple[tuple[int, int], ...]:
+    """(old, new) for old parameters and optimizer state that no other of the tasks reads and whose successor this one
+    makes: the new one may take the old one's memory."""
+    readers = Counter(v for c in codes for v in c.reads)
+    returned = Counter(o.operand for o in graph.outputs if isinstance(o.operand, int))
+    new = {(o.role, o.path, o.row): o.operand for o in graph.outputs
+           if isinstance(o.operand, int) and o.operand in code.makes and returned[o.operand] == 1}
+    return tuple((i.value, new[i.role, i.path, i.row]) for i in graph.inputs
+                 if i.role in (Role.PARAM, Role.OPT_STATE) and i.value in code.reads and readers[i.value] == 1
+                 and i.value not in returned and (i.role, i.path, i.row) in new)
 
 
 def _stages(graph: Graph, homes: Mapping[int, int], out_homes: Sequence[int]) -> list[int]:

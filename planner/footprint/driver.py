@@ -11,14 +11,15 @@ from planner.core.graph import Phase, Role
 from planner.costs.memory import peak, shard_bytes
 from planner.emit.pipeline_code import PipelineCode, pipeline_code
 from planner.emit.rounds import rounds
+from planner.emit.task_order import task_order
 from planner.emit.tasks import TaskCode
-from planner.emit.update_specs import opt_state_places
+from planner.emit.update_specs import update_places
 from planner.footprint.compiled import Function
 from planner.footprint.emitted import Emitted
 from planner.footprint.functions import finish_function, task_function
 from planner.footprint.gradients import sum_bytes
 from planner.footprint.updates import update_task
-from planner.schedules import SCHEDULES, Kind, Task, dispatch_order, predecessors
+from planner.schedules import Kind, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +100,12 @@ def _need(function: Function) -> Need:
 
 def update_codes(emitted: Emitted) -> tuple[TaskCode, ...]:
     """The tasks of the weight update, in order."""
-    record, graph = emitted.record, emitted.program.update
+    graph = emitted.program.update
     if graph is None:
         return ()
-    homes = {(p.path, p.row): p.home for p in record.params}
-    leaves = tuple(graph.inputs_of(Role.OPT_STATE))
-    opt = [p.home for p in opt_state_places(record, graph, leaves)]
-    at = {i.value: homes[i.path, i.row] for i in graph.inputs if i.role in (Role.PARAM, Role.GRAD)}
-    at |= {leaf.value: home for leaf, home in zip(leaves, opt, strict=True)}
-    return rounds(graph, at, [*(homes[o.path, o.row] for o in graph.outputs_of(Role.PARAM)), *opt])
+    inputs, outputs = update_places(emitted.record, graph)
+    homes = {i.value: place.home for i, place in zip(graph.inputs, inputs, strict=True)}
+    return rounds(graph, homes, [place.home for place in outputs])
 
 
 class _Driver:
@@ -118,6 +116,9 @@ class _Driver:
         self._graph, self._record = emitted.given.graph, emitted.record
         stages = range(len(self._record.stages))
         self._held: dict[tuple[int, int], dict[int, int]] = {}
+        self._total = [0 for _ in stages]  # bytes of all that `_held` has of a stage
+        self._sizes: dict[tuple[int, int], int] = {}
+        self._successor_of = {new: old for old, new in code.state_successor.items()}
         self._outputs = [0 for _ in stages]
         self._grads = [sum(sum_bytes(emitted, p, s, v[0]) for p, v in code.grads[s]) for s in stages]
         self._keep = [frozenset(code.tasks[s, Phase.BACKWARD].reads) for s in stages]
@@ -129,7 +130,7 @@ class _Driver:
         """Start every task, the end of the sums, and the update."""
         for i in self._graph.inputs_of(Role.STATE):
             self._hand(self._code.readers.get(i.value, ()), i.value, 0)
-        for task in self._order():
+        for task in task_order(self._record, self._code):
             self._do(task)
         if self._record.kind == "train":
             for stage in range(len(self._record.stages)):
@@ -138,31 +139,19 @@ class _Driver:
                     self._grads[stage] += self._needs("finish", stage).made
             self._update()
 
-    def _order(self) -> list[Task]:
-        record, code = self._record, self._code
-        stages = len(record.stages)
-        makers = {v: s for (s, phase), task in code.tasks.items() if phase is Phase.FORWARD for v in task.makes}
-
-        def needs(task: Task) -> list[Task]:
-            found = list(predecessors(task, stages))
-            if task.phase is Kind.FORWARD and task.microbatch:
-                found += [Task(makers[code.state_successor[v]], task.microbatch - 1, Kind.FORWARD)
-                          for v in code.reads_on(task.stage, Role.STATE)]
-            return found
-
-        return list(dispatch_order(SCHEDULES[record.schedule].tasks(stages, record.microbatches), needs))
-
     def _do(self, task: Task) -> None:
         stage, key, forward = task.stage, (task.stage, task.microbatch), task.phase is Kind.FORWARD
         self._call("forward" if forward else "backward", stage)
         held = self._held.pop(key, {})
+        kept = {v: b for v, b in held.items() if v in self._keep[stage]} if forward else {}
+        self._total[stage] += sum(kept.values()) - sum(held.values())
         if forward:
-            self._held[key] = {v: b for v, b in held.items() if v in self._keep[stage]}
+            self._held[key] = kept
         makes = self._code.tasks[stage, Phase.FORWARD if forward else Phase.BACKWARD].makes
         for v in makes:
             if v in self._shown:
                 self._outputs[stage] += self._bytes(v, stage)
-            successor = next((old for old, new in self._code.state_successor.items() if new == v), None)
+            successor = self._successor_of.get(v)
             if successor is not None:
                 self._hand(self._code.readers.get(successor, ()), successor, task.microbatch + 1)
             for reader in self._code.readers.get(v, ()):
@@ -171,17 +160,20 @@ class _Driver:
 
     def _hand(self, stages: Sequence[int], value: int, microbatch: int) -> None:
         for s in stages:
-            self._held.setdefault((s, microbatch), {})[value] = self._bytes(value, s)
+            held, size = self._held.setdefault((s, microbatch), {}), self._bytes(value, s)
+            self._total[s] += size - held.get(value, 0)
+            held[value] = size
 
     def _bytes(self, value: int, stage: int) -> int:
-        return shard_bytes(self._graph.values[value], self._code.spec(value, stage),
-                           self._record.stages[stage].mesh_shape)
+        if (value, stage) not in self._sizes:
+            self._sizes[value, stage] = shard_bytes(self._graph.values[value], self._code.spec(value, stage),
+                                                    self._record.stages[stage].mesh_shape)
+        return self._sizes[value, stage]
 
     def _call(self, name: str, stage: int, extra: int = 0) -> None:
         need = self._needs(name, stage)
-        held = sum(b for (s, _), values in self._held.items() if s == stage for b in values.values())
-        self.calls.append(Call(stage, name, held + self._outputs[stage] + extra, self._grads[stage], need.temp,
-                               need.made, need.op))
+        self.calls.append(Call(stage, name, self._total[stage] + self._outputs[stage] + extra, self._grads[stage],
+                               need.temp, need.made, need.op))
 
     def _update(self) -> None:
         """The weight update: everything that a task makes is kept to the end of it."""

@@ -3,7 +3,9 @@
 In: a `PlanRecord` and its `Program`. Out: `Emitted`, which gives a `Lowering` per stage.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
+from functools import cached_property
 
 from planner.core.graph import Phase, Program
 from planner.core.plan import PlanRecord
@@ -12,6 +14,7 @@ from planner.emit.annotated import Annotated
 from planner.emit.deferred import with_deferred_gradients
 from planner.emit.inferred import Inferred, infer
 from planner.emit.rewritten import before_deferral
+from planner.emit.update_specs import work_specs
 from planner.footprint.nodes import Lowering
 
 
@@ -31,6 +34,11 @@ class Emitted:
         before = before_deferral(record, program)
         self.given, _ = with_deferred_gradients(record, before)
         self.inferred = [infer(before, s) for s in range(len(record.stages))]
+
+    @cached_property
+    def update_specs(self) -> Mapping[int, Spec]:
+        """Value of the update graph -> the sharding that the update works in."""
+        return work_specs(self.record, self.program.update) if self.program.update is not None else {}
 
     def kind(self, made: int, read: int) -> Holds:
         """What memory is for that one operator fills and another reads last."""
@@ -67,5 +75,3 @@ def lowering(given: Annotated, inferred: Inferred, stage: int, record: PlanRecor
 
     return Lowering(graph, mesh, lambda v: specs.get(v, natural(v)), made, lambda n, k: given.uses.get((n, k)),
                     scatters=not record.cluster.reduce_scatter_as_all_reduce, widens=record.cluster.merges_all_reduces)
-
-

@@ -8,12 +8,12 @@ from dataclasses import replace
 
 from planner.core.graph import Role
 from planner.core.plan import ParamPlan
-from planner.costs.memory import itemsize, shard_bytes
+from planner.costs.memory import itemsize, shard_bytes, sum_itemsize
 from planner.emit.micro import contributions
 from planner.emit.tasks import TaskCode
 from planner.footprint.compiled import Ends, Function, function
 from planner.footprint.emitted import Emitted
-from planner.footprint.gradients import added, finished, gradient, sum_bytes, sum_item
+from planner.footprint.gradients import added, finished, gradient, sum_bytes
 from planner.footprint.nodes import Kind, Lowering, Nodes
 from planner.footprint.updates import update
 
@@ -39,7 +39,8 @@ def step_function(emitted: Emitted) -> Function:
     def first(param: ParamPlan) -> int:
         return contributions(graph, param)[0]
 
-    sums = after.add(Kind.HEAVY, [], [(sum_bytes(emitted, p, 0, first(p)), sum_item(p)) for p in record.params], -1)
+    sums = after.add(Kind.HEAVY, [], [(sum_bytes(emitted, p, 0, first(p)), sum_itemsize(p.dtype))
+                                      for p in record.params], -1)
     grads = [finished(emitted, after, p, t, 0, first(p)) for p, t in zip(record.params, sums, strict=True)]
     new = update(emitted, after, grads, 0)
     done = function(emitted, after, Ends((), tuple(new), (*sums, *grads)), first=body)
@@ -87,6 +88,6 @@ def task_function(emitted: Emitted, code: TaskCode, summed: Sequence[tuple[Param
 def finish_function(emitted: Emitted, stage: int, summed: Sequence[tuple[ParamPlan, tuple[int, ...]]]) -> Function:
     """The end of the gradient sums of a pipeline's stage; `summed` as in `task_function`."""
     nodes = Nodes()
-    sums = [nodes.given(sum_bytes(emitted, p, stage, v[0]), sum_item(p)) for p, v in summed]
+    sums = [nodes.given(sum_bytes(emitted, p, stage, v[0]), sum_itemsize(p.dtype)) for p, v in summed]
     return function(emitted, nodes, Ends(tuple(finished(emitted, nodes, p, t, stage, v[0])
                                                for (p, v), t in zip(summed, sums, strict=True))))

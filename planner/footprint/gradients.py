@@ -9,7 +9,7 @@ from dataclasses import replace
 from planner.core.graph import Graph
 from planner.core.plan import ParamPlan
 from planner.core.spec import Spec
-from planner.costs.memory import itemsize, shard_bytes
+from planner.costs.memory import itemsize, shard_bytes, sum_itemsize
 from planner.emit.deferred import final_spec, lead_count, settled_spec
 from planner.footprint.emitted import Emitted
 from planner.footprint.nodes import Kind, Lowering, Nodes
@@ -17,14 +17,14 @@ from planner.footprint.nodes import Kind, Lowering, Nodes
 
 def added(emitted: Emitted, into: Lowering, param: ParamPlan, stage: int, values: Sequence[int]) -> int:
     """A gradient sum with what a microbatch gives added."""
-    size, item = sum_bytes(emitted, param, stage, values[0]), sum_item(param)
+    size, item = sum_bytes(emitted, param, stage, values[0]), sum_itemsize(param.dtype)
     carried, grad = into.nodes.given(size, item), gradient(emitted, into, param, stage, values)
     return into.nodes.add(Kind.CHEAP, [carried, grad], [(size, item)], -1)[0]
 
 
 def gradient(emitted: Emitted, into: Lowering, param: ParamPlan, stage: int, values: Sequence[int]) -> int:
     """The gradient of a parameter from one microbatch, contributions added, in the sharding it is summed in."""
-    size, item = sum_bytes(emitted, param, stage, values[0]), sum_item(param)
+    size, item = sum_bytes(emitted, param, stage, values[0]), sum_itemsize(param.dtype)
     nodes, total = into.nodes, into.at[values[0]]
     if nodes.tensors[total].item < item:
         total = nodes.add(Kind.CHEAP, [total], [(item * nodes.tensors[total].elements, item)], -1)[0]
@@ -35,11 +35,6 @@ def gradient(emitted: Emitted, into: Lowering, param: ParamPlan, stage: int, val
     if nodes.tensors[total].bytes != size:
         total = nodes.add(Kind.CHEAP, [total], [(size, item)], -1)[0]
     return total
-
-
-def sum_item(param: ParamPlan) -> int:
-    """Bytes of an element of a gradient sum: 16-bit gradients are summed in float32."""
-    return max(itemsize(param.dtype), 4)
 
 
 def sum_bytes(emitted: Emitted, param: ParamPlan, stage: int, value: int) -> int:
@@ -63,5 +58,3 @@ def finished(emitted: Emitted, nodes: Nodes, param: ParamPlan, total: int, stage
     move = Lowering(graph, mesh, lambda _: (), lambda _: (), lambda *_: None,
                     scatters=not record.cluster.reduce_scatter_as_all_reduce, nodes=nodes)
     return move.moved(total, graph.values[0], settled[leads:], final_spec(given, param, stage), partial, -1)
-
-

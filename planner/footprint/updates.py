@@ -3,17 +3,14 @@
 In: tensors of gradients. Out: tensors of the new parameters and optimizer state.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from planner.core.graph import Graph, Role
-from planner.core.plan import PlanRecord
-from planner.core.spec import Spec
+from planner.core.graph import Role
 from planner.costs.memory import itemsize, shard_bytes
 from planner.emit.annotated import Annotated
 from planner.emit.inferred import infer
+from planner.emit.rounds import replaced
 from planner.emit.tasks import TaskCode
-from planner.emit.update_specs import opt_state_places
 from planner.footprint.compiled import Ends, Function, function
 from planner.footprint.emitted import Emitted, lowering
 from planner.footprint.nodes import Nodes
@@ -24,7 +21,7 @@ def update(emitted: Emitted, nodes: Nodes, grads: Sequence[int], stage: int) -> 
     record, program = emitted.record, emitted.program
     graph = program.update
     assert graph is not None
-    specs = update_specs(record, graph)
+    specs = emitted.update_specs
     given = Annotated(graph, (stage,) * len(graph.ops), ({},) * stage + (specs,), {})
     low = lowering(given, infer(given, stage), stage, record)
     low.nodes, low.shown = nodes, False
@@ -50,34 +47,12 @@ def update(emitted: Emitted, nodes: Nodes, grads: Sequence[int], stage: int) -> 
     return found
 
 
-def update_specs(record: PlanRecord, graph: Graph) -> Mapping[int, Spec]:
-    """Value of the update graph -> the sharding that the update works in."""
-    planned = {(p.path, p.row): p.update_spec for p in record.params}
-    found: dict[int, Spec] = {}
-    for i in graph.inputs:
-        if i.role in (Role.PARAM, Role.GRAD):
-            found[i.value] = planned[i.path, i.row]
-    for out in graph.outputs:
-        if isinstance(out.operand, int) and out.role is Role.PARAM:
-            found[out.operand] = planned[out.path, out.row]
-    leaves = tuple(graph.inputs_of(Role.OPT_STATE))
-    for leaf, where in zip(leaves, opt_state_places(record, graph, leaves), strict=True):
-        found[leaf.value] = where.spec
-    ends = tuple(graph.outputs_of(Role.OPT_STATE))
-    for out, where in zip(ends, opt_state_places(record, graph, leaves), strict=True):
-        if isinstance(out.operand, int):
-            found.setdefault(out.operand, where.spec)
-    return found
-
-
-
-
 def update_task(emitted: Emitted, codes: Sequence[TaskCode], number: int) -> Function:
     """One of the tasks of an update that stages share. Old parameters and optimizer state give their place to the new
     ones that the same task makes, if no other task reads them."""
     record, graph, code = emitted.record, emitted.program.update, codes[number]
     assert graph is not None
-    specs = update_specs(record, graph)
+    specs = emitted.update_specs
     stage_of = (code.stage,) * len(graph.ops)
     given = Annotated(graph, stage_of, tuple(specs if s == code.stage else {} for s in range(len(record.stages))), {})
     low = lowering(given, infer(given, code.stage), code.stage, record)
@@ -90,19 +65,9 @@ def update_task(emitted: Emitted, codes: Sequence[TaskCode], number: int) -> Fun
             low.at[i.value] = low.moved(t, value, stored[i.path, i.row], specs[i.value], frozenset(), -1)
     for n in code.ops:
         low.run(n)
-    back = _given_back(graph, codes, code)
+    back = {new for _, new in replaced(graph, codes, code)}
     wanted = {o.operand: stored[o.path, o.row] for o in graph.outputs_of(Role.PARAM)}
     ends = {v: low.moved(low.at[v], graph.values[v], low.spec(v), wanted.get(v, low.spec(v)), frozenset(), -1)
             for v in code.makes}
     return function(emitted, low.nodes, Ends(tuple(t for v, t in ends.items() if v not in back),
                                              tuple(t for v, t in ends.items() if v in back)))
-
-
-def _given_back(graph: Graph, codes: Sequence[TaskCode], code: TaskCode) -> frozenset[int]:
-    """Results of a task that take the place of an input of it."""
-    readers = Counter(v for c in codes for v in c.reads)
-    returned = Counter(o.operand for o in graph.outputs if isinstance(o.operand, int))
-    fit = {(i.role, i.path, i.row) for i in graph.inputs if i.role in (Role.PARAM, Role.OPT_STATE)
-           and i.value in code.reads and readers[i.value] == 1 and i.value not in returned}
-    return frozenset(o.operand for o in graph.outputs if isinstance(o.operand, int) and o.operand in code.makes
-                     and returned[o.operand] == 1 and (o.role, o.path, o.row) in fit)

@@ -14,18 +14,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from planner.core.graph import Phase, Program, Role
+from planner.core.graph import Program, Role
 from planner.core.plan import PlanRecord
 from planner.emit.meshes import sharding
 from planner.emit.pipeline_code import PipelineCode
-from planner.errors import PlanMismatchError
+from planner.emit.task_order import task_order
 from planner.model import Model
 from planner.runtime.batches import batch_leaves, checked_batch, combined, combined_loss, examples_of
 from planner.runtime.placement import Placement, update_graph
 from planner.runtime.stage_functions import Scale, StageFunctions
 from planner.runtime.staged import StagedFunction
 from planner.runtime.state import RunState
-from planner.schedules import SCHEDULES, Kind, Task, dispatch_order, predecessors
+from planner.schedules import Kind, Task
 
 Held = dict[tuple[int, int], dict[int, Any]]
 """(stage, microbatch) -> value -> array that the stage's tasks of that microbatch still need."""
@@ -33,14 +33,13 @@ Held = dict[tuple[int, int], dict[int, Any]]
 
 @dataclass(frozen=True)
 class PipelineParts:
-    """The compiled parts of a pipeline: functions per stage, values each keeps for its backward, the weight update
-    (None without training), and the tasks in the order that they start."""
+    """The compiled parts of a pipeline: functions per stage, values each keeps for its backward, and the weight update
+    (None without training)."""
 
     code: PipelineCode
     stages: tuple[StageFunctions, ...]
     keep: tuple[frozenset[int], ...]
     update: StagedFunction | None
-    order: tuple[Task, ...]
 
 
 class PipelineStep:
@@ -54,17 +53,17 @@ class PipelineStep:
         self._leaves = batch_leaves(model, record.microbatches)
         divisor = record.microbatches if model.loss_reduction == "mean" else 1
         self._stages = [StageFunctions(code, s.index, placed.meshes[s.index], Scale(divisor)) for s in record.stages]
-        self._order = _order(record, code)
+        self._order = task_order(record, code)
         self._keep = [frozenset(f.backward_code.reads) if record.kind == "train" else frozenset[int]()
                       for f in self._stages]
-        self._update = StagedFunction(update_graph(record, program, placed), placed.meshes) if program.update else None
+        self._update = StagedFunction(update_graph(record, program), placed.meshes) if program.update else None
         self._add = jax.jit(lambda parts: sum(parts[1:], parts[0]))
         self._combine = jax.jit(self._combined)
 
     @property
-    def parts(self) -> "PipelineParts":
+    def parts(self) -> PipelineParts:
         """What the step drives, for those who look into it."""
-        return PipelineParts(self._code, tuple(self._stages), tuple(self._keep), self._update, self._order)
+        return PipelineParts(self._code, tuple(self._stages), tuple(self._keep), self._update)
 
     def __call__(self, state: RunState, batch: Any) -> Any:
         """One step. Training takes over the buffers of `state`."""
@@ -217,28 +216,3 @@ def _part(array: Any, microbatch: int, microbatches: int) -> Any:
 
 def _listed(by_microbatch: dict[int, Any]) -> list[Any]:
     return [by_microbatch[m] for m in sorted(by_microbatch)]
-
-
-def _order(record: PlanRecord, code: PipelineCode) -> tuple[Task, ...]:
-    """Every task of a step in the order the driver starts them.
-
-    Raises:
-      PlanMismatchError: if the schedule does not fit the model (no backward), or waits for state for ever.
-    """
-    schedule = SCHEDULES[record.schedule]
-    if schedule.trains != (record.kind == "train"):
-        raise PlanMismatchError(f"schedule {record.schedule!r} of the plan does not serve {record.kind}", "plan again")
-    stages = len(record.stages)
-    makers = {v: s for (s, phase), task in code.tasks.items() if phase is Phase.FORWARD for v in task.makes}
-
-    def needs(task: Task) -> list[Task]:
-        found = list(predecessors(task, stages))
-        if task.phase is Kind.FORWARD and task.microbatch:
-            found += [Task(makers[code.state_successor[v]], task.microbatch - 1, Kind.FORWARD)
-                      for v in code.reads_on(task.stage, Role.STATE)]
-        return found
-
-    try:
-        return tuple(dispatch_order(schedule.tasks(stages, record.microbatches), needs))
-    except ValueError as stuck:
-        raise PlanMismatchError(f"schedule {record.schedule!r} cannot run this model: {stuck}", "plan again") from stuck

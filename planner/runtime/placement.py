@@ -13,10 +13,10 @@ from jax.sharding import Mesh, NamedSharding
 
 from planner.core.graph import Graph, Input, Program, Role
 from planner.core.plan import PlanRecord
-from planner.core.spec import Spec, replicated
+from planner.core.spec import replicated
 from planner.emit.annotated import Annotated
 from planner.emit.meshes import sharding
-from planner.emit.update_specs import LeafPlace, opt_state_places
+from planner.emit.update_specs import LeafPlace, opt_state_places, update_places, work_specs
 from planner.errors import ModelError
 from planner.model import Model, leaves_with_paths
 from planner.runtime.staged import StagedFunction, StagedGraph
@@ -105,32 +105,11 @@ def put(leaves: Sequence[Any], shardings: Sequence[NamedSharding]) -> list[Any]:
             for x, where in zip(leaves, shardings, strict=True)]
 
 
-def update_graph(record: PlanRecord, program: Program, placed: Placement) -> StagedGraph:
+def update_graph(record: PlanRecord, program: Program) -> StagedGraph:
     """The program's weight update with its places: gradients arrive in `update_spec`, operators work in it."""
     assert program.update is not None
     graph = program.update
-    places = {Role.PARAM: placed.params, Role.OPT_STATE: placed.opt_state,
-              Role.GRAD: tuple(LeafPlace(p.home, p.update_spec) for p in record.params)}
-    inputs = tuple(x for role in (Role.PARAM, Role.OPT_STATE, Role.GRAD) for x in places[role])
-    outputs = (*placed.params, *placed.opt_state)
-    return StagedGraph(graph, inputs, outputs, work_specs(record, graph, placed), donate=True)
-
-
-def work_specs(record: PlanRecord, graph: Graph, placed: Placement) -> dict[int, Spec]:
-    """Value of the update graph -> the sharding that the update works in: old and new parameters, moments,
-    gradients."""
-    found: dict[int, Spec] = {}
-    planned = {(p.path, p.row): p.update_spec for p in record.params}
-    for end in (*graph.inputs, *graph.outputs):
-        value = end.value if isinstance(end, Input) else end.operand
-        if isinstance(value, int) and end.role in (Role.PARAM, Role.GRAD):
-            found[value] = planned[end.path, end.row]
-    for leaf, where in zip(graph.inputs_of(Role.OPT_STATE), placed.opt_state, strict=True):
-        found[leaf.value] = where.spec
-    for out, where in zip(graph.outputs_of(Role.OPT_STATE), placed.opt_state, strict=True):
-        if isinstance(out.operand, int):
-            found.setdefault(out.operand, where.spec)
-    return found
+    return StagedGraph(graph, *update_places(record, graph), work_specs(record, graph), donate=True)
 
 
 def _first_opt_state(record: PlanRecord, model: Model, program: Program, placed: Placement, params: Sequence[Any]

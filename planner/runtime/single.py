@@ -157,7 +157,7 @@ def _held(code: SingleStage, param: ParamPlan, total: Any) -> Any:
 
 def _updated(code: SingleStage, params: Sequence[Any], opt: Sequence[Any], grads: Sequence[Any]
              ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    staged = update_graph(code.record, code.program, code.placed)
+    staged = update_graph(code.record, code.program)
     graph = staged.graph
     settled = [finished(code, p, g) for p, g in zip(code.record.params, grads, strict=True)]
     env = {i.value: x for i, x in zip(graph.inputs, (*params, *opt, *settled), strict=True)} | dict(graph.constants)

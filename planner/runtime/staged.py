@@ -6,7 +6,6 @@ without waiting; a value goes to another stage by `jax.device_put` when a task t
 In: a graph, and the place of each input and output. Out: `StagedFunction`.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,14 +13,12 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding
 
-from planner.core.graph import Graph, Role
+from planner.core.graph import Graph
 from planner.core.spec import Spec, replicated
 from planner.emit.meshes import sharding
-from planner.emit.rounds import rounds
+from planner.emit.rounds import replaced, rounds
 from planner.emit.tasks import Constraints, TaskCode, output_array, task_function
 from planner.emit.update_specs import LeafPlace
-
-_DONATED = frozenset({Role.PARAM, Role.OPT_STATE})
 
 
 @dataclass(frozen=True)
@@ -52,10 +49,10 @@ class StagedFunction:
         self._out = [sharding(self._meshes[p.home], p.spec) for p in staged.outputs]
         homes = {v: place.home for v, place in self._at.items()}
         codes = rounds(graph, homes, [p.home for p in staged.outputs])
-        self._codes = codes if not staged.donate else \
-            tuple(_paired(graph, code, self._donated(code, codes)) for code in codes)
+        pairs = [replaced(graph, codes, code) if staged.donate else () for code in codes]
+        self._codes = tuple(_paired(code, own) for code, own in zip(codes, pairs, strict=True))
         self._made_at = {v: code.stage for code in self._codes for v in code.makes}
-        self._fns = [self._jitted(code) for code in self._codes]
+        self._fns = [self._jitted(code, own) for code, own in zip(self._codes, pairs, strict=True)]
 
     def __call__(self, inputs: Sequence[Any]) -> list[Any]:
         """Run every round; returns without waiting."""
@@ -93,35 +90,23 @@ class StagedFunction:
             held[value, stage] = jax.device_put(source, self.arrival(value, stage))
         return held[value, stage]
 
-    def _jitted(self, code: TaskCode) -> Any:
+    def _jitted(self, code: TaskCode, pairs: Sequence[tuple[int, int]]) -> Any:
         graph, mesh = self._staged.graph, self._meshes[code.stage]
         specs = {v: self._staged.work[v] for v in (*code.reads, *code.makes) if v in self._staged.work}
         wanted: dict[int, NamedSharding] = {}
         for out, place in zip(graph.outputs, self._staged.outputs, strict=True):
             if isinstance(out.operand, int) and place.home == code.stage:
                 wanted[out.operand] = sharding(mesh, place.spec)
-        donated = self._donated(code, self._codes) if self._staged.donate else ()
+        donated = tuple(sorted(code.reads.index(old) for old, _ in pairs))
         return jax.jit(task_function(graph, code, Constraints(mesh, specs)), donate_argnums=donated,
                        out_shardings=tuple(wanted.get(v) for v in code.makes))
 
-    def _donated(self, code: TaskCode, codes: Sequence[TaskCode]) -> tuple[int, ...]:
-        """Positions of old parameters and state that no other task reads and whose successor this task makes."""
-        graph = self._staged.graph
-        readers = Counter(v for c in codes for v in c.reads)
-        returned = Counter(o.operand for o in graph.outputs if isinstance(o.operand, int))
-        made = {(o.role, o.path, o.row) for o in graph.outputs
-                if isinstance(o.operand, int) and o.operand in code.makes and returned[o.operand] == 1}
-        fit = {i.value for i in graph.inputs if i.role in _DONATED and readers[i.value] == 1
-               and i.value not in returned and (i.role, i.path, i.row) in made}
-        return tuple(n for n, v in enumerate(code.reads) if v in fit)
 
-
-def _paired(graph: Graph, code: TaskCode, donated: Sequence[int]) -> TaskCode:
-    """The task with its results in the order of the donated arguments that they replace: JAX gives a donated place to
-    the next result of the same shape, and XLA copies what such a result would overwrite too early."""
-    place = {(i.role, i.path, i.row): n for i in graph.inputs for n in donated if code.reads[n] == i.value}
-    ends = {o.operand: place.get((o.role, o.path, o.row), len(code.reads)) for o in graph.outputs}
-    return replace(code, makes=tuple(sorted(code.makes, key=lambda v: ends.get(v, len(code.reads)))))
+def _paired(code: TaskCode, pairs: Sequence[tuple[int, int]]) -> TaskCode:
+    """The task with its results in the order of the arguments that they replace: JAX gives a donated place to the next
+    result of the same shape, and XLA copies what such a result would overwrite too early."""
+    place = {new: code.reads.index(old) for old, new in pairs}
+    return replace(code, makes=tuple(sorted(code.makes, key=lambda v: place.get(v, len(code.reads)))))
 
 
 def _each_its_own(graph: Graph, arrays: Sequence[Any]) -> list[Any]:

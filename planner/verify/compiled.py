@@ -11,48 +11,24 @@ from planner.errors import VerifyError
 from planner.verify.arithmetic import matrix_flops
 from planner.verify.collectives import CompiledCollective, collectives
 from planner.verify.hlo import parse
+from planner.verify.report import ProgramRow
 
 
 @dataclass(frozen=True)
 class CompiledProgram:
-    """One program of a stage, compiled. Bytes are of one device.
+    """One program of a stage, compiled.
 
     Attributes:
       stage: the stage that it belongs to.
-      name: `"step"`, or in a pipeline `"forward"`, `"backward"`, `"zeros"`, `"finish"`, `"update"`.
-      times: how often a step runs it.
-      argument_bytes, output_bytes, temp_bytes, code_bytes: as the compiler allocates them.
-      alias_bytes: of outputs that take over the memory of arguments.
-      peak_bytes: the compiler's own peak, where it gives one.
+      row: its name, how often a step runs it, its memory and times.
       matrix_flops: of matrix products and convolutions, loops counted by their trips, in one run.
-      optimal_s: the compiler's own estimate of one run, where it gives one; it counts the body of a loop once.
       collectives: of one run.
-      compile_s: how long it took.
     """
 
     stage: int
-    name: str
-    times: int
-    argument_bytes: int
-    output_bytes: int
-    temp_bytes: int
-    alias_bytes: int
-    code_bytes: int
-    peak_bytes: int | None
+    row: ProgramRow
     matrix_flops: int
-    optimal_s: float | None
     collectives: tuple[CompiledCollective, ...]
-    compile_s: float
-
-    @property
-    def total_bytes(self) -> int:
-        """What must be there while it runs, in bytes."""
-        return self.argument_bytes + self.extra_bytes
-
-    @property
-    def extra_bytes(self) -> int:
-        """What must be there beside its arguments, in bytes."""
-        return self.output_bytes - self.alias_bytes + self.temp_bytes + self.code_bytes
 
 
 def compile_program(lowered: Any, stage: int, name: str, times: int, devices: int) -> tuple[CompiledProgram, Any]:
@@ -79,12 +55,11 @@ def compile_program(lowered: Any, stage: int, name: str, times: int, devices: in
                           "verify for another target, e.g. cpu:8")
     module = parse(compiled.as_text())
     cost = compiled.cost_analysis() or {}
-    return CompiledProgram(
-        stage, name, times, memory.argument_size_in_bytes, memory.output_size_in_bytes, memory.temp_size_in_bytes,
+    row = ProgramRow(
+        name, times, memory.argument_size_in_bytes, memory.output_size_in_bytes, memory.temp_size_in_bytes,
         memory.alias_size_in_bytes, memory.generated_code_size_in_bytes,
-        getattr(memory, "peak_memory_in_bytes", 0) or None, matrix_flops(module),
-        _positive(cost.get("optimal_seconds")),
-        collectives(module, devices), spent), compiled.output_shardings
+        getattr(memory, "peak_memory_in_bytes", 0) or None, _positive(cost.get("optimal_seconds")), spent)
+    return CompiledProgram(stage, row, matrix_flops(module), collectives(module, devices)), compiled.output_shardings
 
 
 def _positive(seconds: float | None) -> float | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from planner.core.plan import PlanRecord
 from planner.schedules import SCHEDULES, Kind
-from planner.verify.compiled import CompiledProgram
+from planner.verify.report import ProgramRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Holdings:
     cotangent_bytes: int
 
 
-def peak_of_stage(record: PlanRecord, stage: int, held: Holdings, programs: Mapping[str, Sequence[CompiledProgram]]
+def peak_of_stage(record: PlanRecord, stage: int, held: Holdings, programs: Mapping[str, Sequence[ProgramRow]]
                   ) -> int:
     """The most bytes of a device in use at once."""
     extra = {name: max(p.extra_bytes for p in found) for name, found in programs.items()}
@@ -50,7 +50,7 @@ def peak_of_stage(record: PlanRecord, stage: int, held: Holdings, programs: Mapp
     return max(most, steady + grads + max(extra.get("finish", 0) - grads, _of_update(programs.get("update", ()))))
 
 
-def _of_update(rounds: Sequence[CompiledProgram]) -> int:
+def _of_update(rounds: Sequence[ProgramRow]) -> int:
     """What the weight update takes beside its arguments: the driver keeps what a round makes to the end of the step."""
     kept, most = 0, 0
     for program in rounds:

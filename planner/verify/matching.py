@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from planner.core.plan import PlanRecord, StagePlan
+from planner.core.plan import GRADIENT_OF, PlanRecord, StagePlan
 from planner.costs.collectives import ALL_REDUCE, REDUCE_SCATTER
 from planner.emit.names import named_gradient
 from planner.verify.compiled import CompiledProgram
@@ -92,8 +92,8 @@ def _made(program: CompiledProgram, stage: StagePlan) -> tuple[Made, ...]:
     together: Counter[str] = Counter()
     for c in program.collectives:
         together[c.instruction] += c.bytes
-    return tuple(Made(c.kind, c.axes(stage.mesh_shape), c.bytes, together[c.instruction], c.times * program.times,
-                      program.name, str(c.array), c.op_name) for c in program.collectives)
+    return tuple(Made(c.kind, c.axes(stage.mesh_shape), c.bytes, together[c.instruction], c.times * program.row.times,
+                      program.row.name, str(c.array), c.op_name) for c in program.collectives)
 
 
 def _pair(made: Sequence[Made], foreseen: Sequence[Foreseen], fits: Callable[[Made, Foreseen], bool]
@@ -118,7 +118,7 @@ def _pair(made: Sequence[Made], foreseen: Sequence[Foreseen], fits: Callable[[Ma
 def _same_gradient(made: Made, foreseen: Foreseen) -> bool:
     """Whether both are of the gradient of one parameter, or of parameters alike of layers that repeat."""
     name = named_gradient(made.op_name)
-    return name is not None and _NUMBER.sub("*", f"gradient of {name}") == _NUMBER.sub("*", foreseen.where).replace(
+    return name is not None and _NUMBER.sub("*", f"{GRADIENT_OF}{name}") == _NUMBER.sub("*", foreseen.where).replace(
         "/", ".")
 
 

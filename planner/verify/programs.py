@@ -7,6 +7,7 @@ step, and who is told of progress. Out: `Compilation`.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from planner.runtime.placement import abstract_state
 from planner.trace.dtypes import dtype_of
 from planner.verify.compiled import CompiledProgram, compile_program
 from planner.verify.footprint import Holdings, peak_of_stage
+from planner.verify.report import ProgramRow
 
 Progress = Callable[[str, float], None]
 """Told what is being compiled, and the share that is done."""
@@ -44,7 +46,7 @@ def compile_all(record: PlanRecord, built: Built, model: Any, progress: Progress
     progress("step", 0.0)
     lowered = built.step.lower(abstract_state(built.program, built.placed), model.batch)
     program, _ = compile_program(lowered, 0, "step", 1, len(record.stages[0].devices))
-    return Compilation((program,), (program.total_bytes,))
+    return Compilation((program,), (program.row.total_bytes,))
 
 
 @dataclass
@@ -67,11 +69,11 @@ class _Pipeline:
                       for s in self.record.stages)
         return Compilation(tuple(self.programs), peaks)
 
-    def _by_name(self, stage: int) -> Mapping[str, Sequence[CompiledProgram]]:
-        found: dict[str, list[CompiledProgram]] = {}
+    def _by_name(self, stage: int) -> Mapping[str, Sequence[ProgramRow]]:
+        found: dict[str, list[ProgramRow]] = {}
         for p in self.programs:
             if p.stage == stage:
-                found.setdefault(p.name, []).append(p)
+                found.setdefault(p.row.name, []).append(p.row)
         return found
 
     def _stage(self, stage: int) -> Holdings:
@@ -138,8 +140,4 @@ class _Pipeline:
 
 def _shard_bytes(x: jax.ShapeDtypeStruct) -> int:
     assert x.sharding is not None
-    shape = x.sharding.shard_shape(x.shape)
-    size = 1
-    for n in shape:
-        size *= n
-    return size * (8 if jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key) else x.dtype.itemsize)
+    return prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize

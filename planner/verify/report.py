@@ -62,7 +62,17 @@ class Surprise:
 
 @dataclass(frozen=True, slots=True)
 class ProgramRow:
-    """A compiled program: bytes of a device, the compiler's own estimate of its time, seconds of compiling."""
+    """A compiled program. Bytes are of one device.
+
+    Attributes:
+      name: `"step"`, or in a pipeline `"forward"`, `"backward"`, `"zeros"`, `"finish"`, `"update"`.
+      times: how often a step runs it.
+      argument_bytes, output_bytes, temp_bytes, code_bytes: as the compiler allocates them.
+      alias_bytes: of outputs that take over the memory of arguments.
+      peak_bytes: the compiler's own peak, where it gives one.
+      optimal_s: the compiler's own estimate of one run, where it gives one; it counts the body of a loop once.
+      compile_s: how long it took.
+    """
 
     name: str
     times: int
@@ -74,6 +84,16 @@ class ProgramRow:
     peak_bytes: int | None
     optimal_s: float | None
     compile_s: float
+
+    @property
+    def total_bytes(self) -> int:
+        """What must be there while it runs, in bytes."""
+        return self.argument_bytes + self.extra_bytes
+
+    @property
+    def extra_bytes(self) -> int:
+        """What must be there beside its arguments, in bytes."""
+        return self.output_bytes - self.alias_bytes + self.temp_bytes + self.code_bytes
 
 
 @dataclass(frozen=True)

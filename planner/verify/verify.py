@@ -9,17 +9,16 @@ from typing import Any
 
 from planner.core.graph import Graph, Phase
 from planner.core.hardware import Cluster, LogicalMesh, Submesh
-from planner.core.plan import PlanRecord, StagePlan
+from planner.core.plan import GRADIENT_OF, PlanRecord, StagePlan
 from planner.costs.collectives import KINDS, collective
 from planner.costs.topology import logical_mesh
 from planner.emit.names import named_gradient, named_operator
 from planner.model import Model
 from planner.runtime.compile import Built, build_step
-from planner.verify.compiled import CompiledProgram
 from planner.verify.expected import expected_matrix_flops
 from planner.verify.matching import Foreseen, Made, Matched, match
 from planner.verify.programs import Compilation, Progress, compile_all
-from planner.verify.report import KindRow, ProgramRow, StageReport, Surprise, VerifyReport
+from planner.verify.report import KindRow, StageReport, Surprise, VerifyReport
 from planner.verify.targets import Target, target_of
 
 
@@ -62,8 +61,8 @@ class _Stage:
         return StageReport(
             index, self._kinds(matched), _dearest(self._made(m) for m in matched.unforeseen),
             _dearest(self._foreseen(f) for f in matched.absent), self._stage.memory.total_bytes,
-            compiled.peak_bytes[index], flops, sum(p.matrix_flops * p.times for p in programs),
-            tuple(_program_row(p) for p in programs))
+            compiled.peak_bytes[index], flops, sum(p.matrix_flops * p.row.times for p in programs),
+            tuple(p.row for p in programs))
 
     def _kinds(self, matched: Matched) -> tuple[KindRow, ...]:
         found: dict[tuple[str, str], list[int]] = {}
@@ -97,7 +96,7 @@ class _Stage:
         """Whose instruction it is, by the scopes it was traced in."""
         gradient = named_gradient(op_name)
         if gradient is not None:
-            return f"gradient of {gradient}"
+            return f"{GRADIENT_OF}{gradient}"
         named = named_operator(op_name)
         graph: Graph | None = self._built.program.update if named is not None and named.phase is Phase.UPDATE else \
             self._built.given.graph
@@ -123,11 +122,6 @@ def _dearest(found: Iterable[Surprise]) -> tuple[Surprise, ...]:
         shares[key] = shares.get(key, 0.0) + s.share
     merged = [replace(k, times=n, share=shares[k]) for k, n in times.items()]
     return tuple(sorted(merged, key=lambda s: (-s.share, s.kind, s.operator, s.tensor)))
-
-
-def _program_row(p: CompiledProgram) -> ProgramRow:
-    return ProgramRow(p.name, p.times, p.argument_bytes, p.output_bytes, p.temp_bytes, p.alias_bytes, p.code_bytes,
-                      p.peak_bytes, p.optimal_s, p.compile_s)
 
 
 def _notes(record: PlanRecord, target: Target, built: Built) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import planner
 from planner.candidates import Outcome, best_pipeline, refined
 from planner.core.hardware import Cluster
 from planner.core.pins import Pins
-from planner.mesh_tables import capacity_bytes, mesh_table
+from planner.mesh_tables import mesh_table
 from planner.prepared import prepare
 from planner.spaces import mesh_spaces
 from tests.intraop.programs import program, transformer
@@ -43,7 +43,7 @@ def test_refining_is_no_slower_fits_and_raises_the_bound(memory_bytes):
     before, after = before_and_after(memory_bytes)
     assert before.candidate is not None and after.candidate is not None
     assert after.candidate.step_time_s <= before.candidate.step_time_s
-    assert after.candidate.peak_bytes <= capacity_bytes(tight(memory_bytes))
+    assert after.candidate.peak_bytes <= tight(memory_bytes).device.usable_bytes
     assert before.lower_bound_s <= after.lower_bound_s <= after.candidate.step_time_s * (1 + 1e-9)
 
 
@@ -69,5 +69,5 @@ def test_a_refined_plan_is_the_same_every_time_and_says_what_its_stages_say():
     times = [s.time.microbatch_s + s.send_s for s in stages]
     step_s = sum(times) + (MICROBATCHES - 1) * max(times) + max(s.time.batch_s for s in stages)
     assert plan.step_time_s == pytest.approx(step_s, rel=1e-6)
-    assert all(s.memory.total_bytes <= capacity_bytes(cluster) for s in stages)
+    assert all(s.memory.total_bytes <= cluster.device.usable_bytes for s in stages)
     assert [layer for s in stages for layer in range(*s.layers)] == list(range(len(plan.record.layers)))

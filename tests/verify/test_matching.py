@@ -9,6 +9,7 @@ from planner.verify.collectives import CompiledCollective
 from planner.verify.compiled import CompiledProgram
 from planner.verify.hlo import Array
 from planner.verify.matching import Matched, match
+from planner.verify.report import ProgramRow
 from tests.report.records import eight_devices
 
 ALL = (tuple(range(4)),)
@@ -21,7 +22,7 @@ def compiled(kind: str, elements: int, *, times: int = 1, name: str = "", instru
 def matched(foreseen: list[Collective], made: list[CompiledCollective], *, scatters: bool = False) -> Matched:
     record = replace(eight_devices(), microbatches=3)
     stage = replace(record.stages[0], mesh_shape=(4,), mesh_axes=("x",), collectives=tuple(foreseen))
-    program = CompiledProgram(0, "step", 1, 0, 0, 0, 0, 0, None, 0, None, tuple(made), 0.0)
+    program = CompiledProgram(0, ProgramRow("step", 1, 0, 0, 0, 0, 0, None, None, 0.0), 0, tuple(made))
     return match(record, stage, [program], scatters_as_reduces=scatters)
 
 
