@@ -4,7 +4,7 @@ In the main thread its C++ code would keep signals waiting, or catch Ctrl-C for 
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from ortools.sat.python import cp_model
 
@@ -22,19 +22,26 @@ def run_cpsat(
 
     Args:
       stop: asked every now and then; True ends the search.
+
+    Raises:
+      KeyboardInterrupt: it struck before the search was under way.
     """
     solver.parameters.catch_sigint_signal = False
+    job: Future[cp_model.CpSolverStatus] | None = None
     interrupted = False
     with ThreadPoolExecutor(1) as pool:
-        job = pool.submit(solver.solve, model, watch)
         try:
+            job = pool.submit(solver.solve, model, watch)
             while not job.done():
                 wait([job], POLL_S)
                 if stop():
                     solver.stop_search()
-        except KeyboardInterrupt:  # wherever in the loop it struck: else the pool would wait for the time limit
+        except KeyboardInterrupt:  # wherever it struck: else the pool would wait for the time limit
             interrupted = True
-            while not job.done():
+            after = pool.submit(lambda: None)  # runs when the search has ended, even if it was never known as `job`
+            while not after.done():
                 solver.stop_search()
-                wait([job], POLL_S)
+                wait([after], POLL_S)
+    if job is None:
+        raise KeyboardInterrupt
     return job.result(), interrupted

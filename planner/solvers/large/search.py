@@ -5,7 +5,7 @@ In: a `Reduction`. Out: a `Found`; every better choice goes to `offer`.
 
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,12 +52,10 @@ def search_large(reduction: Reduction, offer: Offer, *, deadline: float, threads
     """
     stop = threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        job = pool.submit(_search, reduction, offer, deadline, threads, seed, stop)
-        try:
-            wait([job])
+        try:  # around the submission, too: what is found first may be told before that returns
+            return pool.submit(_search, reduction, offer, deadline, threads, seed, stop).result()
         finally:
             stop.set()
-    return job.result()
 
 
 def _search(
