@@ -1,4 +1,4 @@
-"""Every example runs as a user runs it, and shows a plan and a loss that falls."""
+"""Every example runs as a user runs it on a machine measured before, and shows a plan and a loss that falls."""
 
 import os
 import re
@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
+
+import planner
+from planner.measure import local_cluster
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py") if path.stem != "demo")
@@ -15,8 +19,17 @@ WITHOUT_LOSS = ("inference",)
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory):
-    """A home of its own, so that the machine is measured once for all examples and nothing is left behind."""
-    return tmp_path_factory.mktemp("home")
+    """A home of its own, so that nothing is left behind. It keeps a profile of eight CPU devices: the examples plan the
+    same on every machine, and do not spend the minutes that measuring it takes."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("planner.measure.machine.measure", lambda *_, **__: planner.cluster("cpu-8"))
+        local_cluster(jax.devices(), profiles_in(home))
+    return home
+
+
+def profiles_in(home):
+    return home / ".cache" / "planner"
 
 
 def run(script, home, *arguments):
@@ -25,6 +38,7 @@ def run(script, home, *arguments):
     done = subprocess.run([sys.executable, ROOT / "examples" / f"{script}.py", *arguments], cwd=home, env=environment,
                           capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
+    assert len(list(profiles_in(home).iterdir())) == 1, "the kept profile was not used, or none was kept"
     return done.stdout
 
 
@@ -49,3 +63,10 @@ def test_demo_trains_like_one_device_and_draws(home, tmp_path):
     assert pictures == {"all", "devices", "timetable", "memory", "graph", "shardings", "loss"}
     assert all((tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG") for name in pictures)
     assert (tmp_path / "gpt.plan.json").exists()
+
+
+@pytest.mark.slow
+def test_the_first_run_on_a_machine_measures_it(tmp_path):
+    assert "beside standard recipes" in run("train_step", tmp_path)
+    (kept,) = profiles_in(tmp_path).iterdir()
+    assert planner.cluster(str(kept)).devices_per_node == 8
