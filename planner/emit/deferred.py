@@ -66,8 +66,14 @@ class _Lift:
         return FirstPart(tuple(missing), tuple(self.leads[n][1] for n in missing))
 
 
-def with_deferred_gradients(record: PlanRecord, given: Annotated) -> tuple[Annotated, tuple[str, ...]]:
+def with_deferred_gradients(record: PlanRecord, given: Annotated, inferred: Sequence[Inferred] | None = None
+                            ) -> tuple[Annotated, tuple[str, ...]]:
     """Defer what the plan defers, where there are several microbatches.
+
+    Args:
+      record: the plan.
+      given: the graph under it.
+      inferred: what `infer` says of each stage of `given`, where it is known already.
 
     Returns:
       The rewritten graph, and a warning that counts the gradients that could not be deferred.
@@ -75,7 +81,7 @@ def with_deferred_gradients(record: PlanRecord, given: Annotated) -> tuple[Annot
     deferred = [p for p in record.params if p.deferred] if record.kind == "train" and record.microbatches > 1 else []
     if not deferred:
         return given, ()
-    edit = _Edit(record, given)
+    edit = _Edit(record, given, inferred or [infer(given, s) for s in range(len(record.stages))])
     for param in deferred:
         for stage in range(len(record.stages)):
             edit.defer(param, stage)
@@ -103,10 +109,10 @@ def final_spec(given: Annotated, param: ParamPlan, stage: int) -> Spec:
 class _Edit:
     """The rewrite under way."""
 
-    def __init__(self, record: PlanRecord, given: Annotated) -> None:
+    def __init__(self, record: PlanRecord, given: Annotated, inferred: Sequence[Inferred]) -> None:
         self._record, self._given = record, given
         self._producer, self._readers = given.graph.producers(), given.graph.consumers()
-        self._inferred: list[Inferred] = [infer(given, s) for s in range(len(record.stages))]
+        self._inferred = inferred
         self._ways: list[tuple[int, _Way]] = []
         self._lifts: list[_Lift] = []
         self._sums: dict[tuple[int, int], Spec] = {}

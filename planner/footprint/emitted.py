@@ -32,13 +32,20 @@ class Emitted:
     def __init__(self, record: PlanRecord, program: Program) -> None:
         self.record, self.program = record, program
         before = before_deferral(record, program)
-        self.given, _ = with_deferred_gradients(record, before)
         self.inferred = [infer(before, s) for s in range(len(record.stages))]
+        self.given, _ = with_deferred_gradients(record, before, self.inferred)
 
     @cached_property
     def update_specs(self) -> Mapping[int, Spec]:
         """Value of the update graph -> the sharding that the update works in."""
         return work_specs(self.record, self.program.update) if self.program.update is not None else {}
+
+    @cached_property
+    def update_inferred(self) -> Inferred:
+        """What follows for the update graph, whichever stage runs it."""
+        graph = self.program.update
+        assert graph is not None
+        return infer(Annotated(graph, (0,) * len(graph.ops), (self.update_specs,), {}), 0)
 
     def kind(self, made: int, read: int) -> Holds:
         """What memory is for that one operator fills and another reads last."""
@@ -53,6 +60,13 @@ class Emitted:
     def lowering(self, stage: int) -> Lowering:
         """A lowering of the micro graph on a stage."""
         return lowering(self.given, self.inferred[stage], stage, self.record)
+
+    def update_lowering(self, stage: int) -> Lowering:
+        """A lowering of the update graph on a stage."""
+        graph = self.program.update
+        assert graph is not None
+        given = Annotated(graph, (stage,) * len(graph.ops), (self.update_specs,) * len(self.record.stages), {})
+        return lowering(given, self.update_inferred, stage, self.record)
 
 
 def lowering(given: Annotated, inferred: Inferred, stage: int, record: PlanRecord) -> Lowering:

@@ -7,12 +7,10 @@ from collections.abc import Sequence
 
 from planner.core.graph import Role
 from planner.costs.memory import itemsize, shard_bytes
-from planner.emit.annotated import Annotated
-from planner.emit.inferred import infer
 from planner.emit.rounds import replaced
 from planner.emit.tasks import TaskCode
 from planner.footprint.compiled import Ends, Function, function
-from planner.footprint.emitted import Emitted, lowering
+from planner.footprint.emitted import Emitted
 from planner.footprint.nodes import Nodes
 
 
@@ -21,9 +19,7 @@ def update(emitted: Emitted, nodes: Nodes, grads: Sequence[int], stage: int) -> 
     record, program = emitted.record, emitted.program
     graph = program.update
     assert graph is not None
-    specs = emitted.update_specs
-    given = Annotated(graph, (stage,) * len(graph.ops), ({},) * stage + (specs,), {})
-    low = lowering(given, infer(given, stage), stage, record)
+    low = emitted.update_lowering(stage)
     low.nodes, low.shown = nodes, False
     stored = {(p.path, p.row): p for p in record.params}
     for i, t in zip(graph.inputs_of(Role.GRAD), grads, strict=True):
@@ -52,10 +48,7 @@ def update_task(emitted: Emitted, codes: Sequence[TaskCode], number: int) -> Fun
     ones that the same task makes, if no other task reads them."""
     record, graph, code = emitted.record, emitted.program.update, codes[number]
     assert graph is not None
-    specs = emitted.update_specs
-    stage_of = (code.stage,) * len(graph.ops)
-    given = Annotated(graph, stage_of, tuple(specs if s == code.stage else {} for s in range(len(record.stages))), {})
-    low = lowering(given, infer(given, code.stage), code.stage, record)
+    specs, low = emitted.update_specs, emitted.update_lowering(code.stage)
     low.shown = False
     stored = {(p.path, p.row): p.spec for p in record.params}
     for i in graph.inputs_of(Role.PARAM):
