@@ -7,7 +7,7 @@ PATIENT := XLA_FLAGS="$$XLA_FLAGS --xla_cpu_collective_call_terminate_timeout_se
 # `make test ARGS="tests/rules -k reshape"` runs a part.
 ARGS ?= -n 2
 
-.PHONY: help demo test test-all verify-tpu tpu-compiler lint types contract bench wheel lock clean
+.PHONY: help demo test test-all verify-tpu tpu-compiler lint types contract bench calibration wheel lock clean
 
 help:
 	@echo "make demo      plan, draw and train a small GPT on real text over 8 virtual CPU devices"
@@ -18,6 +18,7 @@ help:
 	@echo "make types     pyright: strict where no JAX is imported"
 	@echo "make contract  import-linter: which room may import which"
 	@echo "make bench     planning times and plans against recipes, written to benchmarks/results/"
+	@echo "make calibration  step times of 150 forced plans, predicted and measured (an hour)"
 	@echo "make wheel     the wheel, in dist/"
 	@echo "make lock      refresh requirements.lock from pyproject.toml"
 
@@ -60,6 +61,13 @@ types: $(READY)
 
 contract: $(READY)
 	$(BIN)/lint-imports --no-logo
+
+# The C library keeps the memory that programs give back, as allocators of accelerators do.
+KEPT := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=67108864
+calibration: $(READY)
+	$(KEPT) $(BIN)/python benchmarks/calibration.py measure
+	$(BIN)/python benchmarks/calibration.py predict
+	$(BIN)/python benchmarks/calibration.py report
 
 bench: $(READY)
 	set -e; for name in planning recipes; do echo "== $$name"; $(PATIENT) $(BIN)/python benchmarks/$$name.py; done

@@ -1,5 +1,6 @@
 """Step times predicted and measured, over forced plans of five tiny models on eight virtual CPU devices.
 
+    make calibration                                             # all of it
     python benchmarks/calibration.py measure --models gpt-tiny   # compile all plans of a model, step them in turn
     python benchmarks/calibration.py predict                     # plan every row again; nothing is run
     python benchmarks/calibration.py report                      # join both by what is emitted, print tables
@@ -11,6 +12,11 @@ already, unless told `--again`.
 
 How to read the report: `error` is |predicted / measured - 1|, `bias` the median of predicted / measured, `tau`
 Kendall's rank correlation, `regret` by how much the plan that is predicted fastest is slower than the fastest measured.
+The make target, and the measurement behind `profiles/cpu-8.json`, have the C library keep the memory that programs give
+back (`MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=67108864`), as allocators of accelerators
+do: else every step of a plan with more than 32 MiB of temporary memory gets new pages from the kernel, up to a quarter of
+its time.
+
 Measured is the median of the steps that other programs on the machine disturbed least (`quiet.py`), less the part of
 the machine that those took: exact where the step keeps all cores busy, and too low where it lets cores idle and others
 use them.

@@ -50,6 +50,16 @@ class ProgramIndex:
     sums: frozenset[int]  # operators that add up the cotangents of a value
 
     @cached_property
+    def lasting(self) -> frozenset[int]:
+        """Values that outlast the caches: the graph's inputs and outputs, and what the forward part leaves for the
+        backward part to read."""
+        micro = self.program.micro
+        read = {v for op in micro.ops if op.phase is Phase.BACKWARD for v in op.inputs}
+        left = {v for op in micro.ops if op.phase is not Phase.BACKWARD for v in op.results} & read
+        ends = {o.operand for o in micro.outputs if isinstance(o.operand, int)}
+        return frozenset(left | ends | {i.value for i in micro.inputs})
+
+    @cached_property
     def spans(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Owners that operators make and read, ascending, with the origins that make and last read each."""
         rows = sorted((v, o, self.readers[v][-1]) for v, o in self.maker.items()

@@ -129,17 +129,19 @@ class Device:
       memory_margin: share of it that plans leave free: for the allocator's fragmentation, and what the compiler's
         programs take that no model foresees.
       memory_bandwidth_bytes_per_s: of device memory, sustained.
-      launch_s: fixed cost of one operator inside a compiled program (kernel launch).
+      launch_s: fixed cost of one kernel inside a compiled program.
       dispatch_s: fixed cost of calling one compiled program on all devices of a stage.
       transcendentals_per_s: elements a second of exp, log, tanh, ...; None where memory traffic always takes longer.
       convolutions: their rates; None where they run as matmuls do.
       matmuls: measured rates by shape; matmuls of a dtype that has a grid are timed by it alone.
       tiling: how matmuls are cut into tiles where no grid was measured; None: the peak's `matmul_efficiency` always.
       caches: levels of memory above device memory, the smallest first.
+      exposed_traffic: which part of the time that operands take from device memory comes on top of a matmul's
+        arithmetic, 0 to 1; 0 where it all hides beside it.
       relayout: how many times as long as its traffic alone a copy takes that transposes, where the compiler makes such
         to lay operands of matmuls out anew (XLA on CPU); None where its matmuls take any layout.
-      kernel_per_result: the compiler makes a kernel for every result of an optimizer's update, each of which reads what
-        it needs again (XLA on CPU); else one kernel for all of them.
+      kernel_per_result: the compiler makes a kernel for every result, each of which reads what it needs again (XLA on
+        CPU); else one for all results of an optimizer's update, and of what it fuses.
       alone: how many times faster it computes while all others idle: above 1 where devices share cores, as virtual
         devices of a CPU do. All other figures are of one device while all are busy.
     """
@@ -156,6 +158,7 @@ class Device:
     matmuls: tuple[MatmulGrid, ...] = ()
     tiling: Tiling | None = None
     caches: tuple[MemoryLevel, ...] = ()
+    exposed_traffic: float = 0.0
     memory_margin: float = 0.08
     relayout: float | None = None
     alone: float = 1.0

@@ -3,13 +3,14 @@
 In: a `Group`, its `Strategies`, a `Setting`. Out: a `GroupPrice`, which also says what the group's links need to know.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planner.core.graph import Graph, Phase, Role
+from planner.core.hardware import Device
 from planner.core.spec import Spec, replicated
 from planner.costs.collectives import ALL_REDUCE, collective, when_merged
 from planner.costs.compute import FILTER_GRADIENT, FORWARD, INPUT_GRADIENT, traffic_s
@@ -48,6 +49,7 @@ class GroupPrice:
         self.graph = index.program.micro
         self.owner = index.owner
         self.batch_dims = index.batch_dims
+        self.lasting, self.role = index.lasting, index.role
         self.group = group
         self.strategies = strategies
         self.setting = setting
@@ -83,14 +85,16 @@ class GroupPrice:
 
     def _heavy(self, n: int, classes: OpClasses, kind: str) -> None:
         work = op_work(self.graph, n)
-        moved = sum((value_bytes(self.graph.values[v]) / self.shards_of(v) for v in _touched(self.graph, n)),
-                    np.zeros(len(self.strategies)))
+        touched = _touched(self.graph, n)
+        moved, cold = self._bytes(touched), self._bytes(self._cold((n,), touched))
         device = self.setting.device
         flops = work.flops / self.strategies.shards(classes.factors)
         op = self.graph.ops[n]
         convolves = self._convolves(n) if op.primitive == CONVOLUTION else ""
         arithmetic = arithmetic_s(self.graph, op, Local(flops, self._local_size, convolves), work.dtype, device)
-        self.costs[kind] += np.maximum(arithmetic, traffic_s(moved, device)) + device.launch_s * work.launches
+        exposed = device.exposed_traffic * cold / device.memory_bandwidth_bytes_per_s
+        self.costs[kind] += np.maximum(arithmetic + exposed, _traffic_s(moved, cold, device)) \
+            + device.launch_s * work.launches
         self.working = np.maximum(self.working, moved)
 
     def _relayout(self, ops: Sequence[int], kind: str) -> None:
@@ -123,11 +127,10 @@ class GroupPrice:
         made = {r for n in ops for r in self.graph.ops[n].results}
         used_inside = {v for n in ops for v in self.graph.ops[n].inputs}
         used_outside = {v for n in self.group.ops if n not in mine for v in self.graph.ops[n].inputs}
-        outer = sorted(used_inside - made)
-        outer += [v for v in sorted(made) if v not in used_inside or v in used_outside]
+        leaving = [v for v in sorted(made) if v not in used_inside or v in used_outside]
+        outer = sorted(used_inside - made) + leaving
         reduces = sum(bool(by_op[n].reduced) for n in ops)
-        moved = sum((value_bytes(self.graph.values[v]) / self.shards_of(v) for v in outer),
-                    np.zeros(len(self.strategies)))
+        moved, cold = self._bytes(outer), self._bytes(self._cold(ops, outer))
         device = self.setting.device
         arithmetic, quiet = np.zeros(len(self.strategies)), not reduces
         for n in ops:
@@ -137,9 +140,26 @@ class GroupPrice:
                 arithmetic = arithmetic + work.transcendentals / parts / device.transcendentals_per_s
             quiet = quiet and work.flops == 0
         if not quiet:
-            self.costs[kind] += np.maximum(arithmetic, traffic_s(moved, device)) \
-                + device.launch_s * (1 + reduces)
+            kernels = self._kernels(ops, by_op, leaving) if device.kernel_per_result else 1 + reduces
+            self.costs[kind] += np.maximum(arithmetic, _traffic_s(moved, cold, device)) + device.launch_s * kernels
         self.working = np.maximum(self.working, moved)
+
+    def _bytes(self, values: Iterable[int]) -> Array:
+        """Of one device, per strategy."""
+        return sum((value_bytes(self.graph.values[v]) / self.shards_of(v) for v in values),
+                   np.zeros(len(self.strategies)))
+
+    def _cold(self, ops: Iterable[int], touched: Iterable[int]) -> list[int]:
+        """Those of the values touched by operators of one phase that are in no cache: of what lasts, all but what a
+        forward operator just made for the next."""
+        made = {r for n in ops for r in self.graph.ops[n].results}
+        backward = any(self.graph.ops[n].phase is Phase.BACKWARD for n in ops)
+        return [v for v in touched if v in self.lasting and (backward or v in made or v in self.role)]
+
+    def _kernels(self, ops: Sequence[int], by_op: Mapping[int, OpClasses], leaving: Sequence[int]) -> int:
+        """How many kernels fused operators become where each has one result: what leaves, and what is reduced."""
+        reduced = {r for n in ops if by_op[n].reduced for r in self.graph.ops[n].results}
+        return len(reduced.union(leaving))
 
     def _reductions(self, index: ProgramIndex) -> None:
         by_op = {o.op: o for o in self.group.classes.ops}
@@ -226,6 +246,11 @@ class GroupPrice:
         pairs: dict[tuple[int, int], int] = {}
         at = np.array([pairs.setdefault((int(r), int(m)), len(pairs)) for r, m in zip(row, mask, strict=True)])
         return tuple(specs[r] for r, _ in pairs), tuple(frozenset(axes_in(m)) for _, m in pairs), at
+
+
+def _traffic_s(moved: Array, cold: Array, device: Device) -> Array:
+    """Seconds to move bytes, of which some are in no cache."""
+    return traffic_s(moved - cold, device) + cold / device.memory_bandwidth_bytes_per_s
 
 
 def _touched(graph: Graph, n: int) -> tuple[int, ...]:

@@ -118,6 +118,12 @@ def update_bytes(value: int, state: int, device: Device) -> int:
     return 3 * value + 2 * state
 
 
+def update_kernels(value: int, state: int, device: Device) -> int:
+    """Kernels of the update of a parameter; where one makes all results, it makes those of many parameters, and its own
+    cost is nobody's."""
+    return 1 + round(state / value) if device.kernel_per_result else 0
+
+
 def param_unary(graph: Graph, param: Param, choices: ParamChoices, mesh: LogicalMesh, device: Device, *, training: bool
                 ) -> dict[str, NDArray[np.float64]]:
     """Bytes held and seconds of the update per choice."""
@@ -136,4 +142,5 @@ def param_unary(graph: Graph, param: Param, choices: ParamChoices, mesh: Logical
     touched = update_bytes(value_bytes(value), param.opt_state_bytes, device) / ucuts
     gather = reshard_table(value.shape, itemsize(value.dtype), update, stored, mesh)[uat, at]
     return {"resident_bytes": held + param.opt_state_bytes / ucuts,
-            "batch_s": touched / device.memory_bandwidth_bytes_per_s + gather}
+            "batch_s": touched / device.memory_bandwidth_bytes_per_s + gather
+            + device.launch_s * update_kernels(value_bytes(value), param.opt_state_bytes, device)}

@@ -1,58 +1,14 @@
-"""What one device does besides matmuls while all are busy: small operators, calls, transcendentals, transposing copies;
-and how much faster it is alone.
+"""What one device does besides matmuls while all are busy: transcendentals, transposing copies, operands that are in no
+cache; and how much faster it is alone.
 
 In: devices. Out: numbers of `core.hardware.Device`, each with how it was found.
 """
-
-from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
 from planner.measure.pace import Allowance
 from planner.measure.timing import Devices, Reading, on_all, repeated, time_in_turn, time_on_all
-
-
-@dataclass(frozen=True, slots=True)
-class FixedCosts:
-    """What a program costs before it computes.
-
-    Attributes:
-      launch: of a small operator inside a program.
-      dispatch: of calling a program on all devices.
-      loop_s: of a step in `timing.repeated` that does next to nothing: its operator and the loop's own.
-    """
-
-    launch: Reading
-    dispatch: Reading
-    loop_s: float
-
-
-_OPERATORS = 96
-"""Pairs of small operators in the program that tells what one costs."""
-
-_STEPS = 1000
-"""Steps of the loop that tells what one costs."""
-
-
-def fixed_costs(devices: Devices, allowance: Allowance) -> FixedCosts:
-    """Times small operators, one after the other."""
-
-    def chain(a: jax.Array, steps: int) -> jax.Array:
-        # A sum after each step keeps the compiler from merging the steps into one operator.
-        for _ in range(steps):
-            a = a + jnp.sum(a)
-        return a
-
-    inputs = [((64,), "float32")]
-    bodies = [lambda a: chain(a, 1), lambda a: chain(a, 1 + _OPERATORS), repeated(lambda a: a + 1, 1),
-              repeated(lambda a: a + 1, 1 + _STEPS)]
-    short, long, once, often = time_in_turn([on_all(body, inputs, devices) for body in bodies], 25, allowance)
-    return FixedCosts(
-        Reading(max(long.typical_s - short.typical_s, 0.0) / (2 * _OPERATORS), long.spread,
-                f"{2 * _OPERATORS} dependent small operators in one program"),
-        Reading(short.typical_s, short.spread, "calls of a program of two small operators"),
-        max(often.typical_s - once.typical_s, 0.0) / _STEPS)
 
 
 def transcendental_rate(devices: Devices, elements: int, allowance: Allowance) -> Reading:
@@ -75,6 +31,29 @@ def relayout_slowdown(devices: Devices, allowance: Allowance) -> Reading:
     turned, scaled = time_in_turn(copies, 11, allowance)
     return Reading(max(1.0, turned.typical_s / scaled.typical_s), max(turned.spread, scaled.spread),
                    f"{length} transposing copies of {' x '.join(map(str, _TRANSPOSED))} floats, beside scaling them")
+
+
+_COLD_SHAPE, _COLD_MATRICES = (64, 256), 32
+"""Rows and columns of the chain of products whose matrices are in no cache, and how many: 8 MiB a device, of which all
+together are to exceed what the devices share."""
+
+
+def exposed_traffic(devices: Devices, memory_bytes_per_s: float, allowance: Allowance) -> Reading:
+    """Which part of the time that a matrix takes from device memory comes on top of a product's arithmetic, 0 to 1: a
+    chain of products with different matrices, beside one with the same."""
+    rows, side = _COLD_SHAPE
+
+    def chain(a: jax.Array, *matrices: jax.Array) -> jax.Array:
+        for n in range(_COLD_MATRICES):
+            a = a @ matrices[n % len(matrices)]
+        return a
+
+    calls = [on_all(chain, [((rows, side), "float32"), *[((side, side), "float32")] * count], devices)
+             for count in (_COLD_MATRICES, 1)]
+    cold, warm = time_in_turn(calls, 15, allowance)
+    moved_s = (_COLD_MATRICES - 1) * side * side * 4 / memory_bytes_per_s
+    return Reading(min(max((cold.typical_s - warm.typical_s) / moved_s, 0.0), 1.0), max(cold.spread, warm.spread),
+                   f"{_COLD_MATRICES} products of {rows} rows with matrices of {side} a side, different or the same")
 
 
 _ALONE_SIDE, _ALONE_STEPS = 256, 16

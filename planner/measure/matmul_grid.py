@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from planner.core.hardware import MatmulGrid
 from planner.errors import ProfileError
-from planner.measure.arithmetic import FixedCosts
+from planner.measure.fixed import FixedCosts
 from planner.measure.pace import Allowance
 from planner.measure.timing import NOISY, Devices, Reading, Times, repeated, time_on_all
 
@@ -121,7 +121,7 @@ class MatmulTimer:
 
     def _step_s(self, times: Times, length: int) -> float:
         """Seconds of one product beyond fixed costs, which are never taken for more than three quarters of it."""
-        step = (times.typical_s - self.fixed.dispatch.value) / length - self.fixed.loop_s
+        step = (times.typical_s - self.fixed.call_s) / length - self.fixed.loop_s
         return max(step, times.typical_s / length / 4)
 
     def _length(self, step_s: float) -> int:

@@ -35,6 +35,7 @@ def device_from(fields: Fields) -> Device:
         matmuls=tuple(_grid_from(item) for item in fields.items("matmuls")),
         tiling=_tiling_from(fields.inner("tiling")) if "tiling" in fields else None,
         caches=tuple(_level_from(item) for item in fields.items("caches")),
+        exposed_traffic=fields.part("exposed_traffic") if "exposed_traffic" in fields else 0.0,
         memory_margin=fields.non_negative("memory_margin", default=Device.memory_margin),
         relayout=fields.at_least_one("relayout", default=1.0) if "relayout" in fields else None,
         alone=fields.at_least_one("alone", default=1.0),
@@ -65,6 +66,8 @@ def device_to_json(device: Device) -> dict[str, Any]:
     found["peak_flops_per_s"] = dict(device.peak_flops_per_s)
     if not device.dispatch_s:  # as where it is not given: it needs no source then
         del found["dispatch_s"]
+    if not device.exposed_traffic:
+        del found["exposed_traffic"]
     if device.memory_margin == Device.memory_margin:
         del found["memory_margin"]
     if device.alone == 1:

@@ -55,6 +55,9 @@ def _detail(d: Device, sources: dict[str, str]) -> list[tuple[str, str, str]]:
     rows += [(f"cache, {level.name}", f"{units.size(level.capacity_bytes)} at "
               f"{units.scaled(level.bandwidth_bytes_per_s, 'B/s')}", _source(sources, "device.caches"))
              for level in d.caches]
+    if d.exposed_traffic:
+        rows.append(("operands' traffic not hidden", units.share(d.exposed_traffic),
+                     _source(sources, "device.exposed_traffic")))
     if d.dispatch_s:
         rows.append(("a program's fixed cost", units.seconds(d.dispatch_s), _source(sources, "dispatch_s")))
     if d.transcendentals_per_s is not None:
