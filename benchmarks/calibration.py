@@ -14,8 +14,8 @@ How to read the report: `error` is |predicted / measured - 1|, `bias` the median
 Kendall's rank correlation, `regret` by how much the plan that is predicted fastest is slower than the fastest measured.
 The make target, and the measurement behind `profiles/cpu-8.json`, have the C library keep the memory that programs give
 back (`MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=67108864`), as allocators of accelerators
-do: else every step of a plan with more than 32 MiB of temporary memory gets new pages from the kernel, up to a quarter of
-its time.
+do: else every step of a plan with more than 32 MiB of temporary memory gets new pages from the kernel, up to a quarter
+of its time.
 
 Measured is the median of the steps that other programs on the machine disturbed least (`quiet.py`), less the part of
 the machine that those took: exact where the step keeps all cores busy, and too low where it lets cores idle and others

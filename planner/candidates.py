@@ -73,7 +73,7 @@ class Builder:
         """The cores that the stages share; None where every device has its own."""
         cluster = self.costs.hardware
         parts = [float(self.sizes[m]) / cluster.device_count for _, _, m in choice.stages]
-        return Sharing(parts, cluster.device.alone) if cluster.device.alone > 1 else None
+        return Sharing(parts, cluster.device_count, cluster.device.alone) if cluster.device.alone > 1 else None
 
     def entries(self, choice: StageChoice) -> tuple[Entry, ...]:
         """Where the costs of the stages stand."""
@@ -187,8 +187,8 @@ def _candidate(builder: Builder, choice: StageChoice) -> Candidate:
     per, once = [p.choice.microbatch_s + p.send_s for p in picks], [p.choice.batch_s for p in picks]
     time_s = pipeline_time_s(per, microbatches) + max(once)
     if (sharing := builder.sharing(choice)) is not None:
-        time_s = max(time_s / sharing.alone, pipeline_time_s(per, microbatches, sharing)
-                     + sum(t * part for t, part in zip(once, sharing.parts, strict=True)))
+        work = sum((microbatches * t + o) * part for t, o, part in zip(per, once, sharing.parts, strict=True))
+        time_s = sharing.time_s(time_s, work)
     peak = max(p.choice.memory_bytes(p.in_flight) for p in picks)
     return Candidate(costs.prepared, tuple(picks), time_s, peak, choice.tried, choice.pruned)
 

@@ -5,6 +5,8 @@ In: a `Program`. Out: `Prepared`, and the cuts that carried state forbids.
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from planner.core.graph import Program, Role
 from planner.intraop.choices import LayerModel
 from planner.intraop.structure import layer_model
@@ -21,6 +23,7 @@ class Prepared:
     layers: Layers
     models: tuple[LayerModel, ...]  # per class
     crossing_bytes: tuple[float, ...]  # activations that enter each layer
+    results: tuple[int, ...]  # arrays per layer that a stage's programs give back, a microbatch
     micro_flops: int
     dtype: str  # that most of them are computed in
 
@@ -35,8 +38,19 @@ def prepare(program: Program) -> Prepared:
     layers = cluster_layers(index)
     models = tuple(layer_model(index, *layers.ranges[layers.representative(c)]) for c in range(max(layers.classes) + 1))
     crossing = crossing_bytes(index)
-    return Prepared(index, layers, models, tuple(float(crossing[c]) for c in layers.cuts), graph_flops(program.micro),
-                    main_dtype(program.micro))
+    return Prepared(index, layers, models, tuple(float(crossing[c]) for c in layers.cuts), results(index, layers),
+                    graph_flops(program.micro), main_dtype(program.micro))
+
+
+def results(index: ProgramIndex, layers: Layers) -> tuple[int, ...]:
+    """Per layer, what a pipeline's stage gives back under training: values for the backward, sums of gradients."""
+    if index.program.kind != "train":
+        return (0,) * len(layers)
+    kept = {v: index.maker[v] for v in index.lasting if v in index.maker and v not in index.owner}
+    params = {v: index.first_reader[v] for v, role in index.role.items()
+              if role is Role.PARAM and v in index.first_reader}
+    origins = np.array([*kept.values(), *params.values()], dtype=np.int64)
+    return tuple(np.histogram(origins, bins=np.array(layers.cuts))[0].tolist())
 
 
 def forbidden_cuts(prepared: Prepared) -> frozenset[int]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.core.hardware import Cluster
-from planner.costs.topology import stage_link
+from planner.costs.transfer import cut_transfer_s
 from planner.intraop.compose import SliceTable
 from planner.intraop.refine import TOLERANCE, Approach, Stage, approach, finish
 from planner.intraop.slice_choice import SliceChoice, table_choice
@@ -167,11 +167,9 @@ def hand_over_s(prepared: Prepared, hardware: Cluster, space: SubmeshSpace, firs
     enter it and sending their cotangents back, and the calls of its forward and backward programs."""
     if (first, last) == (0, len(prepared.layers) - 1):
         return 0.0
-    ways = 2 if prepared.program.kind == "train" else 1
-    calls = ways * hardware.device.dispatch_s
+    device, trains = hardware.device, prepared.program.kind == "train"
+    ways = 2 if trains else 1
+    calls = ways * device.dispatch_s + device.result_s * sum(prepared.results[first:last + 1])
     if first == 0:
         return calls
-    size = prepared.crossing_bytes[first]
-    whole_nodes = space.submesh.device_count >= hardware.devices_per_node
-    link = stage_link(hardware, same_node=not whole_nodes)
-    return calls + ways * (link.latency_s + size / space.submesh.device_count / link.bandwidth_bytes_per_s)
+    return calls + ways * cut_transfer_s(prepared.crossing_bytes[first], space.submesh.device_count, hardware)

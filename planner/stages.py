@@ -9,19 +9,20 @@ s counts stages from the end, so that under 1F1B the stage that starts at layer 
 limits are inside t (infinite where it does not fit). Bounds end the search: B · t_max is a lower bound of everything
 not yet tried.
 
-Where devices share cores (`Device.alone` above 1), a stage that waits leaves its cores to the others: then a pipeline
-takes as long as all of its work does on all cores, Σ B · t_s · n_s / d of d devices, unless too few devices have work
-to keep the cores busy; see `pipeline_time_s`.
+Where devices share cores (`Device.alone` above 1), a stage that waits leaves its cores to the others, and the path of
+the equation above takes less; never less than all work on all cores, Σ B · t_s · n_s / d of d devices (`Sharing`).
 
 In: a cost array t[s, m, k, j], submesh sizes, B. Out: `StageChoice` with a proven gap. It calls no solver and knows no
 model.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+from planner.costs.sharing import sharing_speed
 
 Array = NDArray[np.float64]
 
@@ -46,21 +47,27 @@ class StageChoice:
 
 @dataclass(frozen=True)
 class Sharing:
-    """Cores that the devices of a pipeline share: the part of all devices that each stage has, and `Device.alone`."""
+    """Cores that the devices of a pipeline share: the part of all devices that each stage has, how many devices there
+    are, and `Device.alone`."""
 
     parts: Sequence[float]
+    devices: int
     alone: float
+
+    def time_s(self, path_s: float, work_s: float) -> float:
+        """Seconds on shared cores of what takes `path_s` if every device keeps the speed that it has while all are busy
+        and `work_s` if all were."""
+        return path_s if not work_s else path_s / sharing_speed(path_s / work_s, self.devices, self.alone)
 
 
 def pipeline_time_s(stage_times_s: NDArray[np.float64] | list[float], microbatches: int,
                     sharing: Sharing | None = None) -> float:
-    """Alpa's equation 2, Σ t + (B - 1) max t; on shared cores as long as all work takes, or the equation's path if no
-    device had to share, whichever is longer."""
+    """Alpa's equation 2, Σ t + (B - 1) max t; faster on shared cores, which stages that wait leave to the others."""
     times = np.asarray(stage_times_s)
     path = float(times.sum() + (microbatches - 1) * times.max())
     if sharing is None:
         return path
-    return max(microbatches * float(times @ np.asarray(sharing.parts)), path / sharing.alone)
+    return sharing.time_s(path, microbatches * float(times @ np.asarray(sharing.parts)))
 
 
 def construct(times_s: Array, sizes: NDArray[np.int64], devices: int, microbatches: int, *, tolerance: float = 0.002,
@@ -76,7 +83,8 @@ def construct(times_s: Array, sizes: NDArray[np.int64], devices: int, microbatch
       tolerance: bounds t_max closer than this ratio are tried as one; the answer's total is within it of the optimum,
         and `lower_bound_s` says so. 0 tries all.
       exact_stages: if given, use exactly that many stages.
-      alone: `Device.alone`. Above 1, the stages with the least work in all are found, which is the bound as well.
+      alone: `Device.alone`. Above 1, the stages with the least work in all, which is the bound as well, and those of
+        the shortest path are found, and the faster are taken.
 
     Returns:
       None if no slicing is possible.
@@ -85,7 +93,11 @@ def construct(times_s: Array, sizes: NDArray[np.int64], devices: int, microbatch
     if finite.size == 0:
         return None
     if alone > 1:
-        return _least_work(times_s, sizes, devices, microbatches, exact_stages, alone)
+        work = _least_work(times_s, sizes, devices, microbatches, exact_stages, alone)
+        path = construct(times_s, sizes, devices, microbatches, tolerance=tolerance, exact_stages=exact_stages)
+        if work is None or path is None:
+            return work
+        return _faster(work, path, times_s, sizes, devices, microbatches, alone)
     low = _smallest_feasible(times_s, sizes, devices, finite, exact_stages)
     if low is None:
         return None
@@ -120,9 +132,25 @@ def _least_work(times_s: Array, sizes: NDArray[np.int64], devices: int, microbat
     if found is None:
         return None
     least, stages = found
-    times = [times_s[len(stages) - 1 - p, m, k, j] for p, (k, j, m) in enumerate(stages)]
-    total = pipeline_time_s(times, microbatches, Sharing([parts[m] for _, _, m in stages], alone))
+    total = _shared_s(stages, times_s, sizes, devices, microbatches, alone)
     return StageChoice(stages, total, microbatches * least, 1, 0)
+
+
+def _faster(work: StageChoice, path: StageChoice, times_s: Array, sizes: NDArray[np.int64], devices: int,
+            microbatches: int, alone: float) -> StageChoice:
+    """Of the stages with the least work and those of the shortest path the faster ones on shared cores."""
+    total = _shared_s(path.stages, times_s, sizes, devices, microbatches, alone)
+    tried = work.tried + path.tried
+    if total < work.total_s:
+        return StageChoice(path.stages, total, work.lower_bound_s, tried, path.pruned)
+    return replace(work, tried=tried, pruned=path.pruned)
+
+
+def _shared_s(stages: Sequence[tuple[int, int, int]], times_s: Array, sizes: NDArray[np.int64], devices: int,
+              microbatches: int, alone: float) -> float:
+    times = [times_s[len(stages) - 1 - p, m, k, j] for p, (k, j, m) in enumerate(stages)]
+    parts = [float(sizes[m]) / devices for _, _, m in stages]
+    return pipeline_time_s(times, microbatches, Sharing(parts, devices, alone))
 
 
 def _smallest_feasible(times_s: Array, sizes: NDArray[np.int64], devices: int, finite: Array,

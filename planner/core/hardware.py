@@ -130,7 +130,8 @@ class Device:
         programs take that no model foresees.
       memory_bandwidth_bytes_per_s: of device memory, sustained.
       launch_s: fixed cost of one kernel inside a compiled program.
-      dispatch_s: fixed cost of calling one compiled program on all devices of a stage.
+      dispatch_s: fixed cost of calling a compiled program on all devices of a stage, and `result_s` of each array that
+        it gives back.
       transcendentals_per_s: elements a second of exp, log, tanh, ...; None where memory traffic always takes longer.
       convolutions: their rates; None where they run as matmuls do.
       matmuls: measured rates by shape; matmuls of a dtype that has a grid are timed by it alone.
@@ -153,6 +154,7 @@ class Device:
     memory_bandwidth_bytes_per_s: float
     launch_s: float
     dispatch_s: float = 0.0
+    result_s: float = 0.0
     transcendentals_per_s: float | None = None
     convolutions: ConvolutionRates | None = None
     matmuls: tuple[MatmulGrid, ...] = ()

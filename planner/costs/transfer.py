@@ -10,8 +10,9 @@ In: bytes, specs, mesh shapes, `Link`. Out: seconds.
 
 from math import ceil, prod
 
-from planner.core.hardware import Link
+from planner.core.hardware import Cluster, Link
 from planner.core.spec import Spec, shard_count
+from planner.costs.topology import stage_link
 
 
 def stage_transfer_s(size_bytes: float, src: Spec, src_mesh: tuple[int, ...], dst: Spec, dst_mesh: tuple[int, ...],
@@ -30,3 +31,9 @@ def stage_transfer_s(size_bytes: float, src: Spec, src_mesh: tuple[int, ...], ds
     given = taken * receivers / senders
     messages = max(1, ceil(cuts_src / cuts_dst), ceil(receivers / senders))
     return messages * link.latency_s + max(taken, given) / link.bandwidth_bytes_per_s
+
+
+def cut_transfer_s(size_bytes: float, devices: int, cluster: Cluster) -> float:
+    """Seconds to hand `size_bytes` to a stage of so many devices, whose shardings are not known yet: evenly cut."""
+    link = stage_link(cluster, same_node=devices < cluster.devices_per_node)
+    return link.latency_s + size_bytes / devices / link.bandwidth_bytes_per_s

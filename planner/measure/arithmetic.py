@@ -7,6 +7,7 @@ In: devices. Out: numbers of `core.hardware.Device`, each with how it was found.
 import jax
 import jax.numpy as jnp
 
+from planner.measure.fixed import gradients, model_shapes
 from planner.measure.pace import Allowance
 from planner.measure.timing import Devices, Reading, on_all, repeated, time_in_turn, time_on_all
 
@@ -33,6 +34,9 @@ def relayout_slowdown(devices: Devices, allowance: Allowance) -> Reading:
                    f"{length} transposing copies of {' x '.join(map(str, _TRANSPOSED))} floats, beside scaling them")
 
 
+_ALONE_ROWS = 256
+"""Rows of the small model that tells how fast a device is alone. [chosen]"""
+
 _COLD_SHAPE, _COLD_MATRICES = (64, 256), 32
 """Rows and columns of the chain of products whose matrices are in no cache, and how many: 8 MiB a device, of which all
 together are to exceed what the devices share."""
@@ -56,13 +60,10 @@ def exposed_traffic(devices: Devices, memory_bytes_per_s: float, allowance: Allo
                    f"{_COLD_MATRICES} products of {rows} rows with matrices of {side} a side, different or the same")
 
 
-_ALONE_SIDE, _ALONE_STEPS = 256, 16
-
-
 def speed_alone(devices: Devices, allowance: Allowance) -> Reading:
-    """How many times faster a device multiplies matrices while all others idle; at least 1, at most their number."""
-    body, inputs = repeated(jnp.matmul, _ALONE_STEPS), [((_ALONE_SIDE, _ALONE_SIDE), "float32")] * 2
-    together, alone = time_in_turn([on_all(body, inputs, devices), on_all(body, inputs, devices[:1])], 15, allowance)
+    """How many times faster a device computes a small model's gradients while all others idle: from 1 to their
+    number."""
+    inputs = [(shape, "float32") for shape in model_shapes(_ALONE_ROWS)]
+    together, alone = time_in_turn([on_all(gradients, inputs, of) for of in (devices, devices[:1])], 15, allowance)
     found = min(max(together.typical_s / alone.typical_s, 1.0), float(len(devices)))
-    return Reading(found, max(together.spread, alone.spread),
-                   f"{_ALONE_STEPS} matmuls of {_ALONE_SIDE} a side, on all devices and on one")
+    return Reading(found, max(together.spread, alone.spread), "gradients of a small model, on all devices and on one")

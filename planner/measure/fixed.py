@@ -27,13 +27,13 @@ class FixedCosts:
     """What a program costs before it computes.
 
     Attributes:
-      call_s: of calling a program of one array that does next to nothing, on all devices.
-      dispatch: of calling one with as many arrays as stages of a pipeline have.
+      dispatch: of calling a program of one array that does next to nothing, on all devices.
+      result: of another array that a program takes and gives back.
       loop_s: of a step in `timing.repeated` that does next to nothing: its operator and the loop's own.
     """
 
-    call_s: float
     dispatch: Reading
+    result: Reading
     loop_s: float
 
 
@@ -58,8 +58,9 @@ def fixed_costs(devices: Devices, allowance: Allowance) -> FixedCosts:
     calls = [on_all(body, vector, devices) for body in bodies]
     calls.append(on_all(lambda *arrays: tuple(a + 1 for a in arrays), vector * _ARRAYS, devices))
     call, once, often, many = time_in_turn(calls, 25, allowance)
-    return FixedCosts(call.typical_s,
-                      Reading(many.typical_s, many.spread, f"calls of a program of {_ARRAYS} small arrays"),
+    each = max(many.typical_s - call.typical_s, 0.0) / (_ARRAYS - 1)
+    return FixedCosts(Reading(call.typical_s, call.spread, "calls of a program of one small array"),
+                      Reading(each, many.spread, f"calls of a program of {_ARRAYS} small arrays, beside one of one"),
                       max(often.typical_s - once.typical_s, 0.0) / _STEPS)
 
 
@@ -72,10 +73,10 @@ def kernel_cost(devices: Devices, device: Device, call_s: float, allowance: Allo
       call_s: of a call of next to nothing.
       allowance: time for it.
     """
-    shapes = [(_ROWS, _WIDTH), *[(_WIDTH, _WIDTH)] * (3 * _BLOCKS)]
-    times = time_in_turn([on_all(_gradients, [(shape, "float32") for shape in shapes], devices)], 25, allowance)[0]
+    shapes = model_shapes(_ROWS)
+    times = time_in_turn([on_all(gradients, [(shape, "float32") for shape in shapes], devices)], 25, allowance)[0]
     structs = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-    compiled = jax.jit(_gradients, device=devices[0]).lower(*structs).compile()
+    compiled = jax.jit(gradients, device=devices[0]).lower(*structs).compile()
     count = kernels(compiled.as_text() or "")
     products = _products()
     moved = 4 * float(np.sum(products.m * products.k + products.k * products.n + products.m * products.n))
@@ -102,7 +103,12 @@ def _products() -> MatmulSizes:
     return MatmulSizes(np.ones_like(m), m, n, k)
 
 
-def _gradients(x: jax.Array, *weights: jax.Array) -> jax.Array:
+def model_shapes(rows: int) -> list[tuple[int, int]]:
+    """Of the arguments of `gradients`."""
+    return [(rows, _WIDTH), *[(_WIDTH, _WIDTH)] * (3 * _BLOCKS)]
+
+
+def gradients(x: jax.Array, *weights: jax.Array) -> jax.Array:
     """Squares of the gradients of a model's mean square: small, so that no time goes into new arrays."""
     def loss(weights: tuple[jax.Array, ...]) -> jax.Array:
         a = x

@@ -114,7 +114,7 @@ def _measure_device(devices: Devices, sizes: Sizes, pace: Pace) -> tuple[Device,
              for dtype, part in pace.take(_MATMULS).each(sizes.dtypes)}
     efficiency = median(share for found in grids.values() for share in found.large_shares())
     best = grids["float32"].best.value
-    timer = ConvolutionTimer(devices, sizes.images, efficiency * best, fixed.call_s)
+    timer = ConvolutionTimer(devices, sizes.images, efficiency * best, fixed.dispatch.value)
     convolutions, convolved = convolution_rates(timer, pace.take(_CONVOLUTIONS))
     on_cpu = devices[0].platform == "cpu"
     device = Device(
@@ -122,11 +122,12 @@ def _measure_device(devices: Devices, sizes: Sizes, pace: Pace) -> tuple[Device,
         peak_flops_per_s=(*((dtype, found.best.value) for dtype, found in grids.items()), ("default", best)),
         matmul_efficiency=efficiency, memory_bytes=_memory_bytes(devices),
         memory_bandwidth_bytes_per_s=memory.reading.value, launch_s=0.0,
-        dispatch_s=fixed.dispatch.value, transcendentals_per_s=exponentials.value if on_cpu else None,
+        dispatch_s=fixed.dispatch.value, result_s=fixed.result.value,
+        transcendentals_per_s=exponentials.value if on_cpu else None,
         convolutions=convolutions, matmuls=tuple(found.grid for found in grids.values()), caches=memory.caches,
         exposed_traffic=exposed.value, relayout=relayout.value if on_cpu else None,
         alone=alone.value if on_cpu else 1.0, kernel_per_result=kernel_per_result(devices))
-    launch = kernel_cost(devices, device, fixed.call_s, pace.take(_KERNELS))
+    launch = kernel_cost(devices, device, fixed.dispatch.value, pace.take(_KERNELS))
     device = replace(device, launch_s=launch.value)
     readings = {"launch_s": launch, "memory_bandwidth_bytes_per_s": memory.reading, "convolutions": convolved,
                 "exposed_traffic": exposed}
@@ -149,7 +150,7 @@ def _device_sources(devices: Devices, fixed: FixedCosts, grids: dict[str, GridRe
         "device.matmul_efficiency": "median over grids of rate / best rate, shapes of the two largest sizes each way",
         "device.memory_bytes": "the runtime's limit, or the machine's memory divided by its devices",
         "device.matmuls": _source(devices, every)}
-    readings = {"dispatch_s": fixed.dispatch, **readings}
+    readings = {"dispatch_s": fixed.dispatch, "result_s": fixed.result, **readings}
     return sources | {f"device.{name}": _reading_source(devices, reading) for name, reading in readings.items()}
 
 

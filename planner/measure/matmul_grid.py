@@ -121,7 +121,7 @@ class MatmulTimer:
 
     def _step_s(self, times: Times, length: int) -> float:
         """Seconds of one product beyond fixed costs, which are never taken for more than three quarters of it."""
-        step = (times.typical_s - self.fixed.call_s) / length - self.fixed.loop_s
+        step = (times.typical_s - self.fixed.dispatch.value) / length - self.fixed.loop_s
         return max(step, times.typical_s / length / 4)
 
     def _length(self, step_s: float) -> int:

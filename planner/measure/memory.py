@@ -53,7 +53,7 @@ def memory_rates(devices: Devices, working_sets: Sequence[int], fixed: FixedCost
         passes = max(_LEAST_PASSES, round(_TIMED_BYTES / size))
         times = time_on_all(repeated(lambda a: a * 1.0001, passes), [((size // (2 * _FLOAT),), "float32")], devices,
                             repeats=7, allowance=part)
-        pass_s = max((times.typical_s - fixed.call_s) / passes - fixed.loop_s, times.typical_s / passes / 4)
+        pass_s = max((times.typical_s - fixed.dispatch.value) / passes - fixed.loop_s, times.typical_s / passes / 4)
         curve.append((size, size / pass_s))
         spreads.append(times.spread)
     caches, beyond = levels(curve)

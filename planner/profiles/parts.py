@@ -30,6 +30,7 @@ def device_from(fields: Fields) -> Device:
         matmul_efficiency=fields.fraction("matmul_efficiency"), memory_bytes=fields.count("memory_bytes"),
         memory_bandwidth_bytes_per_s=fields.positive("memory_bandwidth_bytes_per_s"),
         launch_s=fields.non_negative("launch_s"), dispatch_s=fields.non_negative("dispatch_s", default=0.0),
+        result_s=fields.non_negative("result_s", default=0.0),
         transcendentals_per_s=fields.positive("transcendentals_per_s") if "transcendentals_per_s" in fields else None,
         convolutions=_convolutions_from(fields.inner("convolutions")) if "convolutions" in fields else None,
         matmuls=tuple(_grid_from(item) for item in fields.items("matmuls")),
@@ -64,10 +65,9 @@ def device_to_json(device: Device) -> dict[str, Any]:
     """A device as `device_from` reads it; what it has not is left out."""
     found = _present(device)
     found["peak_flops_per_s"] = dict(device.peak_flops_per_s)
-    if not device.dispatch_s:  # as where it is not given: it needs no source then
-        del found["dispatch_s"]
-    if not device.exposed_traffic:
-        del found["exposed_traffic"]
+    for name in ("dispatch_s", "result_s", "exposed_traffic"):  # as where it is not given: it needs no source then
+        if not found[name]:
+            del found[name]
     if device.memory_margin == Device.memory_margin:
         del found["memory_margin"]
     if device.alone == 1:

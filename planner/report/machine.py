@@ -22,7 +22,7 @@ def table(cluster: Cluster) -> Table:
         ("matmul efficiency", units.share(d.matmul_efficiency), _source(sources, "matmul_efficiency")),
         ("memory", units.size(d.memory_bytes), _source(sources, "memory_bytes")),
         ("memory bandwidth", units.scaled(d.memory_bandwidth_bytes_per_s, "B/s"), _source(sources, "memory_bandwidth")),
-        ("an operator's fixed cost", units.seconds(d.launch_s), _source(sources, "launch_s")),
+        ("a kernel's fixed cost", units.seconds(d.launch_s), _source(sources, "launch_s")),
     ]
     rows += _detail(d, sources)
     for name, link in (("intra_node", cluster.intra_node), ("inter_node", cluster.inter_node)):
@@ -60,6 +60,8 @@ def _detail(d: Device, sources: dict[str, str]) -> list[tuple[str, str, str]]:
                      _source(sources, "device.exposed_traffic")))
     if d.dispatch_s:
         rows.append(("a program's fixed cost", units.seconds(d.dispatch_s), _source(sources, "dispatch_s")))
+    if d.result_s:
+        rows.append(("each of its results", units.seconds(d.result_s), _source(sources, "result_s")))
     if d.transcendentals_per_s is not None:
         rows.append(("exp, log, ...", units.scaled(d.transcendentals_per_s, "elements/s"),
                      _source(sources, "transcendentals")))

@@ -7,8 +7,8 @@ transfers ahead, and copies between GPUs run beside their arithmetic; but under 
 microbatches on their way as there are S stages, so that even transfers that cost no arithmetic make every microbatch
 wait: (1 - 1/S) of a hand-over where all stages are equal (a test shows it). Under GPipe, and in inference, they hide.
 
-Where devices share cores, those that work run faster the more of the others wait: all work is done at the mean speed
-that keeps the cores busy, at most at that of a device alone (`Device.alone`).
+Where devices share cores, those that work run faster the more of the others wait: all work is done at the speed of the
+mean number of devices that work at a time (`costs.sharing`).
 
 In: a `PlanRecord`, or `StageWork` per stage. Out: a `Timeline`. It knows nothing of how the search prices a pipeline,
 so that the two can be held against each other: they agree exactly for equal stages of equal layers whose communication
@@ -20,6 +20,7 @@ from collections.abc import Sequence
 
 from planner.core.hardware import Overlap
 from planner.core.plan import PlanRecord
+from planner.costs.sharing import sharing_speed
 from planner.schedules import SCHEDULES, Kind, Schedule, Task, predecessors
 from planner.simulate.stage import BACKWARD, FORWARD, StageRun
 from planner.simulate.timeline import Columns, Timeline
@@ -47,7 +48,9 @@ def simulate(record: PlanRecord, *, intervals: bool = True) -> Timeline:
     if alone > 1:
         line = run(schedule, works, record.microbatches, record.cluster.overlap, intervals=False)
         used = sum(line.busy_s(s.index) * len(s.devices) for s in record.stages) / record.device_count
-        works = tuple(faster(w, min(alone, line.step_time_s / used)) for w in works) if used else works
+        if used:
+            speed = sharing_speed(line.step_time_s / used, record.device_count, alone)
+            works = tuple(faster(w, speed) for w in works)
     return run(schedule, works, record.microbatches, record.cluster.overlap, intervals=intervals)
 
 

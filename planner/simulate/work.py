@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 
 from planner.core.plan import GATHER_OF, GRADIENT_OF, Collective, LayerTime, MemoryParts, PlanRecord, StagePlan
+from planner.costs.transfer import cut_transfer_s
 from planner.schedules import SCHEDULES
 
 
@@ -73,8 +74,10 @@ def forward_share(record: PlanRecord, stage: StagePlan) -> float:
 
 def _stage_work(record: PlanRecord, stage: StagePlan, *, trains: bool) -> StageWork:
     ways = 2 if trains else 1
-    call = min(record.cluster.device.dispatch_s, stage.send_s / ways)
-    carried = stage.send_s / ways - call
+    first = stage.layers[0]
+    carried = 0.0 if first == 0 else min(stage.send_s / ways, cut_transfer_s(
+        record.layers[first - 1].crossing_bytes, len(stage.devices), record.cluster))
+    call = stage.send_s / ways - carried
     hidden = record.cluster.overlap.hand_over * carried if record.cluster.overlap else 0.0
     pieces = stage.layer_times or (_whole(record, stage, trains=trains),)
     if not trains:
