@@ -16,7 +16,7 @@ from planner.core.hardware import Cluster, MemoryLevel
 from planner.costs.collectives import KINDS
 from planner.errors import MeshError, PlannerError, ProfileError
 from planner.measure import local_cluster, measure
-from planner.measure.arithmetic import FixedCosts
+from planner.measure.fixed import FixedCosts, kernels
 from planner.measure.communication import TIMED, line
 from planner.measure.habits import adds_then_sums, merges, sums_then_slices
 from planner.measure.matmul_grid import MatmulTimer, Point, Shape, matmul_grid
@@ -70,6 +70,7 @@ def test_what_is_measured_is_possible(measured: tuple[Cluster, object]) -> None:
     assert 1e7 < machine.device.memory_bandwidth_bytes_per_s < 1e12
     assert 1e7 < machine.intra_node.bandwidth_bytes_per_s < 1e13
     assert 0 < machine.device.dispatch_s < 1 and 0 <= machine.device.launch_s < 1
+    assert 0 <= machine.device.result_s < 1 and 0 <= machine.device.exposed_traffic <= 1
     assert machine.device.memory_bytes > 2**27
     assert {(m.kind, m.devices) for m in machine.intra_node.measured} == {(kind, 2) for kind in TIMED}
     assert set(TIMED) <= set(KINDS)
@@ -103,6 +104,14 @@ def test_copies_and_the_speed_of_one_alone_are_measured(measured: tuple[Cluster,
     assert device.relayout is not None and 1 <= device.relayout < 100
     assert 1 <= device.alone <= 2  # two devices
     assert device.kernel_per_result
+
+
+def test_kernels_of_a_compiled_program_are_counted() -> None:
+    """A doubling is one kernel, and its parameter none; XLA on CPU makes a kernel of each of two results."""
+    vector = jax.ShapeDtypeStruct((64,), "float32")
+    one = jax.jit(lambda a: a * 2).lower(vector).compile().as_text() or ""
+    two = jax.jit(lambda a: (a * 2, a + 1)).lower(vector).compile().as_text() or ""
+    assert kernels(one) == 1 and kernels(two) == 2
 
 
 def test_progress_grows_to_one(measured: tuple[Cluster, list[tuple[str, float]]]) -> None:

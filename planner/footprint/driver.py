@@ -124,6 +124,7 @@ class _Driver:
         self._keep = [frozenset(code.tasks[s, Phase.BACKWARD].reads) for s in stages]
         self._shown = {o.operand for o in self._graph.outputs if o.role in (Role.LOSS, Role.AUX)}
         self._low = [emitted.lowering(s) for s in stages]
+        self._made = [{v for (at, _), task in code.tasks.items() if at == s for v in task.makes} for s in stages]
         self.calls: list[Call] = []
 
     def run(self) -> None:
@@ -166,7 +167,8 @@ class _Driver:
 
     def _bytes(self, value: int, stage: int) -> int:
         if (value, stage) not in self._sizes:
-            self._sizes[value, stage] = shard_bytes(self._graph.values[value], self._code.spec(value, stage),
+            spec = self._low[stage].spec(value) if value in self._made[stage] else self._code.spec(value, stage)
+            self._sizes[value, stage] = shard_bytes(self._graph.values[value], spec,
                                                     self._record.stages[stage].mesh_shape)
         return self._sizes[value, stage]
 

@@ -75,8 +75,9 @@ def kernel_cost(devices: Devices, device: Device, call_s: float, allowance: Allo
     """
     shapes = model_shapes(_ROWS)
     times = time_in_turn([on_all(gradients, [(shape, "float32") for shape in shapes], devices)], 25, allowance)[0]
-    structs = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-    compiled = jax.jit(gradients, device=devices[0]).lower(*structs).compile()
+    there = jax.sharding.SingleDeviceSharding(devices[0])
+    structs = [jax.ShapeDtypeStruct(shape, jnp.float32, sharding=there) for shape in shapes]
+    compiled = jax.jit(gradients).lower(*structs).compile()
     count = kernels(compiled.as_text() or "")
     products = _products()
     moved = 4 * float(np.sum(products.m * products.k + products.k * products.n + products.m * products.n))

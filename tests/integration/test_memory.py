@@ -25,6 +25,7 @@ def built(name, dtype="float32"):
     ("mlp-tiny", "float32", {"recipe": "tensor", "stages": 1, "microbatches": 1}),
     ("mlp-tiny", "float32", {"recipe": "fsdp", "stages": 1, "microbatches": 4}),
     ("mlp-tiny", "float32", {"recipe": "data", "stages": 2, "microbatches": 4}),
+    ("gpt-tiny", "float32", {"recipe": "data", "boundaries": (2,), "microbatches": 2, "schedule": "gpipe"}),
 ])
 def test_what_xla_allocates_is_foreseen(name, dtype, pins):
     """Within 10 %, and never more than 3 % below."""

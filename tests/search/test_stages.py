@@ -26,7 +26,7 @@ def exhaustive(times, sizes, devices, microbatches, exact=None, alone=1.0):
                     continue
                 t = [times[count - 1 - s, m, bounds[s], bounds[s + 1] - 1] for s, m in enumerate(meshes)]
                 if np.isfinite(t).all():
-                    sharing = Sharing([sizes[m] / devices for m in meshes], alone) if alone > 1 else None
+                    sharing = Sharing([sizes[m] / devices for m in meshes], devices, alone) if alone > 1 else None
                     best = min(best, pipeline_time_s(t, microbatches, sharing))
     return best
 
@@ -73,24 +73,26 @@ def test_exactly_that_many_stages():
 
 
 def test_on_shared_cores_waiting_stages_lend_theirs():
-    """Two stages of half the devices, 2 s and 4 s, five microbatches: 5 · (2 + 4) / 2 = 15 s of work for all cores, and
-    2 + 4 + 4 · 4 = 22 s on the path, which a device alone does 4 times as fast."""
+    """Two stages of 4 of 8 devices, 2 s and 4 s, five microbatches: 2 + 4 + 4 · 4 = 22 s on the path, and
+    5 · (2 + 4) / 2 = 15 s of work. One of 15 / 22 devices works at a time: √(22 / 15) times as fast where one alone is
+    √8 times as fast, and 22 / 15 times where it has all cores."""
     halves = [0.5, 0.5]
     assert pipeline_time_s([2.0, 4.0], 5) == 22
-    assert pipeline_time_s([2.0, 4.0], 5, Sharing(halves, 4.0)) == 15
-    assert pipeline_time_s([2.0, 4.0], 5, Sharing(halves, 1.0)) == 22
+    assert pipeline_time_s([2.0, 4.0], 5, Sharing(halves, 8, 8**0.5)) == pytest.approx((22 * 15) ** 0.5)
+    assert pipeline_time_s([2.0, 4.0], 5, Sharing(halves, 8, 8.0)) == pytest.approx(15)
+    assert pipeline_time_s([2.0, 4.0], 5, Sharing(halves, 8, 1.0)) == 22
     # One microbatch over eight stages of one device each: seven of eight always wait, and one alone is 4 times as fast.
-    assert pipeline_time_s([1.0] * 8, 1, Sharing([1 / 8] * 8, 4.0)) == 2
+    assert pipeline_time_s([1.0] * 8, 1, Sharing([1 / 8] * 8, 8, 4.0)) == pytest.approx(2)
 
 
-@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 4, 32]), st.floats(1.5, 8.0))
-def test_on_shared_cores_the_least_work_is_found_and_bounds_all(seed, microbatches, alone):
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 4, 32]), st.floats(1.5, 4.0))
+def test_on_shared_cores_the_least_work_bounds_all_and_is_not_lost_to_a_slower_path(seed, microbatches, alone):
     rng = np.random.default_rng(seed)
     times = np.triu(rng.uniform(0.1, 2.0, size=(4, 3, 4, 4)))
     times[times == 0] = np.inf
     sizes = np.array([1, 2, 4])
     best = exhaustive(times, sizes, 4, microbatches, alone=alone)
-    work = exhaustive(times, sizes, 4, microbatches, alone=1e9)  # nothing but work counts
+    work = exhaustive(times, sizes, 4, microbatches, alone=4.0)  # all cores: nothing but work counts
     found = construct(times, sizes, 4, microbatches, alone=alone)
     assert found is not None
     assert found.lower_bound_s == pytest.approx(work)
