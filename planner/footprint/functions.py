@@ -86,8 +86,15 @@ def task_function(emitted: Emitted, code: TaskCode, summed: Sequence[tuple[Param
 
 
 def finish_function(emitted: Emitted, stage: int, summed: Sequence[tuple[ParamPlan, tuple[int, ...]]]) -> Function:
-    """The end of the gradient sums of a pipeline's stage; `summed` as in `task_function`."""
+    """The end of the gradient sums of a pipeline's stage; `summed` as in `task_function`. What a collective gives is
+    divided by the microbatches into a place of its own."""
     nodes = Nodes()
     sums = [nodes.given(sum_bytes(emitted, p, stage, v[0]), sum_itemsize(p.dtype)) for p, v in summed]
-    return function(emitted, nodes, Ends(tuple(finished(emitted, nodes, p, t, stage, v[0])
-                                               for (p, v), t in zip(summed, sums, strict=True))))
+    outs: list[int] = []
+    for (p, v), given in zip(summed, sums, strict=True):
+        t = finished(emitted, nodes, p, given, stage, v[0])
+        if emitted.record.microbatches > 1 and t != given:
+            known = nodes.tensors[t]
+            t = nodes.add(Kind.CHEAP, [t], [(known.bytes, known.item)], -1, moves=True)[0]
+        outs.append(t)
+    return function(emitted, nodes, Ends(tuple(outs)))
