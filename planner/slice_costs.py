@@ -170,6 +170,8 @@ def hand_over_s(prepared: Prepared, hardware: Cluster, space: SubmeshSpace, firs
     device, trains = hardware.device, prepared.program.kind == "train"
     ways = 2 if trains else 1
     calls = ways * device.dispatch_s + device.result_s * sum(prepared.results[first:last + 1])
+    if device.alone > 1:  # one thread makes the calls of all stages, and takes its core from the devices of all
+        calls *= hardware.device_count / space.submesh.device_count
     if first == 0:
         return calls
     return calls + ways * cut_transfer_s(prepared.crossing_bytes[first], space.submesh.device_count, hardware)
