@@ -213,7 +213,7 @@ def test_lists(capsys):
     a100 = outcome(capsys, "clusters", "dgx-a100")[1]
     assert "datasheet" in a100 and "6 shapes on 108 units" in a100 and "LL, LL128, Simple" in a100
     here = outcome(capsys, "clusters", "cpu-8")[1]
-    assert "54 shapes, 2.17 to 20.8 GFLOP/s" in here and "cache, level 1" in here and "hidden gradients" in here
+    assert "128 shapes, 2.62 to 57.3 GFLOP/s" in here and "cache, level 1" in here and "hidden gradients" in here
     assert json.loads(outcome(capsys, "clusters", "dgx-a100", "--json")[1])[0]["device"]["memory_bytes"] == 80 * 10**9
 
 
