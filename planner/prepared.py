@@ -43,10 +43,11 @@ def prepare(program: Program) -> Prepared:
 
 
 def results(index: ProgramIndex, layers: Layers) -> tuple[int, ...]:
-    """Per layer, what a pipeline's stage gives back under training: values for the backward, sums of gradients."""
+    """Per layer, what a pipeline's stage gives back under training: values for the backward, sums of gradients, the
+    model's own outputs."""
     if index.program.kind != "train":
         return (0,) * len(layers)
-    kept = {v: index.maker[v] for v in index.lasting if v in index.maker and v not in index.owner}
+    kept = {v: index.maker[v] for v in index.lasting.difference(index.owner, index.role) if v in index.maker}
     params = {v: index.first_reader[v] for v, role in index.role.items()
               if role is Role.PARAM and v in index.first_reader}
     origins = np.array([*kept.values(), *params.values()], dtype=np.int64)

@@ -1,5 +1,6 @@
 """Layers: repeats are found, equal layers share a class, and the balancing dynamic program is optimal."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import jax
@@ -9,7 +10,7 @@ import optax
 import pytest
 
 from planner import models
-from planner.core.graph import Graph
+from planner.core.graph import Graph, Phase
 from planner.costs.memory import value_bytes
 from planner.layers import IMBALANCE, balance, mended_ends
 from planner.model import Model
@@ -109,3 +110,13 @@ def test_a_model_without_repeats_is_cut_by_flops():
     params = [struct(a, b) for a, b in zip(widths, widths[1:], strict=False)]
     found = prepare(program(Model(loss, params, struct(32, 64), optax.sgd(0.1)))).layers
     assert len(found) >= 2
+
+
+def test_results_of_stages_are_what_the_backward_needs_and_sums_of_gradients():
+    """Of three products with a relu each: the sums of three gradients, what the backward reads, and the loss."""
+    prepared = prepare(program(mlp(layers=3, width=256, batch=64)))
+    index = prepared.index
+    read = {v for op in index.program.micro.ops if op.phase is Phase.BACKWARD for v in op.inputs}
+    made = {v for op in index.program.micro.ops if op.phase is Phase.FORWARD for v in op.results}
+    assert sum(prepared.results) == 3 + len(read & made) + 1 == 10
+    assert set(prepare(trace_program(replace(mlp(), optimizer=None), 1)).results) == {0}

@@ -16,8 +16,8 @@ from planner.core.hardware import Cluster, MemoryLevel
 from planner.costs.collectives import KINDS
 from planner.errors import MeshError, PlannerError, ProfileError
 from planner.measure import local_cluster, measure
-from planner.measure.fixed import FixedCosts, kernels
 from planner.measure.communication import TIMED, line
+from planner.measure.fixed import FixedCosts, kernels
 from planner.measure.habits import adds_then_sums, merges, sums_then_slices
 from planner.measure.matmul_grid import MatmulTimer, Point, Shape, matmul_grid
 from planner.measure.memory import levels

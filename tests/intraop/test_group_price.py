@@ -11,7 +11,7 @@ import pytest
 from planner import models
 from planner.core.hardware import ConvolutionRates, Device
 from planner.intraop.group_price import GroupPrice
-from planner.intraop.param_costs import update_bytes
+from planner.intraop.param_costs import update_bytes, update_kernels
 from planner.intraop.price import price_layer
 from planner.intraop.relayout import relaid
 from planner.intraop.setting import Setting
@@ -75,6 +75,19 @@ def test_copies_around_products_cost_what_they_read_and_write() -> None:
     assert after - before == pytest.approx(2 * 1000 * plain_s, rel=0.05)
 
 
+def test_operands_in_no_cache_come_on_top_of_arithmetic() -> None:
+    """The right side is a parameter, 2 · 64 · 4 · 256 floats; the left was just made, and the result is never read
+    again. In the backward the left side has left the caches as well; gradients are transposed before they last."""
+    slow = dataclasses.replace(DGX.device, peak_flops_per_s=(("default", 1e9),), launch_s=0.0)
+    exposed = dataclasses.replace(slow, exposed_traffic=0.5)
+    before, after = (prices(products("bqhd,bdhk->bhqk"), d) for d in (slow, exposed))
+    side_s = 2 * 64 * 4 * 256 * 4 / DGX.device.memory_bandwidth_bytes_per_s
+    forward = total(after, "forward_s") - total(before, "forward_s")
+    backward = total(after, "backward_s") - total(before, "backward_s")
+    assert forward == pytest.approx(0.5 * side_s, rel=1e-3)
+    assert backward == pytest.approx(0.5 * 2 * side_s, rel=1e-3)
+
+
 @pytest.mark.parametrize(("left", "right", "contracted", "batch", "copied"), [
     ((8, 16), (16, 4), ((1,), (0,)), ((), ()), ()),  # rows by columns
     ((8, 16), (4, 16), ((1,), (1,)), ((), ()), ()),  # the right side is taken as it is
@@ -120,3 +133,18 @@ def test_an_update_reads_again_where_every_result_has_its_kernel() -> None:
     own = dataclasses.replace(DGX.device, kernel_per_result=True)
     assert (update_bytes(4, 8, DGX.device), update_bytes(4, 8, own)) == (7 * 4, 10 * 4)
     assert update_bytes(4, 0, DGX.device) == update_bytes(4, 0, own) == 3 * 4
+    assert (update_kernels(4, 8, own), update_kernels(4, 0, own), update_kernels(4, 8, DGX.device)) == (3, 1, 0)
+
+
+def test_a_kernel_for_each_result_starts_as_often() -> None:
+    """A wide product's result goes through a chain of operators that the backward reads in two places."""
+    def loss(params, batch):
+        x = jnp.tanh(batch["x"] @ params)
+        return jnp.mean(jnp.exp(x) * x)
+
+    model = Model(loss, struct(64, 64), {"x": struct(32, 64)}, optax.sgd(0.1), name="chain")
+    slow = dataclasses.replace(DGX.device, launch_s=1.0)
+    own = dataclasses.replace(slow, kernel_per_result=True)
+    one, many = (total(prices(model, d), "forward_s") for d in (slow, own))
+    # The product; a kernel and the sum's, or those of tanh, exp and the sum.
+    assert (round(one), round(many)) == (3, 4)
