@@ -85,7 +85,8 @@ def stage_plan(index: ProgramIndex, layers: Layers, pick: StagePick, number: int
             specs[cotangent] = specs[owner]
     uses = {(op, position, spec) for d in decisions for value, op, position, spec in d.wanted
             if specs.get(value) != spec}
-    moves = merge([m for d in decisions for m in d.collectives])
+    moves = merge([m for d, step in zip(decisions, pick.choice.steps, strict=True)
+                   for m in (*d.collectives, *(d.repeated if step.recompute else ()))])
     recompute = tuple(step.layer for step in pick.choice.steps if step.recompute)
     return StagePlan(
         number, (pick.first, pick.last + 1), (layers.cuts[pick.first], layers.cuts[pick.last + 1]), pick.devices,

@@ -91,7 +91,7 @@ def _table(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pins, 
     program, index, layers = prepared.program, prepared.index, prepared.layers
     setting = Setting(space.mesh, hardware.device, space.uses, program.microbatches, program.kind == "train",
                       pinned_specs(index, pins, space.names, space.mesh.shape), program.kind != "inference", classes,
-                      hardware.overlap or Overlap())
+                      hardware.overlap or Overlap(), apart=space.mesh.device_count < hardware.device_count)
     frontiers: list[LayerFrontier] = []
     for c, model in enumerate(prepared.models):
         first, last = layers.ranges[layers.representative(c)]

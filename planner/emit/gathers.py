@@ -23,6 +23,7 @@ from planner.core.plan import PlanRecord
 from planner.core.spec import replicated, shard_count
 from planner.emit.annotated import Annotated
 from planner.emit.edit import Edit
+from planner.emit.micro import ways_to_gradients
 
 
 @dataclass(frozen=True)
@@ -43,38 +44,58 @@ class _Weights:
       values: the parameters, and what is made of parameters alone (casts).
       held: the same, where recomputation already holds them back.
       gathered: (operator, weight) for every use of a weight in fewer shards than it is stored in.
+      gradients: of parameters, for which no layer waits: a barrier would end what is summed once per batch.
     """
 
     maker: Mapping[int, int]
     values: Set[int]
     held: Set[int]
     gathered: Set[tuple[int, int]]
+    gradients: Set[int]
 
 
 def with_gathers_per_layer(record: PlanRecord, given: Annotated) -> Annotated:
     """The same computation, with the gathers of parameters held back to the layer that needs them."""
-    weights = _weights(record, given)
-    barriers = {held.before: held for ops in _layers(record, given.graph)
-                if (held := _held(given.graph, ops, weights)) is not None}
-    if not barriers:
+    weights, layers = _weights(record, given), _layers(record, given.graph)
+    found = {key: held for key, ops in layers.items() if (held := _held(given.graph, ops, weights)) is not None}
+    if not found:
         return given
+    barriers = {held.before: (held, _shared(given, held, layers.get((layer, Phase.BACKWARD), ()), weights)
+                              if phase is Phase.FORWARD and len(record.stages) == 1 else {})
+                for (layer, phase), held in found.items()}
     edit, names = Edit(given), dict[int, Mapping[int, int]]()
     for n, op in enumerate(given.graph.ops):
         if n in barriers:
-            behind = edit.barrier(barriers[n].values, given.stage_of[n], op.phase, op.origin)
-            names |= dict.fromkeys(barriers[n].readers, behind)
+            held, shared = barriers[n]
+            behind = edit.barrier(held.values, given.stage_of[n], op.phase, op.origin)
+            names |= {m: {**names.get(m, {}), **behind} for m in held.readers}
+            names |= {m: {v: behind[v] for v in values} for m, values in shared.items()}
         edit.keep(n, names.get(n, {}))
     return edit.finish()
 
 
-def _layers(record: PlanRecord, graph: Graph) -> list[list[int]]:
+def _layers(record: PlanRecord, graph: Graph) -> dict[tuple[int, Phase], list[int]]:
     """The operators of every layer and phase, in order."""
     layer_of = {origin: k for k, layer in enumerate(record.layers) for origin in range(*layer.ops)}
     found: dict[tuple[int, Phase], list[int]] = {}
     for n, op in enumerate(graph.ops):
         if op.origin in layer_of:
             found.setdefault((layer_of[op.origin], op.phase), []).append(n)
-    return list(found.values())
+    return found
+
+
+def _shared(given: Annotated, held: _Held, backward: Sequence[int], weights: _Weights) -> dict[int, set[int]]:
+    """Operators of the backward that reshard tensors as the forward does behind its barrier: what they read from there,
+    so that both have one copy. Parts of a pipeline have none to share."""
+    ops = given.graph.ops
+    ahead = {(ops[n].operands[at], spec) for (n, at), spec in given.uses.items() if n in set(held.readers)}
+    tensors = {v for v in held.values if v not in weights.values and v not in weights.held}
+    found: dict[int, set[int]] = {}
+    for (n, at), spec in given.uses.items():
+        value = ops[n].operands[at]
+        if n in set(backward) and value in tensors and (value, spec) in ahead:
+            found.setdefault(n, set()).add(int(value))
+    return found
 
 
 def _weights(record: PlanRecord, given: Annotated) -> _Weights:
@@ -95,7 +116,7 @@ def _weights(record: PlanRecord, given: Annotated) -> _Weights:
             stored = given.specs[stage].get(value, replicated(len(spec)))
             if shard_count(spec, mesh) < shard_count(stored, mesh):
                 gathered.add((n, value))
-    return _Weights(graph.producers(), values, held, gathered)
+    return _Weights(graph.producers(), values, held, gathered, ways_to_gradients(graph))
 
 
 def _held(graph: Graph, ops: Sequence[int], weights: _Weights) -> _Held | None:
@@ -121,7 +142,9 @@ def _available(graph: Graph, value: int, weights: _Weights, before: int) -> set[
 def _arrives(graph: Graph, value: int, weights: _Weights, before: int) -> bool:
     """Whether a value is a tensor of the batch, or made in the same phase before an operator."""
     made, typed = weights.maker.get(value), graph.values[value]
-    if not typed.shape or typed.dtype.startswith("key<") or value in weights.values or value in weights.held:
+    if not typed.shape or typed.dtype.startswith("key<"):
+        return False
+    if any(value in known for known in (weights.values, weights.held, weights.gradients)):
         return False
     if made is None:
         return any(i.value == value for i in graph.inputs_of(Role.BATCH))

@@ -16,6 +16,9 @@ from planner.emit.annotated import Annotated
 from planner.emit.names import gradient_name
 from planner.emit.tasks import Constraints, output_array, run_code
 
+_LAID_OUT = frozenset({"transpose", "reshape", "convert_element_type", "squeeze", "copy"})
+"""Operators that make another layout or dtype of their operand."""
+
 
 @dataclass(frozen=True)
 class MicroResult:
@@ -59,6 +62,18 @@ def contributions(graph: Graph, param: ParamPlan | Input) -> tuple[int, ...]:
     """The values whose sum is the gradient of a parameter."""
     return tuple(o.operand for o in graph.outputs_of(Role.GRAD)
                  if o.path == param.path and o.row == param.row and isinstance(o.operand, int))
+
+
+def ways_to_gradients(graph: Graph) -> set[int]:
+    """The values of `contributions` of all parameters, and what they are casts, transposes and the like of."""
+    maker, found = graph.producers(), set[int]()
+    for output in graph.outputs_of(Role.GRAD):
+        value = output.operand
+        while isinstance(value, int) and value not in found:
+            found.add(value)
+            op = graph.ops[maker[value]] if value in maker else None
+            value = op.inputs[0] if op is not None and op.primitive in _LAID_OUT and len(op.inputs) == 1 else None
+    return found
 
 
 def grad_sum(graph: Graph, param: ParamPlan, env: Mapping[int, Any]) -> Any:

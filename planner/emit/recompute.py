@@ -13,8 +13,10 @@ from dataclasses import dataclass
 
 from planner.core.graph import Phase, Role
 from planner.core.plan import PlanRecord
+from planner.core.recomputation import run_again
 from planner.emit.annotated import Annotated
 from planner.emit.edit import Edit
+from planner.emit.micro import ways_to_gradients
 
 
 @dataclass(frozen=True)
@@ -58,15 +60,8 @@ def _again(edit: Edit, given: Annotated, what: _Repeat) -> dict[int, int]:
 def _repeat(given: Annotated, stage: int, origins: tuple[int, int]) -> _Repeat | None:
     graph = given.graph
     mine = [n for n, op in enumerate(graph.ops) if origins[0] <= op.origin < origins[1]]
-    forward = [n for n in mine if graph.ops[n].phase is Phase.FORWARD]
     backward = [n for n in mine if graph.ops[n].phase is Phase.BACKWARD]
-    made = {v for n in forward for v in graph.ops[n].results}
-    wanted = {v for n in backward for v in graph.ops[n].inputs if v in made}
-    chosen: list[int] = []
-    for n in reversed(forward):
-        if wanted.intersection(graph.ops[n].results):
-            chosen.append(n)
-            wanted.update(graph.ops[n].inputs)
+    chosen = run_again(graph, mine)
     if not chosen:
         return None
     again = {v for n in chosen for v in graph.ops[n].results}
@@ -74,8 +69,9 @@ def _repeat(given: Annotated, stage: int, origins: tuple[int, int]) -> _Repeat |
     late = {v for op in graph.ops if op.phase is Phase.BACKWARD for v in op.results}
     constants = {v for v, _ in graph.constants} | {i.value for i in graph.inputs_of(Role.CONST)}
     entering = _ordered(v for n in chosen for v in graph.ops[n].inputs if v not in again and v not in constants)
-    arriving = _ordered(v for n in backward for v in graph.ops[n].inputs if v in late and v not in own)
-    return _Repeat(stage, tuple(reversed(chosen)), entering, arriving, frozenset(backward))
+    left_out = own | ways_to_gradients(graph)  # this layer may cast the gradients of others: no reason to wait
+    arriving = _ordered(v for n in backward for v in graph.ops[n].inputs if v in late and v not in left_out)
+    return _Repeat(stage, chosen, entering, arriving, frozenset(backward))
 
 
 def _ordered(values: Iterable[int]) -> tuple[int, ...]:

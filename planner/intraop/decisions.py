@@ -4,7 +4,7 @@ In: a `PricedLayer` of the layer's class and the choice per variable. Out: `Laye
 of the representative layer; `rename` moves them to another layer of the class.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ from planner.intraop.choices import Link
 from planner.intraop.group_price import GroupPrice
 from planner.intraop.joint_sums import contributions
 from planner.intraop.price import PricedLayer
+from planner.intraop.repeated import repeated, where
 from planner.program_index import ProgramIndex
 from planner.strategies import axes_in
 
@@ -43,7 +44,7 @@ class ParamDecision:
 class LayerDecisions:
     """`tensors`: owner -> settled spec; `wanted`: (value, op, position) -> spec an operator works with; `exported`:
     spec of values of parameter chains; `grads`: (gradient value, spec) synchronised every microbatch; `grads_bytes` per
-    device."""
+    device; `repeated`: communications beside `collectives` if the layer is recomputed."""
 
     tensors: tuple[tuple[int, Spec], ...]
     wanted: tuple[tuple[int, int, int, Spec], ...]
@@ -52,6 +53,7 @@ class LayerDecisions:
     params: tuple[ParamDecision, ...]
     grads_bytes: float
     collectives: tuple[Collective, ...]
+    repeated: tuple[Collective, ...]
 
     def rename(self, value: Mapping[int, int], op: Mapping[int, int], names: Mapping[int, tuple[str, int | None]]
                ) -> "LayerDecisions":
@@ -64,7 +66,7 @@ class LayerDecisions:
             tuple((v(x), s) for x, s in self.exported), tuple((v(x), s) for x, s in self.grads),
             tuple(ParamDecision(v(p.value), *names[v(p.value)], p.spec, p.update_spec, p.deferred, p.home,
                                 p.params_bytes, p.opt_state_bytes) for p in self.params),
-            self.grads_bytes, self.collectives)
+            self.grads_bytes, self.collectives, self.repeated)
 
 
 def decide(index: ProgramIndex, layer: PricedLayer, choice: NDArray[np.int16]) -> LayerDecisions:
@@ -105,7 +107,7 @@ def decide(index: ProgramIndex, layer: PricedLayer, choice: NDArray[np.int16]) -
                 dims = param.classes.dims(e, len(graph.values[e].shape))
                 exported.append((e, stored.spec(pick, dims)))
     return LayerDecisions(tuple(tensors), tuple(wanted), tuple(exported), tuple(grads), tuple(params), grads_bytes,
-                          tuple(moves))
+                          tuple(moves), tuple(repeated(index, layer, choice)))
 
 
 def _param(graph: Graph, layer: PricedLayer, item: int, pick: int) -> ParamDecision:
@@ -137,22 +139,15 @@ def _inside(graph: Graph, price: GroupPrice, row: int) -> list[Collective]:
         if axes:
             size = int(value_bytes(graph.values[s.value]) / price.shards_of(s.value)[row])
             found.append(Collective(ALL_REDUCE, axes, size, float(s.seconds[row]), "microbatch", s.phase.value,
-                                    _where(graph, price.group.ops)))
+                                    where(graph, price.group.ops)))
     for value in price.handed_back:
         typed = graph.values[value]
         steps = reshard_steps(typed.shape, itemsize(typed.dtype), price.strategies.spec(row, price.dims(value)),
                               replicated(len(typed.shape)), price.setting.mesh,
                               partial=frozenset(price.pending_axes(value, row)))
         found += [Collective(s.kind, s.axes, s.bytes, s.time_s, "microbatch", Phase.FORWARD.value,
-                             _where(graph, price.group.ops)) for s in steps]
+                             where(graph, price.group.ops)) for s in steps]
     return found
-
-
-def _where(graph: Graph, ops: Sequence[int]) -> str:
-    """The heaviest-looking operator of a group, with its source line."""
-    named = [graph.ops[n] for n in ops if graph.ops[n].phase is not Phase.BACKWARD] or [graph.ops[n] for n in ops]
-    op = next((o for o in named if o.primitive in ("dot_general", "conv_general_dilated", "gather")), named[-1])
-    return f"{op.primitive} {op.source}".strip()
 
 
 def _tensor_moves(index: ProgramIndex, link: Link, layer: PricedLayer, price: GroupPrice, row: int, pick: int
@@ -162,14 +157,15 @@ def _tensor_moves(index: ProgramIndex, link: Link, layer: PricedLayer, price: Gr
     shape, settled = graph.values[owner].shape, layer.tensors[link.item][pick]
     joint = contributions(graph, link, owner) if layer.origins[link.item][pick] is not None else []
     found: list[Collective] = []
-    seen: set[int] = set()
+    seen: set[tuple[int, bool]] = set()
     for read in sorted(link.reads, key=lambda r: r.op):
-        if read.value not in seen:
-            seen.add(read.value)
+        fetch = (read.value, layer.setting.apart and graph.ops[read.op].phase is Phase.BACKWARD)
+        if fetch not in seen:
+            seen.add(fetch)
             steps = reshard_steps(shape, itemsize(graph.values[read.value].dtype), settled,
                                   price.strategies.spec(row, price.dims(read.value)), mesh)
             found += [Collective(s.kind, s.axes, s.bytes, s.time_s, "microbatch", graph.ops[read.op].phase.value,
-                                 _where(graph, price.group.ops)) for s in steps]
+                                 where(graph, price.group.ops)) for s in steps]
     for value, op in link.makes:
         phase = graph.ops[op].phase
         if (phase is Phase.BACKWARD) == (value != owner) and value not in joint:
@@ -177,7 +173,7 @@ def _tensor_moves(index: ProgramIndex, link: Link, layer: PricedLayer, price: Gr
                                   price.strategies.spec(row, price.dims(value)), settled, mesh,
                                   partial=frozenset(price.pending_axes(value, row)))
             found += [Collective(s.kind, s.axes, s.bytes, s.time_s, "microbatch", phase.value,
-                                 _where(graph, price.group.ops)) for s in steps]
+                                 where(graph, price.group.ops)) for s in steps]
     return found
 
 
@@ -191,7 +187,7 @@ def _joint_sum(index: ProgramIndex, layer: PricedLayer, item: int, pick: int) ->
     value = graph.values[tensor.owner]
     steps = reshard_steps(value.shape, itemsize(value.dtype), origin[0], layer.tensors[item][pick], layer.setting.mesh,
                           partial=origin[1])
-    return [Collective(s.kind, s.axes, s.bytes, s.time_s, "microbatch", Phase.BACKWARD.value, _where(graph, made))
+    return [Collective(s.kind, s.axes, s.bytes, s.time_s, "microbatch", Phase.BACKWARD.value, where(graph, made))
             for s in steps]
 
 

@@ -148,14 +148,15 @@ def _link_costs(index: ProgramIndex, link: Link, owner: int, price: GroupPrice, 
     added = contributions(graph, link, owner)
     costs = {k: np.zeros((len(price.strategies), len(specs))) for k in ("forward_s", "backward_s", "saved_bytes")}
     shape = graph.values[owner].shape
-    fetched: set[int] = set()
+    fetched: set[tuple[int, bool]] = set()
     saved_again = False
     for read in sorted(link.reads, key=lambda r: r.op):
         backward = graph.ops[read.op].phase is Phase.BACKWARD
-        if read.value in fetched:
-            saved_again |= backward and read.value == owner
+        fetch = (read.value, backward and setting.apart)
+        if fetch in fetched:
+            saved_again |= backward and read.value == owner and not setting.apart
             continue
-        fetched.add(read.value)
+        fetched.add(fetch)
         wanted, row = price.required(read.value)
         table = reshard_table(shape, itemsize(graph.values[read.value].dtype), specs, wanted, mesh)
         costs["backward_s" if backward else "forward_s"] += table.T[row]

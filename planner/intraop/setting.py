@@ -42,3 +42,4 @@ class Setting:
     keeps: bool = True  # whether tensors marked as saved are (all but inference)
     max_classes: int = MAX_CLASSES
     overlap: Overlap = field(default_factory=Overlap)
+    apart: bool = False  # forward and backward are programs of their own: neither has copies made for the other
