@@ -1,7 +1,8 @@
 """The collectives of a compiled program: kind, bytes, who takes part, how often they run, and whose they are.
 
 Bytes are counted as `costs/collectives.py` counts them. Where the compiler made one of several, each array is an entry:
-plans foresee tensors. A reduce-scatter that is spelled as a fused all-reduce and slice (TPU) is one.
+plans foresee tensors. A reduce-scatter that is spelled as a fused all-reduce and slice (TPU) is one, and so is a loop
+that passes shards around a ring while it multiplies them (`windowed.py`).
 
 In: `Module`. Out: `CompiledCollective`s.
 """
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from planner.costs.collectives import ALL_REDUCE, ALL_TO_ALL, KINDS, PERMUTE, REDUCE_SCATTER
 from planner.verify.groups import Groups, axes_of_groups, axes_of_pairs, replica_groups, source_target_pairs
 from planner.verify.hlo import Array, Instruction, Module
+from planner.verify.windowed import Ring, windowed_loops
 
 _WANTED = re.compile(rf" (?:ragged-)?(?:{'|'.join(KINDS)})(?:-start)?\(")
 _JOINED = re.compile(r"^(.*?)\(([^()]*(?:\([^()]*\)[^()]*)*)\)$")
@@ -30,6 +32,7 @@ class CompiledCollective:
       kind: as in `planner.costs.collectives`.
       array: what it gives on one device.
       bytes: of the whole tensor along the group.
+      moved: what is really moved, counted in the same way: more where the compiler's form of it moves more.
       groups: partition numbers; (source, target) pairs for a permute.
       times: how often a run executes it; a loop of unknown length counts once.
       in_loop: whether it is in a loop.
@@ -40,6 +43,7 @@ class CompiledCollective:
     kind: str
     array: Array
     bytes: int
+    moved: int
     groups: Groups
     times: int
     in_loop: bool
@@ -63,8 +67,19 @@ def collectives(module: Module, devices: int) -> tuple[CompiledCollective, ...]:
       module: the program.
       devices: that it runs on; its groups where it names none.
     """
-    return tuple(c for i in module.instructions(_WANTED) if not _goes_on(module, i)
-                 for c in _of(module, i, devices) if c.group > 1)
+    rings = windowed_loops(module)
+    passed = {name for ring in rings for name in ring.permutes}
+    single = (c for i in module.instructions(_WANTED) if not _goes_on(module, i) and i.name not in passed
+              for c in _of(module, i, devices))
+    return tuple(c for c in (*(_ring(module, r) for r in rings), *single) if c.group > 1)
+
+
+def _ring(module: Module, ring: Ring) -> CompiledCollective:
+    """A ring's sends, counted as those of the collective: of n devices, n - 1 sends of a shard each."""
+    whole, devices = ring.shard.bytes * ring.size, ring.size
+    return CompiledCollective(
+        ring.loop.name, ring.kind, ring.shard, whole, whole * ring.sends // max(devices - 1, 1), ring.groups,
+        module.runs[ring.loop.computation], ring.loop.computation in module.in_loop, _op_name(module, ring.loop))
 
 
 def _goes_on(module: Module, at: Instruction) -> bool:
@@ -91,7 +106,7 @@ def _of(module: Module, at: Instruction, devices: int) -> Iterator[CompiledColle
     names = _names(_op_name(module, at), len(arrays))
     for array, name in zip(arrays, names, strict=True):
         size = array.bytes * (group if sizes_scattered or kind == ALL_TO_ALL else 1)
-        yield CompiledCollective(at.name, kind, array, size, groups, times, inside, name)
+        yield CompiledCollective(at.name, kind, array, size, size, groups, times, inside, name)
 
 
 def _results(at: Instruction, kind: str) -> tuple[Array, ...]:

@@ -45,6 +45,19 @@ def source_target_pairs(attributes: str) -> Groups:
     return tuple(_numbers(p) for p in re.findall(r"\{(\d+,\d+)\}", found[1])) if found else ()
 
 
+def cycles(pairs: Groups) -> Groups:
+    """The rings that senders and receivers form: each as the partitions in the order of the way, from the lowest."""
+    to = {pair[0]: pair[1] for pair in pairs}
+    found: list[tuple[int, ...]] = []
+    for start in sorted(to):
+        if start in to:
+            ring = [start]
+            while (after := to.pop(ring[-1], start)) != start:
+                ring.append(after)
+            found.append(tuple(ring))
+    return tuple(found)
+
+
 def axes_of_groups(groups: Groups, mesh_shape: tuple[int, ...]) -> tuple[int, ...] | None:
     """The axes of a row-major mesh whose devices form these groups; None if no set of axes does.
 

@@ -30,8 +30,9 @@ _BODY = re.compile(r"\bbody=%?([\w.\-]+)")
 _CONDITION = re.compile(r"\bcondition=%?([\w.\-]+)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _OP_NAME = re.compile(r'\bop_name="((?:[^"\\]|\\.)*)"')
-_BOUND = re.compile(r"= s(?:32|64)\[\](?:\{[^}]*\})? constant\((\d+)\)")
+_CONSTANT = re.compile(r"= [su](?:32|64)\[\](?:\{[^}]*\})? constant\((\d+)\)")
 _LESS = re.compile(r" compare\(.*direction=LT")
+_INDEX = re.compile(r", index=(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,11 +245,24 @@ def _calls(lines: Iterable[str], computations: Mapping[str, Mapping[str, str]]) 
 
 
 def _trips(line: str, computations: Mapping[str, Mapping[str, str]]) -> int | None:
-    """How often a loop runs: as the compiler noted, or the one bound that its condition compares a counter with."""
+    """How often a loop runs: as the compiler noted, or by the one bound that its condition compares a counter with."""
     if known := _TRIPS.search(line):
         return int(known[1])
-    condition = _CONDITION.search(line)
+    condition, body = _CONDITION.search(line), _BODY.search(line)
     lines: Mapping[str, str] = computations.get(condition[1], {}) if condition else {}
-    bounds = [int(b[1]) for text in lines.values() if (b := _BOUND.search(text))]
-    less = any(_LESS.search(text) for text in lines.values())
-    return bounds[0] if len(bounds) == 1 and less else None
+    bounds = [int(b[1]) for text in lines.values() if (b := _CONSTANT.search(text))]
+    less = [text for text in lines.values() if _LESS.search(text)]
+    if len(bounds) != 1 or not less:
+        return None
+    return -(-bounds[0] // _step(lines, less[0], computations.get(body[1], {}) if body else {}))
+
+
+def _step(condition: Mapping[str, str], compare: str, body: Mapping[str, str]) -> int:
+    """What a run of a loop's body adds to the counter that the condition compares: more than 1 in unrolled loops."""
+    place = _INDEX.search(condition.get(parse_line(compare).operands[0], ""))
+    root = next((text for text in body.values() if text.lstrip().startswith("ROOT ")), None)
+    made = parse_line(root).operands if root is not None else ()
+    added = body.get(made[int(place[1])], "") if place is not None and int(place[1]) < len(made) else ""
+    terms = parse_line(added).operands if " add(" in added else ()
+    steps = [int(found[1]) for t in terms if (found := _CONSTANT.search(body.get(t, "")))]
+    return max(steps[0], 1) if len(steps) == 1 else 1

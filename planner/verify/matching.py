@@ -2,13 +2,15 @@
 
 A compiled array belongs to a foreseen tensor of the same kind, mesh axes and bytes, first of the same gradient; then,
 of what is left, to one of nearly the same bytes, or to several laid together. Each is matched as often as a step runs
-it. In: the stage, its compiled programs, what the compiler is known to do. Out: `Matched`.
+it. An all-reduce may stand for a foreseen reduce-scatter: it stays unforeseen, but for what was foreseen in its place.
+In: the stage, its compiled programs, what the compiler is known to do. Out: `Matched`.
 """
 
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 from planner.core.plan import GRADIENT_OF, PlanRecord, StagePlan
 from planner.costs.collectives import ALL_REDUCE, REDUCE_SCATTER
@@ -37,16 +39,19 @@ class Foreseen:
 @dataclass(frozen=True, slots=True)
 class Made:
     """A collective of a compiled program: as `Foreseen`, with its place. `axes` is None where its groups are those of
-    no mesh axes; `tensor` is the array on one device; `together` are the bytes of all arrays of the instruction."""
+    no mesh axes; `moved` as in `CompiledCollective`; `tensor` is the array on one device; `together` are the bytes of
+    all arrays of the instruction. Where others were foreseen in its place, `instead_s` are the seconds of those."""
 
     kind: str
     axes: tuple[int, ...] | None
     bytes: int
+    moved: int
     together: int
     times: int
     program: str
     tensor: str
     op_name: str
+    instead_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,7 @@ def match(record: PlanRecord, stage: StagePlan, programs: Sequence[CompiledProgr
     left_made, left_foreseen = _pair(left_made, left_foreseen,
                                      lambda m, f: abs(m.bytes - f.bytes) <= NEARLY * max(m.bytes, f.bytes))
     left_made, left_foreseen = _laid_together(left_made, left_foreseen)
+    left_made, left_foreseen = _in_place_of(left_made, left_foreseen, stage.mesh_shape)
     return Matched(foreseen, flat, left_made, left_foreseen)
 
 
@@ -92,8 +98,9 @@ def _made(program: CompiledProgram, stage: StagePlan) -> tuple[Made, ...]:
     together: Counter[str] = Counter()
     for c in program.collectives:
         together[c.instruction] += c.bytes
-    return tuple(Made(c.kind, c.axes(stage.mesh_shape), c.bytes, together[c.instruction], c.times * program.row.times,
-                      program.row.name, str(c.array), c.op_name) for c in program.collectives)
+    return tuple(Made(c.kind, c.axes(stage.mesh_shape), c.bytes, c.moved, together[c.instruction],
+                      c.times * program.row.times, program.row.name, str(c.array), c.op_name)
+                 for c in program.collectives)
 
 
 def _pair(made: Sequence[Made], foreseen: Sequence[Foreseen], fits: Callable[[Made, Foreseen], bool]
@@ -146,6 +153,37 @@ def _laid_together(made: Sequence[Made], foreseen: Sequence[Foreseen]
         if times:
             left.append(replace(m, times=times))
     return tuple(left), tuple(replace(f, times=n) for f, n in zip(foreseen, open_times, strict=True) if n)
+
+
+def _in_place_of(made: Sequence[Made], foreseen: Sequence[Foreseen], mesh_shape: tuple[int, ...]
+                 ) -> tuple[tuple[Made, ...], tuple[Foreseen, ...]]:
+    """All-reduces put in the place of foreseen reduce-scatters of the same bytes, along the same axes or, with the
+    all-reduces of the shards, along more. TPUs scatter neither the last dimension to less than two tiles of 128, nor
+    vectors to less than a tile of 1,024."""
+    open_times = [f.times for f in foreseen]
+    left: list[Made] = []
+    for m in made:
+        times = m.times
+        for n, f in enumerate(foreseen):
+            taken = min(times, open_times[n])
+            if taken and m.kind == ALL_REDUCE and _scatters(m, f):
+                rest = tuple(a for a in m.axes or () if a not in f.axes)
+                shard = (ALL_REDUCE, rest, f.bytes // prod(mesh_shape[a] for a in f.axes))
+                after = [k for k, g in enumerate(foreseen) if open_times[k] >= taken
+                         and (g.kind, g.axes, g.bytes) == shard][:1]
+                if after or not rest:
+                    open_times = [t - taken * (k == n or k in after) for k, t in enumerate(open_times)]
+                    left.append(replace(m, times=taken, instead_s=sum(foreseen[k].time_s for k in (n, *after))))
+                    times -= taken
+        if times:
+            left.append(replace(m, times=times))
+    return tuple(left), tuple(replace(f, times=n) for f, n in zip(foreseen, open_times, strict=True) if n)
+
+
+def _scatters(made: Made, foreseen: Foreseen) -> bool:
+    """Whether a reduction combines all that a foreseen reduce-scatter does."""
+    return foreseen.kind == REDUCE_SCATTER and foreseen.bytes == made.bytes and made.axes is not None \
+        and set(foreseen.axes) <= set(made.axes)
 
 
 def _candidates(waiting: Mapping[tuple[str, tuple[int, ...]], list[int]], made: Made) -> list[int]:

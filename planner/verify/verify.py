@@ -10,7 +10,7 @@ from typing import Any
 from planner.core.graph import Graph, Phase
 from planner.core.hardware import Cluster, LogicalMesh, Submesh
 from planner.core.plan import GRADIENT_OF, PlanRecord, StagePlan
-from planner.costs.collectives import KINDS, collective
+from planner.costs.collectives import KINDS, REDUCE_SCATTER, collective
 from planner.costs.topology import logical_mesh
 from planner.emit.names import named_gradient, named_operator
 from planner.model import Model
@@ -70,23 +70,26 @@ class _Stage:
             for x in items:
                 row = found.setdefault((x.kind, self._axes(x.axes)), [0, 0, 0, 0])
                 row[side] += x.times
-                row[side + 1] += x.times * x.bytes
+                row[side + 1] += x.times * (x.moved if isinstance(x, Made) else x.bytes)
         return tuple(KindRow(kind, axes, *row) for (kind, axes), row in sorted(found.items()))
 
     def _axes(self, axes: tuple[int, ...] | None) -> str:
         return "part of an axis" if axes is None else ", ".join(self._stage.mesh_axes[a] for a in axes)
 
     def _share(self, m: Made) -> float:
-        """By the plan's prices; its part of the instruction. Unknown axes are priced as all, which is the dearest."""
+        """By the plan's prices; its part of the instruction, beyond what was foreseen in its place. Unknown axes are
+        priced as all, which is the dearest."""
         along = tuple(range(len(self._stage.mesh_shape))) if m.axes is None else m.axes
         if m.kind not in KINDS:
             return 0.0
-        spent = m.times * collective(m.kind, along, self._mesh).at(m.together) * m.bytes / max(m.together, 1)
+        each = collective(m.kind, along, self._mesh).at(m.together) * m.bytes / max(m.together, 1)
+        spent = m.times * max(each - (m.instead_s or 0.0), 0.0)
         return spent / self._record.step_time_s if self._record.step_time_s else 0.0
 
     def _made(self, m: Made) -> Surprise:
-        return Surprise(m.kind, self._axes(m.axes), m.program, self._operator(m.op_name), m.tensor, m.bytes, m.times,
-                        self._share(m))
+        instead = f", for a {REDUCE_SCATTER}" if m.instead_s is not None else ""
+        return Surprise(m.kind, self._axes(m.axes), m.program, self._operator(m.op_name) + instead, m.tensor, m.moved,
+                        m.times, self._share(m))
 
     def _foreseen(self, f: Foreseen) -> Surprise:
         return Surprise(f.kind, self._axes(f.axes), "", f.where, "", f.bytes, f.times,

@@ -50,6 +50,30 @@ def test_loops_tuples_and_names() -> None:
     ]
 
 
+@pytest.mark.parametrize(("add", "trips"), [("add(%n, %two)", 3), ("add(%two, %n)", 3), ("subtract(%n, %two)", 5),
+                                            ("add(%n, %n)", 5)])
+def test_the_counter_of_an_unrolled_loop_counts_by_more_than_one(add: str, trips: int) -> None:
+    module = parse(f"""
+%cond (p: (f32[4], u32[])) -> pred[] {{
+  %bound = u32[] constant(5)
+  %at = u32[] get-tuple-element(%p), index=1
+  ROOT %less = pred[] compare(%at, %bound), direction=LT
+}}
+
+%body (p: (f32[4], u32[])) -> (f32[4], u32[]) {{
+  %two = u32[] constant(2)
+  %n = u32[] get-tuple-element(%p), index=1
+  %next = u32[] {add}
+  ROOT %both = (f32[4], u32[]) tuple(%x, %next)
+}}
+
+ENTRY %main (x: f32[4]) -> f32[4] {{
+  %w = (f32[4], u32[]) while(%x), condition=%cond, body=%body
+}}
+""")
+    assert module.loops == {"body": trips}
+
+
 def entry(line: str, before: str = "") -> list[tuple[str, int, int]]:
     text = f"{before}\nENTRY %main (x: f32[4]) -> f32[4] {{\n  {line}\n}}\n"
     return [(c.kind, c.bytes, c.group) for c in collectives(parse(text), 8)]
