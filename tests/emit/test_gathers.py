@@ -1,6 +1,7 @@
 """Parameters that are stored sharded are gathered by every layer and phase anew, and the numbers stay."""
 
 from collections import Counter
+from dataclasses import replace
 
 import jax
 import pytest
@@ -8,7 +9,9 @@ import pytest
 from planner.core.graph import Phase, Role
 from planner.emit.annotated import annotate_program
 from planner.emit.gathers import with_gathers_per_layer
+from planner.emit.micro import ways_to_gradients
 from planner.emit.recompute import with_recompute
+from planner.emit.rewritten import rewritten as emitted
 from planner.runtime import compile_plan
 from planner.trace import trace_program
 from tests.integration.hlo import collectives
@@ -74,6 +77,48 @@ def test_tied_weights_are_gathered_where_each_layer_reads_them():
     embedding = next(i.value for i in given.graph.inputs if i.path == "embed")
     behind = [op.phase for op in given.graph.ops if op.primitive == "optimization_barrier" and embedding in op.operands]
     assert behind == [Phase.FORWARD, Phase.FORWARD]
+
+
+def mixed():
+    """The weights are cast once, at the start: the casts of all gradients belong to the first layer."""
+    model = models.mlp()
+    return replace(model, fn=lambda params, batch: model.fn(jax.tree.map(lambda w: w.astype("bfloat16"), params),
+                                                            batch))
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_gradients_wait_for_no_layer(recompute):
+    """A barrier on the way of a gradient would have it summed over devices in every microbatch."""
+    model, design = mixed(), fsdp(microbatches=2, deferred=True, recompute=recompute)
+    record, program = record_of(model, design), trace_program(model, design.microbatches)
+    given, warnings = emitted(record, program)
+    behind = {v for op in given.graph.ops if op.primitive == "optimization_barrier" for v in op.operands}
+    assert not behind & ways_to_gradients(given.graph)
+    assert {value for _, value in given.sums} == {p.value for p in record.params} and not warnings
+
+
+@pytest.mark.parametrize(("stages", "shared"), [(1, True), (2, False)])
+def test_forward_and_backward_share_what_both_reshard_alike(stages, shared):
+    """An activation that a layer gathers beside its weights, for its product and again for its weight's gradient. The
+    backward of a pipeline stage is a program of its own."""
+    model, design = models.mlp(), fsdp(stages=stages, mesh_shape=(8 // stages,), microbatches=stages)
+    record, program = record_of(model, design), trace_program(model, design.microbatches)
+    given = annotate_program(record, program)
+    ops, gathered = given.graph.ops, ((), ())
+    weights = {i.value for i in given.graph.inputs_of(Role.PARAM)}
+    waits = {v for op in with_gathers_per_layer(record, given).graph.ops if op.primitive == "optimization_barrier"
+             for v in op.operands} - weights
+    products = [op for op in ops if op.primitive == "dot_general" and op.phase is Phase.FORWARD]
+    value = next(op.operands[0] for op in products[1:] if op.operands[0] in waits)
+    reads = [(n, at) for n, op in enumerate(ops) for at, v in enumerate(op.operands)
+             if v == value and op.primitive == "dot_general"]
+    assert len(reads) == 2
+    new = with_gathers_per_layer(record, replace(given, uses={**given.uses, **dict.fromkeys(reads, gathered)}))
+    twins = {r for op in new.graph.ops if op.primitive == "optimization_barrier"
+             for v, r in zip(op.operands, op.results, strict=True) if v == value}
+    read = [new.graph.ops[n].operands[at] for (n, at), spec in new.uses.items()
+            if spec == gathered and new.graph.ops[n].operands[at] in twins | {value}]
+    assert len(read) == 2 and (len(set(read)) == 1) == shared
 
 
 @pytest.mark.parametrize("build", [models.tied, models.stateful])

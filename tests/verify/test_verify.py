@@ -62,6 +62,22 @@ def test_every_stage_of_a_pipeline_is_compiled() -> None:
         assert stage.compiled_bytes >= held
 
 
+@pytest.mark.parametrize(("pins", "gathers"), [
+    ({"recipe": "fsdp", "stages": 1, "recompute": True}, True),
+    ({"recipe": "megatron", "mesh_axes": (("data", 2), ("model", 2)), "stages": 2}, False),
+    ({"recipe": "megatron", "mesh_axes": (("fsdp", 4), ("model", 2)), "stages": 1}, True),
+])
+def test_what_the_backward_communicates_again_is_foreseen(pins: dict[str, Any], gathers: bool) -> None:
+    """What recomputation repeats; what the backward of a pipeline's stage, a program of its own, reshards again; and
+    what it shares with the forward within one program."""
+    record, model = planned("mlp-tiny", {"layers": 4}, microbatches=2, **pins)
+    for stage in verify_plan(record, model, "local").stages:
+        assert {(k.kind, k.axes): k.made_bytes for k in stage.kinds} == {
+            (k.kind, k.axes): k.foreseen_bytes for k in stage.kinds}
+        assert not gathers or any(k.kind == "all-gather" and k.made for k in stage.kinds)
+        assert stage.unforeseen == stage.absent == ()
+
+
 def test_what_the_plan_does_not_foresee_is_named(mlp) -> None:
     """The same plan with its communications struck out: each that the compiler makes is named, by parameter or by
     operator and line, with its tensor, and counts as a finding."""
