@@ -87,14 +87,14 @@ def _layers(record: PlanRecord, graph: Graph) -> dict[tuple[int, Phase], list[in
 def _shared(given: Annotated, held: _Held, backward: Sequence[int], weights: _Weights) -> dict[int, set[int]]:
     """Operators of the backward that reshard tensors as the forward does behind its barrier: what they read from there,
     so that both have one copy. Parts of a pipeline have none to share."""
-    ops = given.graph.ops
-    ahead = {(ops[n].operands[at], spec) for (n, at), spec in given.uses.items() if n in set(held.readers)}
+    ops, readers, late = given.graph.ops, frozenset(held.readers), frozenset(backward)
+    ahead = {(ops[n].operands[at], spec) for (n, at), spec in given.uses.items() if n in readers}
     tensors = {v for v in held.values if v not in weights.values and v not in weights.held}
     found: dict[int, set[int]] = {}
     for (n, at), spec in given.uses.items():
         value = ops[n].operands[at]
-        if n in set(backward) and value in tensors and (value, spec) in ahead:
-            found.setdefault(n, set()).add(int(value))
+        if isinstance(value, int) and value in tensors and n in late and (value, spec) in ahead:
+            found.setdefault(n, set()).add(value)
     return found
 
 
