@@ -28,10 +28,10 @@ from planner.verify import VerifyReport, verify_plan
 from planner.verify.report import BYTES_WITHIN, FINDING, MEMORY_UNDER, MEMORY_WITHIN, StageReport
 
 MODELS: Mapping[str, Mapping[str, Any]] = {
-    "gpt-tiny": {"batch_size": 64, "sequence": 128, "hidden": 2048, "layers": 2, "heads": 16, "vocabulary": 8192},
-    "llama-tiny": {"batch_size": 64, "sequence": 128, "hidden": 2048, "inner": 4096, "layers": 2, "vocabulary": 8192},
-    "moe-tiny": {"batch_size": 64, "sequence": 128, "hidden": 1024, "layers": 2, "group": 128, "vocabulary": 8192},
     "mlp-tiny": {"batch_size": 4096, "hidden": 2048},
+    "llama-tiny": {"batch_size": 32, "sequence": 64, "hidden": 2048, "inner": 4096, "layers": 2, "vocabulary": 4096},
+    "gpt-tiny": {"batch_size": 32, "sequence": 64, "hidden": 2048, "layers": 2, "heads": 16, "vocabulary": 4096},
+    "moe-tiny": {"batch_size": 32, "sequence": 64, "hidden": 1024, "layers": 2, "group": 64, "vocabulary": 4096},
 }
 """Model -> settings, as wide as the layers of a billion parameters: TPUs lay memory out in tiles of 8 × 128, and their
 compiler scatters a sum along its last dimension only where a device's part is wider than one tile."""

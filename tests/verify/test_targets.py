@@ -2,6 +2,7 @@
 
 import importlib.util
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -96,3 +97,25 @@ def test_a_tpu_that_is_not_there_compiles(topology: str) -> None:
     (stage,) = report.stages
     assert stage.made_traffic > 0 and stage.programs[0].optimal_s
     assert stage.compiled_flops == pytest.approx(stage.predicted_flops, rel=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pins", [
+    {"recipe": "fsdp", "stages": 1},
+    {"recipe": "fsdp", "stages": 1, "recompute": True},
+    {"recipe": "megatron", "mesh_axes": (("fsdp", 4), ("model", 2)), "stages": 1},
+    {"recipe": "data", "stages": 2},
+    {"recipe": "megatron", "mesh_axes": (("data", 2), ("model", 2)), "stages": 2},
+], ids=lambda pins: " ".join(str(v) for v in pins.values()))
+def test_plans_for_tpus_move_what_they_foresee(pins: dict[str, Any]) -> None:
+    """Wide enough for TPUs to scatter sums along either dimension; of vectors, they combine the whole."""
+    pytest.importorskip("libtpu", reason="compiling for TPU needs libtpu: pip install 'jax-planner[tpu]'")
+    import planner
+
+    model = models.build("mlp-tiny", dtype="bfloat16", batch_size=1024, hidden=2048, layers=4)
+    record = planner.plan(model, planner.cluster("tpu-v5e"), microbatches=2, **pins).record
+    report = verify_plan(record, model, "tpu:v5e:2x4")
+    assert len(report.stages) == pins["stages"] and not report.findings
+    for stage in report.stages:
+        assert stage.made_traffic == pytest.approx(stage.foreseen_traffic, rel=0.02)
+        assert stage.compiled_flops == pytest.approx(stage.predicted_flops, rel=0.1)
