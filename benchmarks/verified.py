@@ -13,6 +13,7 @@ import argparse
 import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -113,21 +114,19 @@ def judged(report: VerifyReport) -> dict[str, Any]:
 
 def _stage(s: StageReport) -> dict[str, Any]:
     return {
-        "kinds": [[k.kind, k.axes, k.foreseen, k.foreseen_bytes, k.made, k.made_bytes] for k in s.kinds],
-        "traffic": [s.foreseen_traffic, s.made_traffic], "traffic_passed": s.traffic_passed,
+        "kinds": [list(astuple(k)) for k in s.kinds],
+        "sent": [s.foreseen_sent, s.made_sent], "traffic_passed": s.traffic_passed,
         "memory": [s.predicted_bytes, s.compiled_bytes], "memory_passed": s.memory_passed,
         "flops": [s.predicted_flops, s.compiled_flops],
-        "unforeseen": [[u.kind, u.axes, u.program, u.operator, u.tensor, u.bytes, u.times, round(u.share, 5)]
-                       for u in s.unforeseen],
-        "absent": [[a.kind, a.axes, a.operator, a.bytes, a.times, round(a.share, 5)] for a in s.absent]}
+        "unforeseen": [list(astuple(u)) for u in s.unforeseen], "absent": [list(astuple(a)) for a in s.absent]}
 
 
 def line(row: Mapping[str, Any]) -> str:
     """A row, for people: per stage bytes and memory, how far off, and what was not foreseen."""
     text = f"{row['model']:<11}{row['plan']:<27}"
     for s in row["stages"]:
-        (foreseen, made), (predicted, compiled) = s["traffic"], s["memory"]
-        text += (f" | {made / 1e6:8.2f} MB moved, {_off(foreseen, made)}{' ' if s['traffic_passed'] else '!'}"
+        (foreseen, made), (predicted, compiled) = s["sent"], s["memory"]
+        text += (f" | {made / 1e6:8.2f} MB sent, {_off(foreseen, made)}{' ' if s['traffic_passed'] else '!'}"
                  f" {compiled / 1e6:8.2f} MB held, {_off(predicted, compiled)}{' ' if s['memory_passed'] else '!'}"
                  f" {len(_findings(s))} new")
     return text

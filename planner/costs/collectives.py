@@ -64,6 +64,17 @@ def broadcast_s(size_bytes: float, axes: tuple[int, ...], mesh: LogicalMesh) -> 
     return collective(BROADCAST, axes, mesh).at(size_bytes)
 
 
+def sent_bytes(kind: str, size_bytes: float, devices: int) -> float:
+    """Bytes that each of the devices sends in a collective of `size_bytes`, by rings: what tells one kind from another.
+
+    An all-reduce sends what a reduce-scatter and an all-gather do, which are counted by the same `size_bytes`.
+    """
+    if kind in (PERMUTE, BROADCAST):
+        return size_bytes
+    once = (devices - 1) / devices * size_bytes
+    return 2 * once if kind == ALL_REDUCE else once / devices if kind == ALL_TO_ALL else once
+
+
 def send_s(size_bytes: float, link: Link) -> float:
     """Seconds to send a buffer over one link."""
     return link.latency_s + size_bytes / link.bandwidth_bytes_per_s

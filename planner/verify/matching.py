@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from planner.core.plan import GRADIENT_OF, PlanRecord, StagePlan
-from planner.costs.collectives import ALL_REDUCE, REDUCE_SCATTER
+from planner.costs.collectives import ALL_GATHER, ALL_REDUCE, REDUCE_SCATTER
 from planner.emit.names import named_gradient
 from planner.verify.compiled import CompiledProgram
 
@@ -38,14 +38,21 @@ class Foreseen:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A collective of a compiled program: as `Foreseen`, with its place. `axes` is None where its groups are those of
-    no mesh axes; `moved` as in `CompiledCollective`; `tensor` is the array on one device; `together` are the bytes of
-    all arrays of the instruction. Where others were foreseen in its place, `instead_s` are the seconds of those."""
+    """A collective of a compiled program: as `Foreseen`, with its place.
+
+    Attributes:
+      axes: None where its groups are those of no mesh axes.
+      moved: as in `CompiledCollective`; `devices` take part.
+      together: bytes of all arrays of the instruction.
+      tensor: the array on one device.
+      instead_s: seconds of what was foreseen in its place, if anything was.
+    """
 
     kind: str
     axes: tuple[int, ...] | None
     bytes: int
     moved: int
+    devices: int
     together: int
     times: int
     program: str
@@ -98,8 +105,8 @@ def _made(program: CompiledProgram, stage: StagePlan) -> tuple[Made, ...]:
     together: Counter[str] = Counter()
     for c in program.collectives:
         together[c.instruction] += c.bytes
-    return tuple(Made(c.kind, c.axes(stage.mesh_shape), c.bytes, c.moved, together[c.instruction],
-                      c.times * program.row.times, program.row.name, str(c.array), c.op_name)
+    return tuple(Made(c.kind, c.axes(stage.mesh_shape), c.bytes, c.moved, c.group,
+                      together[c.instruction], c.times * program.row.times, program.row.name, str(c.array), c.op_name)
                  for c in program.collectives)
 
 
@@ -157,9 +164,10 @@ def _laid_together(made: Sequence[Made], foreseen: Sequence[Foreseen]
 
 def _in_place_of(made: Sequence[Made], foreseen: Sequence[Foreseen], mesh_shape: tuple[int, ...]
                  ) -> tuple[tuple[Made, ...], tuple[Foreseen, ...]]:
-    """All-reduces put in the place of foreseen reduce-scatters of the same bytes, along the same axes or, with the
-    all-reduces of the shards, along more. TPUs scatter neither the last dimension to less than two tiles of 128, nor
-    vectors to less than a tile of 1,024."""
+    """All-reduces put in the place of foreseen reduce-scatters of the same bytes: along the same axes, perhaps with an
+    all-gather that is not made either, for nothing is left to gather; or along more axes, with the all-reduces of the
+    shards. TPUs scatter neither the last dimension to less than two tiles of 128, nor vectors to less than one of
+    1,024, as libtpu 0.0.52 compiles."""
     open_times = [f.times for f in foreseen]
     left: list[Made] = []
     for m in made:
@@ -168,9 +176,10 @@ def _in_place_of(made: Sequence[Made], foreseen: Sequence[Foreseen], mesh_shape:
             taken = min(times, open_times[n])
             if taken and m.kind == ALL_REDUCE and _scatters(m, f):
                 rest = tuple(a for a in m.axes or () if a not in f.axes)
-                shard = (ALL_REDUCE, rest, f.bytes // prod(mesh_shape[a] for a in f.axes))
+                shard = f.bytes // prod(mesh_shape[a] for a in f.axes)
+                wanted = (ALL_REDUCE, rest, shard) if rest else (ALL_GATHER, f.axes, f.bytes)
                 after = [k for k, g in enumerate(foreseen) if open_times[k] >= taken
-                         and (g.kind, g.axes, g.bytes) == shard][:1]
+                         and (g.kind, g.axes, g.bytes) == wanted][:1]
                 if after or not rest:
                     open_times = [t - taken * (k == n or k in after) for k, t in enumerate(open_times)]
                     left.append(replace(m, times=taken, instead_s=sum(foreseen[k].time_s for k in (n, *after))))

@@ -46,12 +46,12 @@ def _verdict(found: VerifyReport) -> str:
 def _sizes(found: VerifyReport) -> Table:
     rows: list[tuple[str, ...]] = []
     for s in found.stages:
-        rows.append((str(s.index), units.size(s.foreseen_traffic), units.size(s.made_traffic),
-                     _off(s.foreseen_traffic, s.made_traffic, passed=s.traffic_passed), units.size(s.predicted_bytes),
+        rows.append((str(s.index), units.size(s.foreseen_sent), units.size(s.made_sent),
+                     _off(s.foreseen_sent, s.made_sent, passed=s.traffic_passed), units.size(s.predicted_bytes),
                      units.size(s.compiled_bytes), _off(s.predicted_bytes, s.compiled_bytes, passed=s.memory_passed),
                      units.scaled(s.predicted_flops, ""), units.scaled(s.compiled_flops, ""),
                      _off(s.predicted_flops, s.compiled_flops, passed=s.flops_as_predicted)))
-    titles = ("collectives\npredicted", "compiled", "off", "memory\npredicted", "compiled", "off",
+    titles = ("sent\npredicted", "compiled", "off", "memory\npredicted", "compiled", "off",
               "matrix FLOPs\npredicted", "compiled", "off")
     return table_of("each device, a step", [Column("stage"), *map(Column, titles)], rows)
 

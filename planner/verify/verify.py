@@ -5,12 +5,13 @@ In: a plan, its model, a target's name. Out: `VerifyReport`; what is off is repo
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 from planner.core.graph import Graph, Phase
 from planner.core.hardware import Cluster, LogicalMesh, Submesh
 from planner.core.plan import GRADIENT_OF, PlanRecord, StagePlan
-from planner.costs.collectives import KINDS, REDUCE_SCATTER, collective
+from planner.costs.collectives import KINDS, REDUCE_SCATTER, collective, sent_bytes
 from planner.costs.topology import logical_mesh
 from planner.emit.names import named_gradient, named_operator
 from planner.model import Model
@@ -65,13 +66,18 @@ class _Stage:
             tuple(p.row for p in programs))
 
     def _kinds(self, matched: Matched) -> tuple[KindRow, ...]:
-        found: dict[tuple[str, str], list[int]] = {}
+        found: dict[tuple[str, str], list[Any]] = {}
         for side, items in ((0, matched.foreseen), (2, matched.made)):
             for x in items:
-                row = found.setdefault((x.kind, self._axes(x.axes)), [0, 0, 0, 0])
+                row = found.setdefault((x.kind, self._axes(x.axes)), [0, 0, 0, 0, 0.0, 0.0])
+                moved, devices = (x.moved, x.devices) if isinstance(x, Made) else (x.bytes, self._devices(x.axes))
                 row[side] += x.times
-                row[side + 1] += x.times * (x.moved if isinstance(x, Made) else x.bytes)
-        return tuple(KindRow(kind, axes, *row) for (kind, axes), row in sorted(found.items()))
+                row[side + 1] += x.times * moved
+                row[4 + side // 2] += x.times * sent_bytes(x.kind, moved, devices)
+        return tuple(KindRow(kind, axes, *map(round, row)) for (kind, axes), row in sorted(found.items()))
+
+    def _devices(self, axes: tuple[int, ...]) -> int:
+        return prod(self._stage.mesh_shape[a] for a in axes)
 
     def _axes(self, axes: tuple[int, ...] | None) -> str:
         return "part of an axis" if axes is None else ", ".join(self._stage.mesh_axes[a] for a in axes)

@@ -10,7 +10,8 @@ MIB = 1 << 20
 
 def stage(index: int = 0, *, made: int = MIB, compiled: int = MIB, share: float = 0.0) -> StageReport:
     new = (Surprise("all-gather", "x", "step", "dot", "f32[8]", 32, 1, share),) if share else ()
-    return StageReport(index, (KindRow("all-reduce", "x", 1, MIB, 1, made),), new, (), MIB, compiled, 1, 1, ())
+    kinds = (KindRow("all-reduce", "x", 1, MIB, 1, made, MIB, made),)
+    return StageReport(index, kinds, new, (), MIB, compiled, 1, 1, ())
 
 
 def row(*stages: StageReport) -> dict[str, object]:

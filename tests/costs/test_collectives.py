@@ -11,6 +11,7 @@ from planner.costs.collectives import (
     ALL_GATHER,
     ALL_REDUCE,
     ALL_TO_ALL,
+    BROADCAST,
     KINDS,
     PERMUTE,
     REDUCE_SCATTER,
@@ -21,6 +22,7 @@ from planner.costs.collectives import (
     permute_s,
     reduce_scatter_s,
     send_s,
+    sent_bytes,
     when_merged,
 )
 from tests.costs.machines import FAST, SLOW, mesh
@@ -40,6 +42,15 @@ def test_one_axis_by_hand() -> None:
     # Permute: one message of what the device holds, 200 B: 0.5 + 2 s.
     assert permute_s(200, (0,), flat) == pytest.approx(2.5)
     assert send_s(200, FAST) == pytest.approx(2.5)
+
+
+def test_bytes_that_a_device_sends_are_those_of_its_time() -> None:
+    """Without latency, over 100 B/s."""
+    swift = LogicalMesh(Submesh(1, 4), (4,), (dataclasses.replace(FAST, latency_s=0.0),))
+    assert {kind: sent_bytes(kind, 800, 4) for kind in KINDS} == {
+        ALL_REDUCE: 1200, ALL_GATHER: 600, REDUCE_SCATTER: 600, ALL_TO_ALL: 150, PERMUTE: 800, BROADCAST: 800}
+    for kind in set(KINDS) - {BROADCAST}:
+        assert collective(kind, (0,), swift).at(800) == pytest.approx(sent_bytes(kind, 800, 4) / 100)
 
 
 def test_two_axes_by_hand() -> None:

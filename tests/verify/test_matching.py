@@ -58,6 +58,12 @@ def test_an_all_reduce_stands_for_a_reduce_scatter_of_the_same_bytes() -> None:
     assert left(matched([reduce(400)], [compiled("reduce-scatter", 100)])) == ([(400, 1)], [(400, 1)])
 
 
+def test_an_all_reduce_leaves_nothing_to_gather() -> None:
+    pair = [reduce(400, kind="reduce-scatter"), reduce(400, kind="all-gather")]
+    found = matched(pair, [compiled("all-reduce", 100)])
+    assert left(found) == ([(400, 1)], []) and found.unforeseen[0].instead_s == pytest.approx(0.2)
+
+
 @pytest.mark.parametrize("shard", [200, 100])
 def test_an_all_reduce_along_two_axes_stands_for_two_steps(shard: int) -> None:
     """A reduce-scatter along one axis, and an all-reduce of its shards along the other."""

@@ -33,6 +33,7 @@ def test_data_parallel_mlp_is_what_was_planned(mlp) -> None:
     report = verify_plan(record, model, "local", progress=lambda what, share: told.append((what, share)))
     (stage,) = report.stages
     assert stage.made_traffic == stage.foreseen_traffic == 4 * model.parameter_count + 4  # gradients, and the loss
+    assert stage.made_sent == stage.foreseen_sent == pytest.approx(7 / 4 * stage.made_traffic, abs=2)
     assert stage.unforeseen == stage.absent == report.findings == ()
     assert stage.compiled_flops == stage.predicted_flops > 0
     assert stage.traffic_passed and stage.flops_as_predicted
@@ -146,17 +147,22 @@ def test_another_model_or_target_is_refused(mlp) -> None:
         verify_plan(record, models.build("mlp-tiny", hidden=32, **SMALL), "local")
 
 
+def sent(foreseen: int, made: int) -> KindRow:
+    return KindRow("all-reduce", "x", 1, foreseen, 1, made, 2 * foreseen, 2 * made)
+
+
 def report_of(**changed: Any) -> VerifyReport:
-    kinds = (KindRow("all-reduce", "x", 1, 1 << 20, 1, 1 << 20),)
+    kinds = (sent(1 << 20, 1 << 20),)
     stage = StageReport(0, kinds, (), (), 1 << 30, 1 << 30, 100, 100, ())
     return VerifyReport("m", "local", 8, (replace(stage, **changed),))
 
 
 @pytest.mark.parametrize(("changed", "passes"), [
     ({}, True),
-    ({"kinds": (KindRow("all-reduce", "x", 1, 1 << 20, 1, int(1.09 * (1 << 20))),)}, True),
-    ({"kinds": (KindRow("all-reduce", "x", 1, 1 << 20, 1, int(1.2 * (1 << 20))),)}, False),
-    ({"kinds": (KindRow("all-reduce", "x", 1, 4, 0, 0),)}, True),
+    ({"kinds": (sent(1 << 20, int(1.09 * (1 << 20))),)}, True),
+    ({"kinds": (sent(1 << 20, int(1.2 * (1 << 20))),)}, False),
+    ({"kinds": (sent(4, 0),)}, True),
+    ({"kinds": (replace(sent(1 << 20, 1 << 20), foreseen_sent=1 << 20),)}, False),
     ({"predicted_bytes": int(0.98 * (1 << 30))}, True),
     ({"predicted_bytes": int(0.96 * (1 << 30))}, False),
     ({"predicted_bytes": int(1.11 * (1 << 30))}, False),
