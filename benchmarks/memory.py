@@ -1,6 +1,9 @@
 """Predicted memory against the compiler's: every stage of many plans of eight models, compiled and never run.
 
-    python benchmarks/memory.py --out benchmarks/results/memory.jsonl
+    python benchmarks/memory.py
+    python benchmarks/memory.py --cluster dgx-h100 --target cuda:h100:8 --models gpt-125m gpt-tiny llama-tiny
+
+The second is for a machine that is not there, by its own compiler (`planner/verify/targets.py`).
 
 Models are sized so that a device holds tens of megabytes. Plans: the chosen one, data parallelism, FSDP, ZeRO, tensor
 parallelism, Megatron's mixture, FSDP with tensor parallelism, with and without recomputation, pipelines of two and four
@@ -36,6 +39,9 @@ MODELS: Mapping[str, Mapping[str, Any]] = {
 }
 """Model -> settings."""
 
+LARGER: Mapping[str, Mapping[str, Any]] = {"gpt-125m": {"batch_size": 64, "layers": 4}}
+"""Models that are compiled only if named: gigabytes on a device."""
+
 CONVOLUTIONAL = frozenset({"wresnet-tiny", "unet-tiny"})
 """Models that are compiled in float32 alone."""
 
@@ -45,6 +51,7 @@ PLANS: Mapping[str, Mapping[str, Any]] = {
     "chosen": {},
     "chosen, one stage": {"stages": 1, "microbatches": 1},
     "data": {"recipe": "data", "stages": 1, "microbatches": 1},
+    "data × 2": {"recipe": "data", "stages": 1, "microbatches": 2},
     "data × 4": {"recipe": "data", "stages": 1, "microbatches": 4},
     "data, recomputed": {"recipe": "data", "stages": 1, "microbatches": 1, "recompute": True},
     "fsdp": {"recipe": "fsdp", "stages": 1, "microbatches": 1},
@@ -66,9 +73,11 @@ def main() -> None:
     """Compile every plan, append rows, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "memory.jsonl")
-    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=[*MODELS, *LARGER])
     parser.add_argument("--plans", nargs="+", default=list(PLANS), choices=list(PLANS))
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--cluster", default="cpu-8", help="of 8 devices")
+    parser.add_argument("--target", default="local", help="what to compile for; default: virtual CPU devices")
     options = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 8)
@@ -76,26 +85,26 @@ def main() -> None:
     for model in options.models:
         for dtype in options.dtypes if model not in CONVOLUTIONAL else ["float32"]:
             for plan in options.plans:
-                for row in compared(model, dtype, plan):
+                for row in compared(model, dtype, plan, options.cluster, options.target):
                     append(options.out, row | environment())
                     rows.append(row)
                     print(line(row), flush=True)
     print(table(rows))
 
 
-def compared(name: str, dtype: str, plan: str) -> Iterator[dict[str, Any]]:
+def compared(name: str, dtype: str, plan: str, cluster: str, target: str) -> Iterator[dict[str, Any]]:
     """A row per stage of a plan; none where there is no such plan of the model."""
-    model = models.build(name, dtype=dtype, **MODELS[name])
+    model = models.build(name, dtype=dtype, **{**MODELS, **LARGER}[name])
     try:
-        record = planner.plan(model, planner.cluster("cpu-8"), **PLANS[plan]).record
+        record = planner.plan(model, planner.cluster(cluster), **PLANS[plan]).record
     except PlannerError as refused:
         print(f"{name} {dtype} {plan}: {refused.what}")
         return
-    report = verify_plan(record, model, "local")
+    report = verify_plan(record, model, target)
     for stage, compiled in zip(record.stages, report.stages, strict=True):
-        yield {"model": name, "dtype": dtype, "plan": plan, "stage": stage.index, "stages": len(record.stages),
-               "microbatches": record.microbatches, "predicted": stage.memory.total_bytes,
-               "compiled": compiled.compiled_bytes}
+        yield {"cluster": cluster, "target": target, "model": name, "dtype": dtype, "plan": plan,
+               "stage": stage.index, "stages": len(record.stages), "microbatches": record.microbatches,
+               "predicted": stage.memory.total_bytes, "compiled": compiled.compiled_bytes}
 
 
 def line(row: Mapping[str, Any]) -> str:

@@ -1,13 +1,16 @@
 """When buffers live, in which order kernels run, and how much room they take side by side.
 
 In: `Kernel`s over buffers with sizes. Out: an order, an interval per buffer, and the bytes of an allocation that holds
-them all. Two orders are known: as a program is written, and as soon as operands are there (breadth first), which is
-what XLA does on CPU (`BFScheduler`, jax 0.10.2): there, what waits for nothing but parameters is made first of all.
+them all. Three orders are known: as a program is written; as soon as operands are there (breadth first), which is what
+XLA does on CPU (`BFScheduler`, jax 0.10.2): there, what waits for nothing but parameters is made first of all; and as
+late as readers allow, which XLA's scheduler for GPUs comes to (`LatencyHidingScheduler`, which starts from the end):
+there, weight gradients are made after the whole backward pass.
 """
 
 from collections import deque
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
 import numpy as np
 
@@ -16,11 +19,18 @@ from planner.costs.memory import Live
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """Reads and writes buffers. `over`: those it reads whose place a result of the same size may take."""
+    """Reads and writes buffers. `over`: those it reads whose place a result of the same size may take; `waits`: it may
+    run later than it is written."""
 
     reads: tuple[int, ...]
     writes: tuple[int, ...]
     over: tuple[int, ...] = ()
+    waits: bool = False
+
+
+def as_written(kernels: Sequence[Kernel]) -> tuple[int, ...]:
+    """Kernels in program order."""
+    return tuple(range(len(kernels)))
 
 
 def as_ready(kernels: Sequence[Kernel]) -> tuple[int, ...]:
@@ -44,6 +54,44 @@ def as_ready(kernels: Sequence[Kernel]) -> tuple[int, ...]:
                 if not waits[r]:
                     queue.append(r)
     return tuple(order)
+
+
+def as_needed(kernels: Sequence[Kernel]) -> tuple[int, ...]:
+    """Kernels in program order, but those that can wait right before the first that reads what they write; where many
+    wait for one, first all that are as many steps from it. What reads of kernels merged later on comes after them."""
+    place = _behind_makers(kernels)
+    nobody = (len(kernels), 0)
+    first: dict[int, tuple[int, int]] = {}
+    when: list[tuple[int, int]] = [(place[n], 0) for n in range(len(kernels))]
+    for n in sorted(range(len(kernels)), key=place.__getitem__, reverse=True):
+        kernel = kernels[n]
+        readers = min((first[b] for b in kernel.writes if b in first), default=nobody)
+        if kernel.waits and readers != nobody:
+            when[n] = (readers[0], readers[1] - 1)
+        for b in kernel.reads:
+            first[b] = min(first.get(b, when[n]), when[n])
+    return tuple(sorted(range(len(kernels)), key=lambda n: (*when[n], place[n])))
+
+
+def _behind_makers(kernels: Sequence[Kernel]) -> list[int]:
+    """Each kernel's place in the order that is nearest to program order and has all that it reads before it."""
+    maker = {b: n for n, k in enumerate(kernels) for b in k.writes}
+    behind: list[list[int]] = [[] for _ in kernels]
+    waits = [0] * len(kernels)
+    for n, kernel in enumerate(kernels):
+        for m in {maker[b] for b in kernel.reads if b in maker}:
+            behind[m].append(n)
+            waits[n] += 1
+    ready = [n for n, w in enumerate(waits) if not w]  # ascending: a heap
+    place = [0] * len(kernels)
+    for at in range(len(kernels)):
+        n = heappop(ready)
+        place[n] = at
+        for r in behind[n]:
+            waits[r] -= 1
+            if not waits[r]:
+                heappush(ready, r)
+    return place
 
 
 @dataclass(frozen=True, slots=True)

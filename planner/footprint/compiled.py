@@ -6,8 +6,9 @@ In: `Nodes` and what the function gives back. Out: a `Function`.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from planner.costs.liveness import as_ready, packed, places
+from planner.costs.liveness import packed, places
 from planner.costs.memory import Live
+from planner.footprint.compilers import compiler_of
 from planner.footprint.emitted import Emitted, Holds
 from planner.footprint.kernels import Fused, fuse
 from planner.footprint.nodes import Nodes
@@ -45,15 +46,15 @@ class Ends:
 def function(emitted: Emitted, nodes: Nodes, ends: Ends, first: Function | None = None) -> Function:
     """Fuse and schedule nodes, and lay out what they hold. `first`: what the first kernel is, if that is a function of
     its own (a loop's body)."""
-    cluster = emitted.record.cluster
-    fused = fuse(nodes, (*ends.outs, *ends.donated), merges_all_reduces=cluster.merges_all_reduces)
-    order = as_ready(fused.kernels) if cluster.merges_all_reduces else tuple(range(len(fused.kernels)))
+    compiler = compiler_of(emitted.record.cluster)
+    fused = fuse(nodes, (*ends.outs, *ends.donated), compiler)
+    order = compiler.order(fused.kernels)
     kept = {fused.buffer[t] for t in (*ends.outs, *ends.donated)}
     grads = {fused.buffer[t] for t in ends.grads if t in fused.buffer}
     shift = len(first.ops) - 1 if first else 0
     held = list(first.held) if first else []
     kinds = list(first.kinds) if first else []
-    moved_out = out_of_loop(fused, ends.the_same)
+    moved_out = out_of_loop(fused, ends.the_same) if compiler.hoists else frozenset[int]()
     for place in places(fused.kernels, order, fused.sizes, kept | moved_out):
         if kept.isdisjoint(place.buffers):
             start, end = place.live.start, place.live.end

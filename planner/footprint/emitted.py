@@ -15,6 +15,7 @@ from planner.emit.deferred import with_deferred_gradients
 from planner.emit.inferred import Inferred, infer
 from planner.emit.rewritten import before_deferral
 from planner.emit.update_specs import work_specs
+from planner.footprint.compilers import compiler_of
 from planner.footprint.nodes import Lowering
 
 
@@ -88,4 +89,4 @@ def lowering(given: Annotated, inferred: Inferred, stage: int, record: PlanRecor
         return found
 
     return Lowering(graph, mesh, lambda v: specs.get(v, natural(v)), made, lambda n, k: given.uses.get((n, k)),
-                    scatters=not record.cluster.reduce_scatter_as_all_reduce, widens=record.cluster.merges_all_reduces)
+                    scatters=not record.cluster.reduce_scatter_as_all_reduce, compiler=compiler_of(record.cluster))

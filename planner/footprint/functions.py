@@ -14,7 +14,8 @@ from planner.emit.tasks import TaskCode
 from planner.footprint.compiled import Ends, Function, function
 from planner.footprint.emitted import Emitted
 from planner.footprint.gradients import added, finished, gradient, sum_bytes
-from planner.footprint.nodes import Kind, Lowering, Nodes
+from planner.footprint.kinds import Kind
+from planner.footprint.nodes import Lowering, Nodes
 from planner.footprint.updates import update
 
 

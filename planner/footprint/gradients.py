@@ -12,7 +12,8 @@ from planner.core.spec import Spec
 from planner.costs.memory import itemsize, shard_bytes, sum_itemsize
 from planner.emit.deferred import final_spec, lead_count, settled_spec
 from planner.footprint.emitted import Emitted
-from planner.footprint.nodes import Kind, Lowering, Nodes
+from planner.footprint.kinds import Kind
+from planner.footprint.nodes import Lowering, Nodes
 
 
 def added(emitted: Emitted, into: Lowering, param: ParamPlan, stage: int, values: Sequence[int]) -> int:

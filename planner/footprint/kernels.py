@@ -9,9 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from planner.costs.liveness import Kernel
-from planner.footprint.nodes import Kind, Node, Nodes
+from planner.footprint.compilers import Compiler
+from planner.footprint.kinds import Kind
+from planner.footprint.nodes import Node, Nodes
 
 FUSIBLE = frozenset({Kind.VIEW, Kind.BROADCAST, Kind.CHEAP, Kind.DEAR})
+
+STEADY = frozenset({Kind.SUM, Kind.REDUCE_SCATTER, Kind.ALL_REDUCE})
+"""What runs where it is written, even if its readers could wait."""
 
 
 @dataclass(frozen=True)
@@ -26,21 +31,22 @@ class Fused:
     sizes: dict[int, int]
 
 
-def fuse(nodes: Nodes, kept: Sequence[int], *, merges_all_reduces: bool) -> Fused:
+def fuse(nodes: Nodes, kept: Sequence[int], compiler: Compiler) -> Fused:
     """Fuse. `kept`: tensors that are outputs."""
-    return _Fusion(nodes, frozenset(kept), merges_all_reduces=merges_all_reduces).run()
+    return _Fusion(nodes, frozenset(kept), compiler).run()
 
 
 class _Fusion:
-    def __init__(self, nodes: Nodes, kept: frozenset[int], *, merges_all_reduces: bool) -> None:
-        self._nodes, self._kept, self._merges = nodes, kept, merges_all_reduces
+    def __init__(self, nodes: Nodes, kept: frozenset[int], compiler: Compiler) -> None:
+        self._nodes, self._kept, self._compiler = nodes, kept, compiler
         self._readers: list[list[int]] = [[] for _ in nodes.tensors]
         for n, node in enumerate(nodes.nodes):
             for t in dict.fromkeys(node.operands):
                 self._readers[t].append(n)
         self._inside: list[frozenset[int]] = [frozenset()] * len(nodes.nodes)  # kernels that a node runs in
         self._written: list[bool] = [True] * len(nodes.nodes)
-        self._wide = [_is_wide(nodes, node) for node in nodes.nodes]
+        self._wide = _by_sources(nodes, self._readers) if compiler.fuses_chains else \
+            [_is_wide(nodes, node) for node in nodes.nodes]
 
     def run(self) -> Fused:
         for n in reversed(range(len(self._nodes.nodes))):
@@ -59,10 +65,11 @@ class _Fusion:
             own = tuple(sorted({buffer[t] for t in reads}))
             over = tuple(buffer[t] for t in node.operands[:1]) if node.over else ()
             if node.kind in FUSIBLE:
-                over = tuple(sorted({buffer[t] for t in reads} - {buffer[t] for t in self._leaves(n, moved=True)}))
-            kernels.append(Kernel(own, node.results, over))
+                over = tuple(sorted({buffer[t] for t in reads} - {buffer[t] for t in self._leaves(n, moved=True)}
+                                    - {buffer[t] for t in self._reduced(own)}))
+            kernels.append(Kernel(own, node.results, over, waits=bool(own) and node.kind not in STEADY))
             ops.append(node.op)
-        if self._merges:
+        if self._compiler.merges_bytes:
             kernels, ops = self._merged(kernels, ops)
         sizes = {t: self._nodes.tensors[t].bytes for t in set(buffer.values())}
         light = tuple(self._maker(k).kind in FUSIBLE for k in kernels)
@@ -81,7 +88,8 @@ class _Fusion:
             written, inside = False, frozenset[int]()
         else:
             refused = kept or len(takers) < len(readers)
-            whole = (node.kind is Kind.DEAR and (refused or len(around) > 1)) or (refused and self._wide[n])
+            once = node.kind is Kind.DEAR or (self._compiler.fuses_chains and self._wide[n])
+            whole = (once and (refused or len(around) > 1)) or (refused and self._wide[n])
             written = whole or refused
             inside = frozenset({n}) if whole else around | ({n} if refused else frozenset())
             self._wide[n] = self._wide[n] or whole  # read, where it is written, by all readers
@@ -93,11 +101,15 @@ class _Fusion:
         if node.kind not in FUSIBLE:
             return False
         if made.kind is Kind.SUM:
-            return self._is_summed(n)
+            return self._compiler.fuses_chains or self._is_summed(n)
+        if self._compiler.fuses_chains and made.kind is Kind.VIEW and self._written[reader]:
+            return False  # it shows what its operand holds
         return made.kind in FUSIBLE and not self._is_summed(reader)
 
     def _is_summed(self, n: int) -> bool:
         """Whether a node is a product that a reduction takes in, and nothing with it."""
+        if self._compiler.fuses_chains:
+            return False
         readers = [r for t in self._nodes.nodes[n].results for r in self._readers[t]]
         return self._nodes.nodes[n].product and len(readers) == 1 and self._nodes.nodes[readers[0]].kind is Kind.SUM
 
@@ -119,6 +131,22 @@ class _Fusion:
                     stack.append(further)
         return frozenset(found)
 
+    def _reduced(self, reads: Sequence[int]) -> set[int]:
+        """Tensors that a kernel reads row by row: it also reads a reduction of each row, which is made in it."""
+        found: set[int] = set()
+        rows = [t for t in reads if self._compiler.longest_row and self._makes_sum(t)]
+        for t in rows:  # grows: sums of sums
+            for r in self._leaves(self._nodes.tensors[t].node):
+                if self._makes_sum(r):
+                    rows += [r] if r not in rows else []
+                elif self._nodes.tensors[r].elements <= self._compiler.longest_row * self._nodes.tensors[t].elements:
+                    found.add(r)
+        return found
+
+    def _makes_sum(self, tensor: int) -> bool:
+        maker = self._nodes.tensors[tensor].node
+        return maker >= 0 and self._nodes.nodes[maker].kind is Kind.SUM
+
     def _maker(self, kernel: Kernel) -> Node:
         return self._nodes.nodes[self._nodes.tensors[kernel.writes[0]].node]
 
@@ -134,12 +162,26 @@ class _Fusion:
                 reduces.setdefault(mine, []).append(k)
             level.append(mine)
             depth |= dict.fromkeys(kernel.writes, mine + is_reduce)
-        gone = {k for group in reduces.values() for k in group[:-1]}
-        for group in reduces.values():
+        groups = [group for same in reduces.values() for group in self._fitting(kernels, same)]
+        gone = {k for group in groups for k in group[:-1]}
+        for group in groups:
             parts = [kernels[k] for k in group]
             kernels[group[-1]] = Kernel(tuple(sorted({t for p in parts for t in p.reads})),
                                         tuple(t for p in parts for t in p.writes), ())
         return [k for n, k in enumerate(kernels) if n not in gone], [o for n, o in enumerate(ops) if n not in gone]
+
+    def _fitting(self, kernels: Sequence[Kernel], reduces: Sequence[int]) -> list[list[int]]:
+        """All-reduces that become one, each group within the bytes that may."""
+        groups: list[list[int]] = []
+        room = 0.0
+        for k in reduces:
+            size = sum(self._nodes.tensors[t].bytes for t in kernels[k].writes)
+            if not groups or size > room:
+                groups.append([])
+                room = self._compiler.merges_bytes
+            groups[-1].append(k)
+            room -= size
+        return groups
 
 
 def _is_wide(nodes: Nodes, node: Node) -> bool:
@@ -151,3 +193,18 @@ def _is_wide(nodes: Nodes, node: Node) -> bool:
     large = [t for t in dict.fromkeys(node.operands) if nodes.tensors[t].elements >= size and not (
         nodes.tensors[t].node >= 0 and nodes.nodes[nodes.tensors[t].node].kind is Kind.BROADCAST)]
     return len(large) > 1
+
+
+def _by_sources(nodes: Nodes, readers: Sequence[Sequence[int]]) -> list[bool]:
+    """Whether a node is made of two or more tensors as large as its result that are surely there: of results of heavy
+    and dear nodes and reductions, and of nodes that are themselves made so and have several readers."""
+    sources: list[frozenset[int]] = [frozenset({t}) for t in range(len(nodes.tensors))]
+    wide: list[bool] = []
+    for node in nodes.nodes:
+        size = max(nodes.tensors[t].elements for t in node.results)
+        found = frozenset(s for t in node.operands for s in sources[t] if nodes.tensors[t].elements >= size)
+        wide.append(node.kind not in FUSIBLE or len(found) > 1)
+        for t in node.results if node.kind in FUSIBLE and node.kind is not Kind.DEAR else ():
+            if node.kind is Kind.BROADCAST or not (wide[-1] and len(readers[t]) > 1):
+                sources[t] = found if node.kind is not Kind.BROADCAST else frozenset()
+    return wide

@@ -8,54 +8,22 @@ In: operators of an `Annotated` graph, the sharding of every value. Out: `Nodes`
 Source: XLA's instruction fusion and dot decomposer, read off compiled programs (jax 0.10.2, CPU).
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from functools import cached_property
 from math import prod
+from types import MappingProxyType
 
 from planner.core.graph import Graph, Op, Operand, Value
 from planner.core.spec import Spec, axes_of
 from planner.costs.collectives import ALL_REDUCE, REDUCE_SCATTER
 from planner.costs.memory import itemsize, shard_bytes, value_bytes
 from planner.costs.reshard_recipe import recipe
+from planner.footprint.compilers import OTHER, Compiler, split_k
+from planner.footprint.kinds import Kind, kind_of
+from planner.footprint.products import in_common, is_foldable, is_read_as_is, order_of
 
-
-class Kind(StrEnum):
-    """What the compiler may do with a node.
-
-    VIEW: another shape of the same bytes. BROADCAST: made of less than it shows; never worth keeping. CHEAP: runs again
-    in every reader. DEAR: runs once, inside a reader if there is only one. SUM: a reduction; takes in nothing but a
-    product. HEAVY: reads buffers and writes a buffer. ALL_REDUCE: heavy, and may be merged with others.
-    """
-
-    VIEW = "view"
-    BROADCAST = "broadcast"
-    CHEAP = "cheap"
-    DEAR = "dear"
-    SUM = "sum"
-    HEAVY = "heavy"
-    ALL_REDUCE = "all-reduce"
-
-
-VIEWS = frozenset({"reshape", "squeeze", "expand_dims", "optimization_barrier", "copy", "stop_gradient", "name",
-                   "sharding_constraint", "device_put"})
-BROADCASTS = frozenset({"broadcast_in_dim", "iota"})
-DEAR = frozenset({
-    "exp", "exp2", "expm1", "log", "log1p", "tanh", "logistic", "erf", "erfc", "erf_inv", "rsqrt", "sqrt", "cbrt",
-    "pow", "div", "rem", "sin", "cos", "tan", "atan2", "gather", "lgamma", "digamma", "threefry2x32",
-})
-"""Operators that XLA never runs twice (`InstructionFusion::IsExpensive`), and lookups."""
-
-CHEAP = frozenset({
-    "abs", "add", "add_any", "and", "ceil", "clamp", "convert_element_type", "eq", "floor", "ge", "gt", "is_finite",
-    "le", "lt", "max", "min", "mul", "ne", "neg", "not", "or", "reduce_precision", "round", "select_n", "shift_left",
-    "shift_right_arithmetic", "shift_right_logical", "sign", "square", "sub", "xor", "integer_pow", "transpose",
-    "slice", "dynamic_slice", "pad", "rev", "concatenate", "bitcast_convert_type", "real", "imag", "complex", "conj",
-    "first_part",
-})
-SUMS = frozenset({"reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or", "argmax",
-                  "argmin", "cumsum", "cummax", "cummin", "cumprod", "cumlogsumexp", "reduce_window_sum",
-                  "reduce_window_max"})
 MOVES = frozenset({"reshape", "squeeze", "expand_dims", "transpose", "slice", "dynamic_slice", "pad",
                    "rev", "concatenate", "gather", "broadcast_in_dim"})
 """Operators whose results can't take the place of their operands."""
@@ -65,6 +33,8 @@ PRODUCTS = frozenset({"mul", "square", "integer_pow"})
 
 WIDENED = frozenset({"dot_general", "conv_general_dilated"})
 """Operators that XLA on CPU computes in float32."""
+
+_SUMMING = MappingProxyType({ALL_REDUCE: Kind.ALL_REDUCE, REDUCE_SCATTER: Kind.REDUCE_SCATTER})
 
 IN_PLACE = frozenset({"scatter", "scatter-add", "scatter_add", "dynamic_update_slice"})
 """Operators that write over their first operand where nobody else reads it."""
@@ -130,7 +100,7 @@ class Lowering:
       made: operator -> per result, the sharding that it is made in, and the axes it is still to be summed over.
       uses: (operator, operand position) -> sharding that an operand is needed in.
       scatters: whether reduce-scatters run as such.
-      widens: whether products of 16-bit numbers are computed on float32 copies (XLA on CPU).
+      compiler: what it is compiled by.
       shown: whether nodes say which operator they come from.
     """
 
@@ -140,11 +110,17 @@ class Lowering:
     made: Callable[[int], Sequence[tuple[Spec, frozenset[int]]]]
     uses: Callable[[int, int], Spec | None]
     scatters: bool
-    widens: bool = False
+    compiler: Compiler = OTHER
     shown: bool = True
     nodes: Nodes = field(default_factory=Nodes)
     at: dict[int, int] = field(default_factory=dict[int, int])
     _copies: dict[tuple[int, object], int] = field(default_factory=dict[tuple[int, object], int])
+
+    @cached_property
+    def _beside(self) -> Counter[tuple[object, ...]]:
+        """How many products read an operand in the same way, to results of the same shape: they become one."""
+        return Counter(in_common(self.graph, op, k) for op in self.graph.ops if op.primitive == "dot_general"
+                       for k in (0, 1))
 
     def give(self, value: int) -> int:
         """A value that comes from outside, in its settled sharding."""
@@ -169,12 +145,17 @@ class Lowering:
             made, known = self._scattered(op, n, made[0], known)
         sizes = [(self._bytes(self.graph.values[r], spec), itemsize(self.graph.values[r].dtype))
                  for r, (spec, _) in zip(op.results, made, strict=True)]
-        if self.widens and op.primitive in WIDENED and sizes[0][1] == 2:
+        parts = self._parts(op, n, made[0][0]) if op.primitive == "dot_general" else 1
+        if self.compiler.widens and op.primitive in WIDENED and sizes[0][1] == 2:
             results = self._widened(known, sizes[0], n)
+        elif parts > 1:
+            size, item = sizes[0]
+            results = self.nodes.add(Kind.DEAR, self.nodes.add(Kind.HEAVY, known, [(parts * size // item * 4, 4)], n),
+                                     sizes, n, moves=True)
         elif op.primitive == "optimization_barrier":
             results = [self.nodes.add(Kind.VIEW, [t], [size], n)[0] for t, size in zip(known, sizes, strict=True)]
         else:
-            results = self.nodes.add(kind_of(op), known, sizes, n, product=op.primitive in PRODUCTS,
+            results = self.nodes.add(kind_of(op, self.compiler), known, sizes, n, product=op.primitive in PRODUCTS,
                                      over=op.primitive in IN_PLACE, moves=op.primitive in MOVES)
         for r, t, (spec, partial) in zip(op.results, results, made, strict=True):
             self.at[r] = self.moved(t, self.graph.values[r], spec, self.spec(r), partial, n)
@@ -188,6 +169,22 @@ class Lowering:
                 Kind.CHEAP, [t], [(2 * known.bytes, 4)], n)[0]))
         made = self.nodes.add(Kind.HEAVY, wide, [(2 * size[0], 4)], n)
         return self.nodes.add(Kind.CHEAP, made, [size], n)
+
+    def _parts(self, op: Op, n: int, spec: Spec) -> int:
+        """Parts that the sums of a product of two matrices are computed in."""
+        contract, batch = op.params["dimension_numbers"]
+        left, right = op.operands
+        if not self.compiler.splits_sums or not isinstance(left, int) or not isinstance(right, int):
+            return 1
+        typed = self.graph.values[left]
+        where = self.uses(n, 0) or self.spec(left)
+        own = [-(-length // prod(self.mesh_shape[a] for a in axes))
+               for length, axes in zip(typed.shape, where, strict=True)]
+        depth, rows = prod(own[d] for d in contract[0]), prod(own) // prod(own[d] for d in contract[0])
+        result = self.graph.values[op.results[0]]
+        whole = self._bytes(result, spec) // itemsize(result.dtype)
+        beside = max(self._beside[in_common(self.graph, op, k)] for k in (0, 1))
+        return split_k(rows * beside, max(1, whole // rows), depth) if not any(own[d] > 1 for d in batch[0]) else 1
 
     def _scattered(self, op: Op, n: int, made: tuple[Spec, frozenset[int]], known: list[int]
                    ) -> tuple[Sequence[tuple[Spec, frozenset[int]]], list[int]]:
@@ -236,12 +233,12 @@ class Lowering:
             size = -(-whole // share)
             if kind == REDUCE_SCATTER:
                 size = -(-size // prod(self.mesh_shape[a] for a in axes))
-            if kind == ALL_REDUCE and self.widens and item == 2:  # XLA on CPU adds up 16-bit numbers in float32
+            if kind == ALL_REDUCE and self.compiler.widens and item == 2:  # 16-bit numbers are added up in float32
                 tensor = self.nodes.add(Kind.CHEAP, [tensor], [(2 * size, 4)], n)[0]
                 tensor = self.nodes.add(Kind.ALL_REDUCE, [tensor], [(2 * size, 4)], n)[0]
                 tensor = self.nodes.add(Kind.CHEAP, [tensor], [(size, item)], n)[0]
             else:
-                made_by = Kind.ALL_REDUCE if kind == ALL_REDUCE else Kind.HEAVY
+                made_by = _SUMMING.get(kind, Kind.HEAVY)
                 tensor = self.nodes.add(made_by, [tensor], [(size, item)], n)[0]
         if self.nodes.tensors[tensor].bytes > self._bytes(value, to):
             tensor = self.nodes.add(Kind.CHEAP, [tensor], [(self._bytes(value, to), item)], n, moves=True)[0]
@@ -256,43 +253,13 @@ class Lowering:
         for k, t in enumerate(operands):
             if t is None:
                 continue
-            order = _order(len(shapes[k]), contract[k], batch[k], last=k == 0)
-            if not _foldable(len(shapes[k]), contract[k], batch[k]):
-                typed, kind = self.nodes.tensors[t], Kind.VIEW if _same(shapes[k], order) else Kind.CHEAP
+            order = order_of(len(shapes[k]), contract[k], batch[k], last=k == 0)
+            if not is_foldable(len(shapes[k]), contract[k], batch[k]):
+                as_is = is_read_as_is(shapes[k], contract[k], batch[k], last=k == 0,
+                                      transposed=self.compiler.reads_transposed)
+                typed, kind = self.nodes.tensors[t], Kind.VIEW if as_is else Kind.CHEAP
                 found.append(self._once(-1 - t, order, lambda t=t, typed=typed, kind=kind: self.nodes.add(
                     kind, [t], [(typed.bytes, typed.item)], n, moves=True)[0]))
             else:
                 found.append(t)
         return found
-
-
-def kind_of(op: Op) -> Kind:
-    """The kind of an operator's node. Anything unknown is heavy."""
-    name = op.primitive
-    if name in VIEWS:
-        return Kind.VIEW
-    if name in BROADCASTS:
-        return Kind.BROADCAST
-    if name == "div" and not isinstance(op.operands[1], int):
-        return Kind.CHEAP  # a division by a constant becomes a multiplication
-    if name in DEAR:
-        return Kind.DEAR
-    if name in CHEAP:
-        return Kind.CHEAP
-    return Kind.SUM if name in SUMS else Kind.HEAVY
-
-
-def _foldable(rank: int, contract: Sequence[int], batch: Sequence[int]) -> bool:
-    """Whether a product reads an operand as it is, whichever of its last two dimensions is summed."""
-    return tuple(batch) == tuple(range(len(batch))) and len(contract) == 1 and rank <= len(batch) + 2
-
-
-def _order(rank: int, contract: Sequence[int], batch: Sequence[int], *, last: bool) -> tuple[int, ...]:
-    rest = [d for d in range(rank) if d not in contract and d not in batch]
-    return (*batch, *rest, *contract) if last else (*batch, *contract, *rest)
-
-
-def _same(shape: Sequence[int], order: Sequence[int]) -> bool:
-    """Whether a transposition moves nothing but dimensions of size one."""
-    real = [d for d in order if shape[d] > 1]
-    return real == sorted(real)

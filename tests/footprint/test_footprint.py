@@ -7,8 +7,10 @@ import pytest
 import planner
 from planner import models
 from planner.footprint import memory_curves
+from planner.footprint.compilers import OTHER, XLA_CPU
 from planner.footprint.kernels import fuse
-from planner.footprint.nodes import Kind, Nodes
+from planner.footprint.kinds import Kind
+from planner.footprint.nodes import Nodes
 from planner.trace import trace_program
 
 SIZES = {"batch_size": 32, "dtype": "float32", "hidden": 64, "layers": 4, "sequence": 64}
@@ -65,13 +67,13 @@ def test_what_every_reader_takes_in_is_not_written():
     (dear,) = nodes.add(Kind.DEAR, [x], [(4, 4)], 0)
     (cheap,) = nodes.add(Kind.CHEAP, [dear], [(4, 4)], 1)
     ends = [nodes.add(Kind.HEAVY, [t], [(4, 4)], n)[0] for n, t in ((2, cheap), (3, dear))]
-    kernels = fuse(nodes, ends, merges_all_reduces=False).kernels
+    kernels = fuse(nodes, ends, OTHER).kernels
     assert [k.writes for k in kernels] == [(dear,), (cheap,), *((e,) for e in ends)]
     nodes = Nodes()
     x = nodes.given(4, 4)
     (dear,) = nodes.add(Kind.DEAR, [x], [(4, 4)], 0)
     (cheap,) = nodes.add(Kind.CHEAP, [dear], [(4, 4)], 1)
-    fused = fuse(nodes, [cheap], merges_all_reduces=False)
+    fused = fuse(nodes, [cheap], OTHER)
     assert [(k.reads, k.writes) for k in fused.kernels] == [((x,), (cheap,))]
 
 
@@ -80,5 +82,5 @@ def test_all_reduces_that_do_not_wait_for_each_other_are_one():
     given = [nodes.given(4, 4) for _ in range(3)]
     sums = [nodes.add(Kind.ALL_REDUCE, [t], [(4, 4)], n)[0] for n, t in enumerate(given)]
     later = nodes.add(Kind.ALL_REDUCE, [sums[0]], [(4, 4)], 3)[0]
-    fused = fuse(nodes, [*sums, later], merges_all_reduces=True)
+    fused = fuse(nodes, [*sums, later], XLA_CPU)
     assert [set(k.reads) for k in fused.kernels] == [set(given), {sums[0]}]
