@@ -149,9 +149,7 @@ class Lowering:
         if self.compiler.widens and op.primitive in WIDENED and sizes[0][1] == 2:
             results = self._widened(known, sizes[0], n)
         elif parts > 1:
-            size, item = sizes[0]
-            results = self.nodes.add(Kind.DEAR, self.nodes.add(Kind.HEAVY, known, [(parts * size // item * 4, 4)], n),
-                                     sizes, n, moves=True)
+            results = self._in_parts(op, known, sizes[0], parts, n)
         elif op.primitive == "optimization_barrier":
             results = [self.nodes.add(Kind.VIEW, [t], [size], n)[0] for t, size in zip(known, sizes, strict=True)]
         else:
@@ -170,6 +168,12 @@ class Lowering:
         made = self.nodes.add(Kind.HEAVY, wide, [(2 * size[0], 4)], n)
         return self.nodes.add(Kind.CHEAP, made, [size], n)
 
+    def _in_parts(self, op: Op, operands: Sequence[int], size: tuple[int, int], parts: int, n: int) -> tuple[int, ...]:
+        """A product whose sums are computed in float32 parts; where products are merged, every reader adds its own."""
+        partial = self.nodes.add(Kind.HEAVY, operands, [(parts * size[0] // size[1] * 4, 4)], n)
+        kind = Kind.CHEAP if self._merged(op) > 1 else Kind.DEAR
+        return self.nodes.add(kind, partial, [size], n, moves=True)
+
     def _parts(self, op: Op, n: int, spec: Spec) -> int:
         """Parts that the sums of a product of two matrices are computed in."""
         contract, batch = op.params["dimension_numbers"]
@@ -183,8 +187,13 @@ class Lowering:
         depth, rows = prod(own[d] for d in contract[0]), prod(own) // prod(own[d] for d in contract[0])
         result = self.graph.values[op.results[0]]
         whole = self._bytes(result, spec) // itemsize(result.dtype)
-        beside = max(self._beside[in_common(self.graph, op, k)] for k in (0, 1))
-        return split_k(rows * beside, max(1, whole // rows), depth) if not any(own[d] > 1 for d in batch[0]) else 1
+        if any(own[d] > 1 for d in batch[0]):
+            return 1
+        return split_k(rows * self._merged(op), max(1, whole // rows), depth)
+
+    def _merged(self, op: Op) -> int:
+        """Products that become one with this, it included."""
+        return max(self._beside[in_common(self.graph, op, k)] for k in (0, 1))
 
     def _scattered(self, op: Op, n: int, made: tuple[Spec, frozenset[int]], known: list[int]
                    ) -> tuple[Sequence[tuple[Spec, frozenset[int]]], list[int]]:
