@@ -57,7 +57,7 @@ class _Weights:
 def with_gathers_per_layer(record: PlanRecord, given: Annotated) -> Annotated:
     """The same computation, with the gathers of parameters held back to the layer that needs them."""
     weights, layers = _weights(record, given), _layers(record, given.graph)
-    found = {key: held for key, ops in layers.items() if (held := _held(given.graph, ops, weights)) is not None}
+    found = {key: held for key, ops in layers.items() if (held := _held(given, ops, weights)) is not None}
     if not found:
         return given
     barriers = {held.before: (held, _shared(given, held, layers.get((layer, Phase.BACKWARD), ()), weights)
@@ -119,16 +119,27 @@ def _weights(record: PlanRecord, given: Annotated) -> _Weights:
     return _Weights(graph.producers(), values, held, gathered, ways_to_gradients(graph))
 
 
-def _held(graph: Graph, ops: Sequence[int], weights: _Weights) -> _Held | None:
+def _held(given: Annotated, ops: Sequence[int], weights: _Weights) -> _Held | None:
     """The barrier of one layer in one phase; None if it gathers nothing."""
+    graph = given.graph
     readers = [n for n in ops for v in graph.ops[n].inputs if (n, v) in weights.gathered]
     if not readers:
         return None
-    late = tuple(n for n in ops if n >= readers[0])
+    before = _first_of_alike(given, ops, readers[0])
+    late = tuple(n for n in ops if n >= before)
     sources = {s for n in late for v in graph.ops[n].inputs if (n, v) in weights.gathered
-               for s in _available(graph, v, weights, readers[0])}
-    arriving = {v for n in late for v in graph.ops[n].inputs if _arrives(graph, v, weights, readers[0])}
-    return _Held(readers[0], (*sorted(sources), *sorted(arriving)), late)
+               for s in _available(graph, v, weights, before)}
+    arriving = {v for n in late for v in graph.ops[n].inputs if _arrives(graph, v, weights, before)}
+    return _Held(before, (*sorted(sources), *sorted(arriving)), late)
+
+
+def _first_of_alike(given: Annotated, ops: Sequence[int], reader: int) -> int:
+    """The first operator that reshards a tensor as one from `reader` on does: a barrier between the two would have it
+    resharded twice."""
+    fetched = {n: {(v, given.uses[n, at]) for at, v in enumerate(given.graph.ops[n].operands) if (n, at) in given.uses}
+               for n in ops}
+    later = {f for n in ops if n >= reader for f in fetched[n]}
+    return min((n for n in ops if n < reader and fetched[n] & later), default=reader)
 
 
 def _available(graph: Graph, value: int, weights: _Weights, before: int) -> set[int]:

@@ -121,6 +121,23 @@ def test_forward_and_backward_share_what_both_reshard_alike(stages, shared):
     assert len(read) == 2 and (len(set(read)) == 1) == shared
 
 
+def test_a_barrier_does_not_part_two_that_reshard_alike():
+    """A cotangent that is resharded for the gradient of the weights, and then, beside the gathered weights, for that of
+    the input: the barrier comes before both."""
+    model = models.mlp()
+    record, program = record_of(model, fsdp()), trace_program(model, 1)
+    given = annotate_program(record, program)
+    ops, weights = given.graph.ops, {i.value for i in given.graph.inputs_of(Role.PARAM)}
+    late = next(n for n, op in enumerate(ops) if op.phase is Phase.BACKWARD and op.primitive == "dot_general"
+                and weights & set(op.inputs))
+    value = next(v for v in ops[late].operands if v not in weights)
+    reads = [(n, at) for n, op in enumerate(ops) for at, v in enumerate(op.operands)
+             if v == value and op.primitive in ("dot_general", "reduce_sum")]
+    assert len(reads) == 3
+    new = with_gathers_per_layer(record, replace(given, uses={**given.uses, **dict.fromkeys(reads, ((), (0,)))}))
+    assert len({new.graph.ops[n].operands[at] for (n, at), spec in new.uses.items() if spec == ((), (0,))}) == 1
+
+
 @pytest.mark.parametrize("build", [models.tied, models.stateful])
 @pytest.mark.parametrize("design", [fsdp(microbatches=2, deferred=True), fsdp(recompute=True),
                                     Design(stages=2, mesh_shape=(4,), microbatches=2, used=whole, layers_per_stage=2,
