@@ -8,7 +8,7 @@ there, weight gradients are made after the whole backward pass.
 """
 
 from collections import deque
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
@@ -102,17 +102,20 @@ class Place:
     buffers: tuple[int, ...]
 
 
-def places(kernels: Sequence[Kernel], order: Sequence[int], sizes: Mapping[int, int], kept: Set[int] = frozenset()
-           ) -> list[Place]:
+def places(kernels: Sequence[Kernel], order: Sequence[int], sizes: Mapping[int, int], kept: Set[int] = frozenset(),
+           joined: Iterable[Sequence[int]] = ()) -> list[Place]:
     """A place for every buffer that a kernel writes; buffers from outside have places already and are left out.
 
     A buffer lives from the kernel that writes it to the last that reads it, that one included; those `kept` live to the
-    end. A result takes the place of an operand in `over` of the same size that is read for the last time.
+    end, those `joined` as long as any beside them. A result takes the place of an operand in `over` of the same size
+    that is read for the last time.
     """
     last: dict[int, int] = {}
     for time, n in enumerate(order):
         for b in kernels[n].reads:
             last[b] = time
+    for parts in joined:
+        last |= dict.fromkeys(parts, max(last.get(b, 0) for b in parts))
     last |= dict.fromkeys(kept, len(order))
     place_of: dict[int, int] = {}
     found: list[tuple[int, int, int, list[int]]] = []

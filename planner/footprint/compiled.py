@@ -55,7 +55,8 @@ def function(emitted: Emitted, nodes: Nodes, ends: Ends, first: Function | None 
     held = list(first.held) if first else []
     kinds = list(first.kinds) if first else []
     moved_out = out_of_loop(fused, ends.the_same) if compiler.hoists else frozenset[int]()
-    for place in places(fused.kernels, order, fused.sizes, kept | moved_out):
+    joined = [[fused.buffer[t] for t in parts if t in fused.buffer] for parts in nodes.joined.values()]
+    for place in places(fused.kernels, order, fused.sizes, kept | moved_out, [parts for parts in joined if parts]):
         if kept.isdisjoint(place.buffers):
             start, end = place.live.start, place.live.end
             if not moved_out.isdisjoint(place.buffers):

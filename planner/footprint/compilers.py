@@ -31,7 +31,8 @@ class Compiler:
       fuses_chains: kernels take in whole chains of operators: a reduction whatever makes its operand (else a product
         alone), and what is made of one large tensor is made again by all its readers.
       reads_transposed: products of matrices read operands with their dimensions in another order; else from a copy.
-      splits_sums: products of small matrices sum in parts, side by side, that another kernel adds up (`split_k`).
+      splits_sums: products of small matrices sum in parts, side by side, that another kernel adds up (`split_k`);
+        products that read one operand alike are one, and so is the buffer of their results.
       longest_row: a reduction over rows up to so many elements is in one kernel with what reads the rows again, which
         then can't write over them.
       hoists: what a loop makes of the same by nothing heavy is made before it.

@@ -52,6 +52,7 @@ class _Fusion:
         for n in reversed(range(len(self._nodes.nodes))):
             self._decide(n)
         buffer: dict[int, int] = {t: t for t, tensor in enumerate(self._nodes.tensors) if tensor.node < 0}
+        joined = {t for parts in self._nodes.joined.values() for t in parts if len(parts) > 1}
         kernels: list[Kernel] = []
         ops: list[int] = []
         for n, node in enumerate(self._nodes.nodes):
@@ -66,7 +67,7 @@ class _Fusion:
             over = tuple(buffer[t] for t in node.operands[:1]) if node.over else ()
             if node.kind in FUSIBLE:
                 over = tuple(sorted({buffer[t] for t in reads} - {buffer[t] for t in self._leaves(n, moved=True)}
-                                    - {buffer[t] for t in self._reduced(own)}))
+                                    - {buffer[t] for t in self._reduced(own)} - joined))
             kernels.append(Kernel(own, node.results, over, waits=bool(own) and node.kind not in STEADY))
             ops.append(node.op)
         if self._compiler.merges_bytes:

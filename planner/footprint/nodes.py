@@ -70,10 +70,11 @@ class Node:
 
 @dataclass
 class Nodes:
-    """Nodes in order, and their tensors."""
+    """Nodes in order, and their tensors; `joined`: tensors that are parts of one, by what makes it."""
 
     nodes: list[Node] = field(default_factory=list[Node])
     tensors: list[Tensor] = field(default_factory=list[Tensor])
+    joined: dict[object, list[int]] = field(default_factory=dict[object, list[int]])
 
     def given(self, size: int, item: int) -> int:
         """A tensor from outside."""
@@ -155,6 +156,9 @@ class Lowering:
         else:
             results = self.nodes.add(kind_of(op, self.compiler), known, sizes, n, product=op.primitive in PRODUCTS,
                                      over=op.primitive in IN_PLACE, moves=op.primitive in MOVES)
+            if op.primitive == "dot_general" and self.compiler.splits_sums and self._merged(op) > 1:
+                key = max((in_common(self.graph, op, k) for k in (0, 1)), key=self._beside.__getitem__)
+                self.nodes.joined.setdefault(key, []).extend(results)
         for r, t, (spec, partial) in zip(op.results, results, made, strict=True):
             self.at[r] = self.moved(t, self.graph.values[r], spec, self.spec(r), partial, n)
 

@@ -3,7 +3,7 @@
 import pytest
 
 import planner
-from planner.costs.liveness import Kernel, as_needed
+from planner.costs.liveness import Kernel, as_needed, places
 from planner.footprint.compilers import OTHER, XLA_CPU, XLA_GPU, compiler_of, split_k
 from planner.footprint.kernels import fuse
 from planner.footprint.kinds import Kind
@@ -100,6 +100,16 @@ def test_what_reads_of_a_merged_all_reduce_runs_after_it():
     a, b, read, new = range(4)
     kernels = [Kernel((a,), (read,)), Kernel((), (a, b)), Kernel((read, b), (new,))]
     assert as_needed(kernels) == (1, 0, 2)
+
+
+def test_results_of_a_merged_product_live_as_long_as_any():
+    """Queries are read once, keys to the end: both are parts of one buffer."""
+    queries, keys, scores, end = range(4)
+    kernels = [Kernel((), (queries,)), Kernel((), (keys,)), Kernel((queries,), (scores,)),
+               Kernel((keys, scores), (end,))]
+    sizes = dict.fromkeys(range(4), 8)
+    apart, joined = (places(kernels, range(4), sizes, joined=parts) for parts in ((), [(queries, keys)]))
+    assert [p.live.end for p in apart] == [3, 4, 4, 4] and [p.live.end for p in joined] == [4, 4, 4, 4]
 
 
 def test_weight_gradients_are_made_last():
