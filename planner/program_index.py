@@ -7,6 +7,7 @@ their *owner*; the batch is followed from the inputs through the operators' fact
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -165,6 +166,17 @@ def input_dimensions(graph: Graph, rules: RuleTable, dimension: int) -> frozense
     return frozenset(found)
 
 
+def _param_forms(forward: Graph) -> tuple[int, ...]:
+    """Values that are a parameter cast or reshaped, made by operators that read nothing else."""
+    found = {i.value for i in forward.inputs_of(Role.PARAM)}
+    params = set(found)
+    for op in forward.ops:
+        if len(op.operands) == len(op.inputs) == len(op.results) == 1 and op.inputs[0] in found and \
+                prod(forward.values[op.results[0]].shape) == prod(forward.values[op.inputs[0]].shape):
+            found.add(op.results[0])
+    return tuple(sorted(found - params))
+
+
 def owners(graph: Graph) -> dict[int, int]:
     """Cotangent value -> the forward value it belongs to: total cotangents, and the contributions that are summed to
     them.
@@ -201,6 +213,9 @@ def torn_bytes(index: ProgramIndex) -> NDArray[np.float64]:
 
     Two values that differ by an addition share one cotangent, owned by the later of them. A cut between the two would
     leave the crossing unpriced.
+
+    Casts and reshapes of a parameter that cross count as well: parted from what reads them they would be activations,
+    summed over the batch in every microbatch, where a layer that has both may shard and defer the parameter's gradient.
     """
     micro = index.program.micro
     read: dict[int, int] = {}  # cotangent -> first origin that reads it
@@ -213,4 +228,9 @@ def torn_bytes(index: ProgramIndex) -> NDArray[np.float64]:
     for v, first in read.items():
         change[first + 1] += value_bytes(micro.values[v])
         change[index.maker[index.owner[v]] + 1] -= value_bytes(micro.values[v])
+    for v in _param_forms(index.program.forward):
+        made, last = index.maker[v], index.readers.get(v, (-1,))[-1]
+        if made < last:
+            change[made + 1] += value_bytes(micro.values[v])
+            change[last + 1] -= value_bytes(micro.values[v])
     return np.cumsum(change)[: len(index.program.forward.ops) + 1]

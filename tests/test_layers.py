@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from planner import models
-from planner.core.graph import Graph, Phase
+from planner.core.graph import Graph, Phase, Role
 from planner.costs.memory import value_bytes
 from planner.layers import IMBALANCE, balance, mended_ends
 from planner.model import Model
@@ -61,6 +61,19 @@ def test_what_a_cut_tears_is_counted_once_per_cotangent():
     assert torn[at] == 64 * 256 * 4
     assert torn[at + 1] == 0
     assert not any(torn[cut] for cut in prepared.layers.cuts)
+
+
+@pytest.mark.parametrize(("name", "size"), [("gpt-tiny", {"layers": 1}), ("gpt-tiny", {"layers": 2}),
+                                            ("t5-tiny", {"layers": 1}), ("vit-tiny", {"layers": 1})])
+def test_a_parameter_and_its_cast_are_of_one_layer(name, size):
+    """A 16-bit copy of a weight is no activation: no cut parts it from what reads it, be it in a repeat or not."""
+    prepared = prepare(trace_program(models.build(name, batch_size=2, **size), 1))
+    forward = prepared.program.forward
+    weights = {i.value for i in forward.inputs_of(Role.PARAM)}
+    casts = {op.results[0] for op in forward.ops
+             if op.primitive == "convert_element_type" and op.inputs and op.inputs[0] in weights}
+    assert casts
+    assert not any(casts & set(crossing(prepared.index, cut)) for cut in prepared.layers.cuts)
 
 
 def test_the_last_mark_of_a_repeat_moves_off_a_torn_position():
