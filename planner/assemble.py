@@ -11,8 +11,9 @@ from planner.core.hardware import LogicalMesh
 from planner.core.plan import Collective, MemoryParts, ParamPlan, StagePlan
 from planner.core.spec import Spec
 from planner.intraop.decisions import LayerDecisions, decide
+from planner.intraop.repeats import renamed
 from planner.intraop.slice_choice import SliceChoice
-from planner.layers import Layers, layer_ops
+from planner.layers import Layers
 from planner.program_index import ProgramIndex, input_dimensions
 from planner.stage_times import layer_times, time_parts
 
@@ -48,22 +49,8 @@ def stage_decisions(index: ProgramIndex, layers: Layers, pick: StagePick) -> tup
         key = (id(step.frontier), step.row, step.before, step.after)
         if key not in known:
             known[key] = decide(index, step.frontier.layer, step.frontier.choice(step.row, step.before, step.after))
-        found.append(known[key].rename(*_same(index, layers, step.layer), names))
+        found.append(known[key].rename(*renamed(index, layers, step.layer), names))
     return tuple(found)
-
-
-def _same(index: ProgramIndex, layers: Layers, layer: int) -> tuple[dict[int, int], dict[int, int]]:
-    """Values and operators of a layer's representative -> those of the layer."""
-    graph = index.program.micro
-    original = layer_ops(index, *layers.ranges[layers.representative(layers.classes[layer])])
-    copy = layer_ops(index, *layers.ranges[layer])
-    values: dict[int, int] = {}
-    for a, b in zip(original, copy, strict=True):
-        before, after = graph.ops[a], graph.ops[b]
-        for x, y in zip((*before.operands, *before.results), (*after.operands, *after.results), strict=True):
-            if isinstance(x, int) and isinstance(y, int):
-                values[x] = y
-    return values, dict(zip(original, copy, strict=True))
 
 
 def stage_plan(index: ProgramIndex, layers: Layers, pick: StagePick, number: int, decisions: Sequence[LayerDecisions],
@@ -120,18 +107,14 @@ def merge(moves: Sequence[Collective]) -> tuple[Collective, ...]:
 
 
 def param_plans(graph: Graph, decisions: Sequence[tuple[int, LayerDecisions]]) -> tuple[ParamPlan, ...]:
-    """One `ParamPlan` per parameter input, from the decisions of its home layer; `decisions` pairs stage and layer.
-
-    A gradient waits for the end of the batch if any layer that contributes to it has it wait (tied weights).
-    """
+    """One `ParamPlan` per parameter input, from the decisions of its home layer; `decisions` pairs stage and layer."""
     found: dict[int, ParamPlan] = {}
-    deferred = {p.value for _, d in decisions for p in d.params if p.deferred}
     for stage, d in decisions:
         for p in d.params:
             if p.home:
                 value = graph.values[p.value]
                 found[p.value] = ParamPlan(p.path, p.row, p.value, value.shape, value.dtype, p.spec, p.update_spec,
-                                           p.value in deferred, stage)
+                                           p.deferred, stage)
     for inp in graph.inputs_of(Role.PARAM):
         if inp.value not in found:  # never read: kept whole on the first stage
             value = graph.values[inp.value]

@@ -18,6 +18,7 @@ from planner.core.hardware import Cluster
 from planner.core.pins import Pins
 from planner.intraop.compose import SliceTable
 from planner.intraop.refine import TOLERANCE
+from planner.intraop.shared_params import StageShare, with_shared_params
 from planner.mesh_tables import stage_limit
 from planner.prepared import Prepared, forbidden_cuts
 from planner.slice_costs import Entry, SliceCosts, finish_stage, sharpen, slice_costs
@@ -179,10 +180,14 @@ def _candidate(builder: Builder, choice: StageChoice) -> Candidate:
     costs, microbatches = builder.costs, builder.microbatches
     devices = place([int(builder.sizes[m]) for _, _, m in choice.stages])
     picks: list[StagePick] = []
-    for position, entry in enumerate(builder.entries(choice)):
+    entries, prepared = builder.entries(choice), costs.prepared
+    settled = with_shared_params(prepared.index, prepared.layers,
+                                 [StageShare(costs.choice(e), costs.flights[e[0]]) for e in entries],
+                                 costs.hardware.device.usable_bytes)
+    for position, entry in enumerate(entries):
         space, time_s = costs.space(entry), float(costs.times_s[entry])
         gap = max(0.0, 1.0 - float(costs.floors_s[entry]) / time_s) if time_s else 0.0
-        picks.append(StagePick(space.mesh, space.names, costs.choice(entry), devices[position],
+        picks.append(StagePick(space.mesh, space.names, settled[position], devices[position],
                                costs.flights[entry[0]], costs.hand_over_s(entry), gap, costs.solver(entry)))
     per, once = [p.choice.microbatch_s + p.send_s for p in picks], [p.choice.batch_s for p in picks]
     time_s = pipeline_time_s(per, microbatches) + max(once)

@@ -80,8 +80,8 @@ class ParamPlan:
       spec: sharding between steps and at rest during the step. Where an operator needs another one (FSDP), the gather
         is in `StagePlan.uses`.
       update_spec: sharding of the gradient sum, the optimizer state and the update (ZeRO: finer than `spec`).
-      deferred: True: partial gradients are accumulated locally over microbatches and combined once per batch;
-        False: combined in every microbatch.
+      deferred: True: partial gradients are accumulated locally, over microbatches and all operators of a stage that
+        read the parameter, and combined once per batch; False: each is combined in every microbatch.
       home: the stage that holds it and updates it. Other stages that read it hold a copy (tied weights).
     """
 

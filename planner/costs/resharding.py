@@ -15,10 +15,12 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.core.graph import Value
 from planner.core.hardware import LogicalMesh
 from planner.core.spec import Spec
 from planner.costs.collectives import collective
 from planner.costs.curve import Curve
+from planner.costs.memory import itemsize
 from planner.costs.reshard_recipe import Move, recipe
 
 NONE_PENDING: frozenset[int] = frozenset()
@@ -31,7 +33,7 @@ class Step:
     Attributes:
       kind: as in `collectives.KINDS`.
       axes: mesh axes it runs over.
-      bytes: of the tensor unsharded along `axes` (of a permute: of the local buffer).
+      bytes: as they travel, of the tensor unsharded along `axes` (of a permute: of the local buffer).
       time_s: predicted seconds.
     """
 
@@ -41,13 +43,13 @@ class Step:
     time_s: float
 
 
-def reshard_s(shape: tuple[int, ...], itemsize: int, src: Spec, dst: Spec, mesh: LogicalMesh, *,
+def reshard_s(shape: tuple[int, ...], item: int, src: Spec, dst: Spec, mesh: LogicalMesh, *,
               partial: frozenset[int] = NONE_PENDING) -> float:
     """Seconds to take a tensor from `src` to `dst`; 0 exactly if nothing has to move between devices.
 
     Args:
       shape: of the whole tensor.
-      itemsize: bytes per element.
+      item: bytes per element, in memory.
       src: its spec now; must not use an axis of `partial`.
       dst: the spec wanted.
       mesh: where it lies.
@@ -56,23 +58,28 @@ def reshard_s(shape: tuple[int, ...], itemsize: int, src: Spec, dst: Spec, mesh:
     Raises:
       ValueError: if ranks differ or `src` uses an axis of `partial`.
     """
-    return reshard_cost(src, dst, mesh, partial).at(prod(shape) * itemsize)
+    return reshard_cost(src, dst, mesh, partial).at(prod(shape) * mesh.carried(item))
 
 
-def reshard_steps(shape: tuple[int, ...], itemsize: int, src: Spec, dst: Spec, mesh: LogicalMesh, *,
+def reshard_steps(shape: tuple[int, ...], item: int, src: Spec, dst: Spec, mesh: LogicalMesh, *,
                   partial: frozenset[int] = NONE_PENDING) -> tuple[Step, ...]:
     """The communications that `reshard_s` sums, in order. Arguments and errors as there."""
-    total = prod(shape) * itemsize
+    total = prod(shape) * mesh.carried(item)
     return tuple(Step(kind, axes, total // divisor, collective(kind, axes, mesh).at(total / divisor))
                  for kind, axes, divisor in _moves(src, dst, partial, mesh))
 
 
-def reshard_table(shape: tuple[int, ...], itemsize: int, srcs: Sequence[Spec], dsts: Sequence[Spec], mesh: LogicalMesh,
+def reshard_table(shape: tuple[int, ...], item: int, srcs: Sequence[Spec], dsts: Sequence[Spec], mesh: LogicalMesh,
                   *, partials: Sequence[frozenset[int]] | None = None) -> NDArray[np.float64]:
     """`reshard_s` for every pair: seconds, of shape `(len(srcs), len(dsts))`. `partials` goes with `srcs`."""
     pending = (NONE_PENDING,) * len(srcs) if partials is None else tuple(partials)
     fixed, per_byte = _coefficients(tuple(srcs), pending, tuple(dsts), mesh)
-    return np.min(fixed + per_byte * (prod(shape) * itemsize), axis=0)
+    return np.min(fixed + per_byte * (prod(shape) * mesh.carried(item)), axis=0)
+
+
+def moved_bytes(value: Value, mesh: LogicalMesh) -> int:
+    """Bytes of a whole tensor, as they travel."""
+    return prod(value.shape) * mesh.carried(itemsize(value.dtype))
 
 
 @lru_cache(maxsize=1 << 20)

@@ -5,8 +5,9 @@ and GSPMD adds the parts at once. Here the summed dimension is cut into one part
 for every part (`vmap`, or `shard_map` for convolutions), and the parts stay apart in a leading dimension that is
 sharded as the examples are: a local sum. What follows on the way to the gradient (transposes, casts) is run for every
 part too. What another reader of the same parameter contributes without such a sum (tied weights) joins as the first
-part. The runtime accumulates the parts over microbatches and adds them up once. Where the way is not of that form, the
-gradient is combined in every microbatch, with a warning.
+part. The runtime accumulates the parts over microbatches and adds them up once. A gradient that is no such sum is
+accumulated in the sharding that it is made in. Where the way is of another form, the gradient is combined in every
+microbatch, with a warning.
 
 In: `Annotated`. Out: `Annotated` whose deferred gradients have leading dimensions, and warnings.
 """
@@ -68,7 +69,7 @@ class _Lift:
 
 def with_deferred_gradients(record: PlanRecord, given: Annotated, inferred: Sequence[Inferred] | None = None
                             ) -> tuple[Annotated, tuple[str, ...]]:
-    """Defer what the plan defers, where there are several microbatches.
+    """Defer what the plan defers.
 
     Args:
       record: the plan.
@@ -78,7 +79,7 @@ def with_deferred_gradients(record: PlanRecord, given: Annotated, inferred: Sequ
     Returns:
       The rewritten graph, and a warning that counts the gradients that could not be deferred.
     """
-    deferred = [p for p in record.params if p.deferred] if record.kind == "train" and record.microbatches > 1 else []
+    deferred = [p for p in record.params if p.deferred] if record.kind == "train" else []
     if not deferred:
         return given, ()
     edit = _Edit(record, given, inferred or [infer(given, s) for s in range(len(record.stages))])
@@ -125,6 +126,7 @@ class _Edit:
         ways = [self._way(v, stage) for v in values]
         found = [(v, w) for v, w in zip(values, ways, strict=True) if isinstance(w, _Way)]
         if not found and "other" not in ways:
+            self._keep(param, stage, values)
             return
         leads = _together([w.leads for _, w in found])
         specs = [self._spec(v, w.leads, stage) for v, w in found]
@@ -137,6 +139,13 @@ class _Edit:
         self._ways += [(stage, w) for _, w in found]
         self._lifts += lifts
         self._sums |= {(stage, param.value): total} if total is not None else {}
+
+    def _keep(self, param: ParamPlan, stage: int, values: Sequence[int]) -> None:
+        """Accumulate a gradient that is whole as it is made, if bringing it to the parameter takes communication."""
+        made = {self._inferred[stage].natural[v] for v in values}
+        target = final_spec(self._given, param, stage)
+        if len(made) == 1 and any(axes != to[:len(axes)] for axes, to in zip(*made, target, strict=True)):
+            self._sums[stage, param.value] = made.pop()
 
     def finish(self) -> tuple[Annotated, tuple[str, ...]]:
         """The rewritten graph and the warnings."""

@@ -14,8 +14,8 @@ from planner.core.graph import Graph, Phase
 from planner.core.plan import GATHER_OF, GRADIENT_OF, Collective
 from planner.core.spec import Spec, replicated, shard_count
 from planner.costs.collectives import ALL_REDUCE, when_merged
-from planner.costs.memory import itemsize, sum_itemsize, value_bytes
-from planner.costs.resharding import reshard_steps
+from planner.costs.memory import itemsize, sum_itemsize
+from planner.costs.resharding import moved_bytes, reshard_steps
 from planner.intraop.choices import Link
 from planner.intraop.group_price import GroupPrice
 from planner.intraop.joint_sums import contributions
@@ -137,7 +137,7 @@ def _inside(graph: Graph, price: GroupPrice, row: int) -> list[Collective]:
     for s in price.settled:
         axes = axes_in(int(s.mask[row]))
         if axes:
-            size = int(value_bytes(graph.values[s.value]) / price.shards_of(s.value)[row])
+            size = int(moved_bytes(graph.values[s.value], price.setting.mesh) / price.shards_of(s.value)[row])
             found.append(Collective(ALL_REDUCE, axes, size, float(s.seconds[row]), "microbatch", s.phase.value,
                                     where(graph, price.group.ops)))
     for value in price.handed_back:
@@ -210,7 +210,7 @@ def _param_moves(index: ProgramIndex, link: Link, layer: PricedLayer, price: Gro
         found += [Collective(s.kind, s.axes, s.bytes, s.time_s, "microbatch", phase.value, f"{GATHER_OF}{name}")
                   for s in steps]
     for value, op in link.makes:
-        if graph.ops[op].phase is not Phase.BACKWARD:
+        if graph.ops[op].phase is not Phase.BACKWARD or value in layer.joined:
             continue
         typed, own = graph.values[value], index.owner.get(value, value)
         target = choices.update.spec(pick, param.classes.dims(own, len(typed.shape)))

@@ -80,10 +80,34 @@ def layer_frontier(graph: Graph, layer: PricedLayer, before: Boundary, after: Bo
     g, i, o = (a.ravel() for a in np.indices(solved.table.shape))
     choices = np.zeros((len(g), n + 2), dtype=np.int64)
     choices[:, open_choices] = solved.decode_many(g, np.stack([i, o], axis=1))
-    choices = choices[:, :n]
+    points = _points(graph, layer, choices[:, :n], np.array(multipliers.recompute)[g])
+    return _frontier(layer, points, solved.table, before, after)
+
+
+def one_point(graph: Graph, layer: PricedLayer, choice: NDArray[np.int64], *, recompute: bool) -> LayerFrontier:
+    """The frontier that has one choice alone, whatever the boundaries."""
+    points = _points(graph, layer, choice[None], np.array([recompute]))
+    b = layer.setting.microbatches
+    step_s = points.parts[0, :3] @ np.array([b, b, 1.0]) - _unhidden(layer, points)[0]
+    anywhere = Boundary((), ((),))
+    return _frontier(layer, points, np.full((1, 1, 1), step_s), anywhere, anywhere)
+
+
+@dataclass(frozen=True)
+class _Points:
+    """What choices cost, [choice, ...]: see `LayerFrontier`."""
+
+    choices: NDArray[np.int64]
+    parts: Array
+    working: Array
+    hidden: Array
+    excess: Array
+
+
+def _points(graph: Graph, layer: PricedLayer, choices: NDArray[np.int64], again: NDArray[np.bool_]) -> _Points:
+    """Price choices per variable; `again`: which are of a recomputed layer."""
     parts = _parts(layer, choices)
     working = _working(layer, choices)
-    again = np.array(multipliers.recompute)[g]
     hidden, excess = _hidden(layer, choices, again)
     parts[:, :3] += excess
     if again.any():
@@ -91,11 +115,18 @@ def layer_frontier(graph: Graph, layer: PricedLayer, before: Boundary, after: Bo
         for seconds in (parts, hidden, excess):
             seconds[:, 1] += np.where(again, seconds[:, 0], 0.0)
         parts[:, 4] = np.where(again, _handed_out(graph, layer, choices), parts[:, 4])
-    shape = solved.table.shape
-    unhidden = excess @ np.array([layer.setting.microbatches, layer.setting.microbatches, 1.0])
-    return LayerFrontier(solved.table, parts.reshape(*shape, len(PARTS)), working.reshape(shape),
-                         hidden.reshape(*shape, 3), unhidden.reshape(shape),
-                         choices.astype(np.int16).reshape(*shape, n), layer, before, after)
+    return _Points(choices, parts, working, hidden, excess)
+
+
+def _unhidden(layer: PricedLayer, points: _Points) -> Array:
+    return points.excess @ np.array([layer.setting.microbatches, layer.setting.microbatches, 1.0])
+
+
+def _frontier(layer: PricedLayer, points: _Points, priced: Array, before: Boundary, after: Boundary) -> LayerFrontier:
+    shape = priced.shape
+    return LayerFrontier(priced, points.parts.reshape(*shape, len(PARTS)), points.working.reshape(shape),
+                         points.hidden.reshape(*shape, 3), _unhidden(layer, points).reshape(shape),
+                         points.choices.astype(np.int16).reshape(*shape, len(layer.unary)), layer, before, after)
 
 
 def _without_forced(unary: list[Array], edges: dict[tuple[int, int], Array], keep: tuple[int, int]

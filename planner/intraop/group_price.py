@@ -15,7 +15,7 @@ from planner.core.spec import Spec, replicated
 from planner.costs.collectives import ALL_REDUCE, collective, when_merged
 from planner.costs.compute import FILTER_GRADIENT, FORWARD, INPUT_GRADIENT, traffic_s
 from planner.costs.memory import itemsize, value_bytes
-from planner.costs.resharding import reshard_table
+from planner.costs.resharding import moved_bytes, reshard_table
 from planner.intraop.arithmetic import CONVOLUTION, Local, arithmetic_s
 from planner.intraop.choices import Group
 from planner.intraop.dims import OpClasses
@@ -192,7 +192,7 @@ class GroupPrice:
         depth = self._depth.get(value, 0)
         started = self._started.setdefault((depth, phase), [])
         paid = np.any([mask == other for other in started], axis=0) if started else np.zeros(len(mask), dtype=bool)
-        local = value_bytes(self.graph.values[value]) / self.shards_of(value)
+        local = moved_bytes(self.graph.values[value], self.setting.mesh) / self.shards_of(value)
         for m in np.unique(mask):
             if m:
                 rows = mask == m

@@ -19,8 +19,7 @@ import numpy as np
 from planner.core.graph import Graph, Phase
 from planner.core.hardware import LogicalMesh
 from planner.core.spec import Spec
-from planner.costs.memory import value_bytes
-from planner.costs.resharding import reshard_cost
+from planner.costs.resharding import moved_bytes, reshard_cost
 from planner.intraop.choices import Link, Tensor
 from planner.intraop.group_price import GroupPrice
 from planner.intraop.setting import Array
@@ -73,7 +72,7 @@ def contributions(graph: Graph, link: Link, owner: int) -> list[int]:
 def joint_cost(graph: Graph, tensor: Tensor, choices: TensorChoices, mesh: LogicalMesh) -> Array:
     """Seconds to combine the sum of all contributions, per choice; zero where each is combined by itself."""
     value = graph.values[tensor.owner]
-    whole = value_bytes(value)
+    whole = moved_bytes(value, mesh)
     return np.array([0.0 if o is None else reshard_cost(o[0], s, mesh, o[1]).at(whole)
                      for s, o in zip(choices.specs, choices.origins, strict=True)])
 

@@ -43,6 +43,12 @@ class ParamChoices:
         """The same for the update sharding."""
         return self.update.specs(classes.dims(owner, rank))
 
+    def only(self, pick: int, *, deferred: bool) -> "ParamChoices":
+        """One choice alone, with the gradient combined when told."""
+        one = slice(pick, pick + 1)
+        return ParamChoices(Strategies(self.stored.table[one], self.stored.mesh_shape),
+                            Strategies(self.update.table[one], self.update.mesh_shape), np.array([deferred]))
+
 
 def param_choices(param: Param, uses: tuple[AxisUse, ...], mesh_shape: tuple[int, ...], *, deferrable: bool,
                   pinned: Spec | None) -> ParamChoices:

@@ -6,7 +6,7 @@ the same for links.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,7 +30,8 @@ CONTRACTIONS = frozenset({"dot_general", "ragged_dot", "ragged_dot_general", "co
 @dataclass(frozen=True)
 class PricedLayer:
     """Variables are numbered groups first, then tensors, then parameters. A tensor's choice is a spec and the origin of
-    its cotangent; `tensors` and `origins` say both, per choice."""
+    its cotangent; `tensors` and `origins` say both, per choice. `joined` are gradients that are added to another
+    contribution to the same parameter and combined with it."""
 
     model: LayerModel
     setting: Setting
@@ -41,6 +42,7 @@ class PricedLayer:
     unary: tuple[Costs, ...]
     edges: Mapping[tuple[int, int], Costs]
     prices: tuple[GroupPrice, ...]
+    joined: frozenset[int] = frozenset()
 
     def tensor_variable(self, item: int) -> int:
         return len(self.groups) + item
@@ -73,6 +75,34 @@ def price_layer(index: ProgramIndex, model: LayerModel, setting: Setting) -> Pri
         _add_edge(edges, (link.group, len(groups) + len(tensors) + link.item), costs)
     return PricedLayer(model, setting, groups, tuple(t.specs for t in tensors), tuple(t.origins for t in tensors),
                        params, tuple(unary), edges, tuple(priced))
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What a layer does of a parameter that others of its stage read as well: `choices` are what it may choose of it,
+    `elsewhere` says that another holds it; gradients `added` go to a sum that another holds, `joined` are combined with
+    that."""
+
+    choices: ParamChoices
+    elsewhere: bool
+    added: frozenset[int]
+    joined: frozenset[int]
+
+
+def with_shared(index: ProgramIndex, layer: PricedLayer, item: int, shared: Shared) -> PricedLayer:
+    """The layer with one parameter priced as shared."""
+    setting, model, at = layer.setting, layer.model, layer.param_variable(item)
+    param, unary, params = model.params[item], list(layer.unary), list(layer.params)
+    params[item] = shared.choices
+    nothing = np.zeros(len(shared.choices))
+    unary[at] = {"resident_bytes": nothing, "batch_s": nothing} if shared.elsewhere else param_unary(
+        index.program.micro, param, shared.choices, setting.mesh, setting.device, training=setting.training)
+    edges = {key: costs for key, costs in layer.edges.items() if at not in key}
+    for link in model.param_links:
+        if link.item == item:
+            _add_edge(edges, (link.group, at), _param_link_costs(index, link, param, shared.choices,
+                                                                 layer.prices[link.group], setting, shared))
+    return replace(layer, params=tuple(params), unary=tuple(unary), edges=edges, joined=layer.joined | shared.joined)
 
 
 def _add_edge(edges: dict[tuple[int, int], Costs], key: tuple[int, int], costs: Costs) -> None:
@@ -182,7 +212,7 @@ def _second_copy(graph: Graph, owner: int, price: GroupPrice, specs: tuple[Spec,
 
 
 def _param_link_costs(index: ProgramIndex, link: Link, param: Param, choices: ParamChoices, price: GroupPrice,
-                      setting: Setting) -> Costs:
+                      setting: Setting, shared: Shared | None = None) -> Costs:
     """Gathering a parameter where it is used (in forward and again in backward), and combining its gradient."""
     graph, mesh = index.program.micro, setting.mesh
     size = (len(price.strategies), len(choices))
@@ -212,8 +242,12 @@ def _param_link_costs(index: ProgramIndex, link: Link, param: Param, choices: Pa
         once, each = (reshard_table(typed.shape, item, made, target, when_merged(mesh), partials=partials)
                       [np.ix_(row, at)] for item in (summed_item, itemsize(typed.dtype)))
         deferred = choices.deferred[None, :]
+        if shared is not None and value in shared.joined:
+            continue
         _add_time(costs, "batch_s", np.where(deferred, once, 0.0), setting.overlap.gradient_sync)
         _add_time(costs, "backward_s", np.where(deferred, 0.0, each), setting.overlap.gradient_sync)
+        if shared is not None and value in shared.added:
+            continue
         held = value_bytes(graph.values[param.value])
         if setting.microbatches > 1:
             held = held * summed_item // itemsize(graph.values[param.value].dtype)

@@ -1,11 +1,13 @@
 """Resharding: steps by hand, laws, and the table against single pairs. `test_reshard_xla.py` asks the compiler."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from planner.core.graph import Value
 from planner.core.hardware import Link, LogicalMesh, Submesh
 from planner.core.spec import Spec, axes_of, replicated, shard_count
 from planner.costs.collectives import (
@@ -17,7 +19,7 @@ from planner.costs.collectives import (
     all_gather_s,
     all_reduce_s,
 )
-from planner.costs.resharding import reshard_s, reshard_steps, reshard_table
+from planner.costs.resharding import moved_bytes, reshard_s, reshard_steps, reshard_table
 from tests.costs.machines import all_specs, mesh
 
 SHAPE, ITEMSIZE = (64, 64), 4
@@ -167,3 +169,15 @@ def test_unusable_specs_are_refused() -> None:
         reshard_s(SHAPE, ITEMSIZE, ((), ()), ((),), GRID)
     with pytest.raises(ValueError, match="pending"):
         reshard_s(SHAPE, ITEMSIZE, ((0,), ()), ((), ()), GRID, partial=frozenset({0}))
+
+
+def test_16_bit_floats_travel_as_float32_where_xla_on_cpu_moves_them():
+    """The compiler that merges all-reduces is XLA on CPU. Wider ones, and narrower, stay as they are."""
+    cpu = replace(GRID, merges_all_reduces=True)
+    src, dst = ((0,), ()), ((), ())
+    for item, travels in ((1, 1), (2, 4), (4, 4), (8, 8)):
+        (there,) = reshard_steps(SHAPE, item, src, dst, cpu)
+        assert there.bytes == 64 * 64 * travels
+        assert reshard_s(SHAPE, item, src, dst, cpu) == reshard_s(SHAPE, travels, src, dst, GRID)
+        assert reshard_table(SHAPE, item, [src], [dst], cpu)[0, 0] == there.time_s
+    assert moved_bytes(Value(SHAPE, "bfloat16"), cpu) == 2 * moved_bytes(Value(SHAPE, "bfloat16"), GRID) == TOTAL

@@ -19,6 +19,7 @@ from planner.emit.payloads import FirstPart, Mapped
 from planner.model import Model
 from planner.runtime import compile_plan
 from planner.trace import trace_program
+from tests.integration.hlo import collectives
 from tests.runtime import models
 from tests.runtime.harness import assert_close, assert_same_training, reference
 from tests.runtime.plans import Design, record_of
@@ -115,6 +116,38 @@ def test_contributions_with_and_without_a_sum_over_devices_add_up():
         state, metrics = step(state, batch)
         np.testing.assert_allclose(metrics["loss"], wanted.loss, rtol=2e-5)
     assert_close(state.params, right[-1].params, 2e-5)
+
+
+def test_a_gradient_that_no_device_has_a_part_of_waits_where_it_is_made():
+    """Columns of the last matrix on different devices, as tensor parallelism has them, but stored whole: its gradient
+    is gathered once at the end, not in the loop."""
+    def columns(path, shape):
+        return ((), (0,)) if path == "2" else replicated(len(shape))
+
+    def loss(params, batch):
+        x = batch
+        for w in params:
+            x = jnp.tanh(x @ w)
+        return jnp.mean(x**2)
+
+    def build():
+        keys = jax.random.split(jax.random.key(0), 4)
+        weights = [jax.random.normal(k, (16, 16)) for k in keys[:3]]
+        return Model(loss, weights, jax.random.normal(keys[3], (32, 16)), optax.sgd(0.1), name="columns")
+
+    record = record_of(build(), Design(microbatches=2, deferred=True, used=columns))
+    kept = tuple((p.value, p.spec) for p in record.params)  # all that is sharded follows from the columns
+    record = replace(record, stages=(replace(record.stages[0], specs=kept),))
+    given, warnings = with_deferred_gradients(record, annotate_program(record, trace_program(build(), 2)))
+    assert warnings == ()
+    assert dict(given.sums) == {(0, record.params[2].value): ((), (0,))}
+    step, state = compile_plan(record, build(), jax.devices())
+    found = Counter(c.in_loop for c in collectives(step.lower(state, build().batch).compile().as_text())
+                    if (c.kind, c.bytes) == ("all-gather", 4 * 16 * 16))
+    assert found == {False: 1}
+    state, _ = step(state, build().batch)
+    gradients = jax.grad(loss)(build().params, build().batch)
+    assert_close(state.params, [w - 0.1 * g for w, g in zip(build().params, gradients, strict=True)], 2e-5)
 
 
 def test_the_first_of_several_parts():
