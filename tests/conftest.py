@@ -12,6 +12,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 jax.config.update("jax_platforms", "cpu")  # the same tests on a laptop and beside a GPU
 jax.config.update("jax_num_cpu_devices", 8)
+# Programs of the tests take longer to compile than to run. What LLVM makes of an operator is left plain; partitioning,
+# fusion and memory are those of any other run.
+jax.config.update("jax_disable_most_optimizations", True)
 
 # `deadline`: a first call compiles. `database`: a test's outcome depends on nothing that an earlier run left behind.
 hypothesis.settings.register_profile("planner", derandomize=True, deadline=None, database=None)

@@ -3,6 +3,7 @@ sourced, kept profile."""
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -32,6 +33,14 @@ TINY = Sizes(sides=(8, 64), batches=(1,), dtypes=("float32", "bfloat16"), workin
              overlapped=1 << 12)
 
 FREE = FixedCosts(Reading(0, 0, ""), Reading(0, 0, ""), 0.0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_as_for_users() -> Iterator[None]:
+    """What is timed and looked at here is what the compiler makes for users."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="module")

@@ -38,14 +38,6 @@ QUICK = frozenset({("mlp-tiny", "mixed"), ("mlp-tiny", "chosen"), ("gpt-tiny", "
 """What the default run does; the others take long to compile."""
 
 
-@pytest.fixture(autouse=True)
-def quick_compilation() -> Iterator[None]:
-    """These programs take longer to compile than to run."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def pairs() -> Iterator[object]:
     for name in MODELS:
         for kind in PLANS:

@@ -25,16 +25,10 @@ def program_of(name: str) -> Program:
     return trace_program(model_of(CASES[name]()))
 
 
-def run_quickly(fn: Any, *args: Any) -> Any:
-    """`jax.jit(fn)(*args)`, compiled without optimisation: the test compiles far longer than it computes."""
-    options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    return jax.jit(fn).lower(*args).compile(compiler_options=options)(*args)
-
-
 def run_micro(program: Program, case: Case) -> tuple[Any, dict[tuple[str, int | None], Any], list[Any]]:
     """Loss, summed gradients by (path, row), and everything else in order of output."""
     inputs = [*split_params(program, case.params), *jax.tree.leaves(case.state), *jax.tree.leaves(case.batch)]
-    results = run_quickly(lambda *xs: run_graph(program.micro, xs), *inputs)
+    results = jax.jit(lambda *xs: run_graph(program.micro, xs))(*inputs)
     grads: dict[tuple[str, int | None], Any] = {}
     loss, others = None, []
     for out, result in zip(program.micro.outputs, results, strict=True):
@@ -57,7 +51,7 @@ def expected(case: Case) -> tuple[Any, Any, list[Any]]:
         parts = out if isinstance(out, tuple) else (out,)
         return parts[0], parts[1:]
 
-    (loss, others), grads = run_quickly(jax.value_and_grad(split, has_aux=True), *args)
+    (loss, others), grads = jax.jit(jax.value_and_grad(split, has_aux=True))(*args)
     return loss, grads, jax.tree.leaves(others)
 
 
