@@ -37,8 +37,3 @@ def hidden_s(hideable_s: Seconds, compute_s: Seconds) -> Seconds:
     if isinstance(hideable_s, float) and isinstance(compute_s, float):
         return min(hideable_s, compute_s)
     return np.minimum(hideable_s, compute_s)
-
-
-def exposed_s(seconds: Seconds, fraction: float, compute_s: Seconds) -> Seconds:
-    """What one communication adds to the compute it stands beside: s - min(f · s, c)."""
-    return seconds - hidden_s(fraction * seconds, compute_s)

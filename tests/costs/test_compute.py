@@ -7,41 +7,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.core.hardware import ConvolutionRates
+from planner.core.hardware import ConvolutionRates, MemoryLevel
 from planner.costs.compute import (
     FILTER_GRADIENT,
     FORWARD,
     INPUT_GRADIENT,
     convolution_efficiency,
-    is_memory_bound,
-    op_time_s,
+    memory_s,
 )
 from tests.costs.machines import DEVICE
 
 
-def test_by_hand() -> None:
-    # 1000 FLOP in bfloat16 at 0.5 * 200 FLOP/s take 10 s; 50 B at 10 B/s take 5 s; launching takes 1 s.
-    assert op_time_s(1000, 50, "bfloat16", DEVICE) == pytest.approx(11)
-    # In float32 the default rate holds: 0.5 * 100 FLOP/s.
-    assert op_time_s(1000, 50, "float32", DEVICE) == pytest.approx(21)
-    # 300 B take 30 s: bound by memory.
-    assert op_time_s(1000, 300, "bfloat16", DEVICE) == pytest.approx(31)
-    assert is_memory_bound(1000, 300, "bfloat16", DEVICE) and not is_memory_bound(1000, 50, "bfloat16", DEVICE)
-    # Fused: no launch.
-    assert op_time_s(1000, 50, "bfloat16", DEVICE, fused=True) == pytest.approx(10)
-
-
-def test_transcendentals_count_only_where_a_profile_gives_their_rate() -> None:
-    slow = dataclasses.replace(DEVICE, transcendentals_per_s=2.0)
-    # 40 elements at 2 a second: 20 s on top of the 10 s of arithmetic.
-    assert op_time_s(1000, 50, "bfloat16", slow, transcendentals=40) == pytest.approx(31)
-    assert op_time_s(1000, 50, "bfloat16", DEVICE, transcendentals=40) == pytest.approx(11)
-
-
-@given(st.floats(0, 1e15), st.floats(0, 1e12), st.integers(2, 64))
-def test_sharing_work_over_devices_helps_but_never_more_than_by_their_number(flops: float, size: float, n: int) -> None:
-    whole, share = (op_time_s(flops / k, size / k, "bfloat16", DEVICE) for k in (1, n))
-    assert whole / n <= share * (1 + 1e-12) and share <= whole * (1 + 1e-12)
+@given(st.floats(0, 1e9), st.floats(0, 1e9))
+def test_traffic_goes_through_the_caches_first(size: float, more: float) -> None:
+    """40 B at 20 B/s, then 60 B at 15 B/s, and the rest at the 10 B/s of device memory."""
+    device = dataclasses.replace(DEVICE, caches=(MemoryLevel("L1", 40, 20.0), MemoryLevel("L2", 100, 15.0)))
+    assert [memory_s(n, device) for n in (20, 40, 100, 200)] == pytest.approx([1, 2, 6, 16])
+    assert memory_s(size, device) <= memory_s(size + more, device) <= memory_s(size, device) + more / 10 + 1e-6
 
 
 def test_convolutions_by_kind_and_width() -> None:
