@@ -2,8 +2,9 @@
 
 Operators on tensors run on the stage of the first tensor they read. Operators on scalars that mix stages (a global
 norm, a step counter) run once, where most of what they need already is, and the scalar is sent. A task is the operators
-of one stage and one round; a value that comes from another stage puts its reader in a later round. Two rounds serve
-Adam, three clipping by global norm; no optimizer is known by name.
+of one stage and one round; a value that comes from another stage puts its reader in a later round, and what nobody waits
+for runs in its stage's last round, so that nothing is kept from round to round that need not be. Two rounds serve Adam,
+three clipping by global norm; no optimizer is known by name.
 
 In: a graph, and the stage of every input and output. Out: `TaskCode`s in an order that they can run in.
 """
@@ -24,7 +25,7 @@ def rounds(graph: Graph, homes: Mapping[int, int], out_homes: Sequence[int]) -> 
       out_homes: stage per output, where it is wanted.
     """
     stage_of = _stages(graph, homes, out_homes)
-    level_of = _levels(graph, homes, stage_of)
+    level_of = _late(graph, stage_of, _levels(graph, homes, stage_of))
     names = list(zip(level_of, stage_of, strict=True))
     codes = cut(graph, names, {name: name[1] for name in names})
     return tuple(codes[name] for name in sorted(set(names)))
@@ -82,4 +83,21 @@ def _levels(graph: Graph, homes: Mapping[int, int], stage_of: Sequence[int]) -> 
         found.append(mine)
         level.update(dict.fromkeys(op.results, mine))
         at.update(dict.fromkeys(op.results, stage))
+    return found
+
+
+def _late(graph: Graph, stage_of: Sequence[int], levels: Sequence[int]) -> list[int]:
+    """The last round that each operator may run in, without one more for its stage."""
+    last: dict[int, int] = {}
+    for stage, level in zip(stage_of, levels, strict=True):
+        last[stage] = max(level, last.get(stage, 0))
+    latest: dict[int, int] = {}  # value -> the last round that it may be made in
+    found = [0] * len(graph.ops)
+    made_on = {r: stage for op, stage in zip(graph.ops, stage_of, strict=True) for r in op.results}
+    for n in reversed(range(len(graph.ops))):
+        op, stage = graph.ops[n], stage_of[n]
+        found[n] = min((latest[r] for r in op.results if r in latest), default=last[stage])
+        for v in op.inputs:
+            if v in made_on:
+                latest[v] = min(latest.get(v, last[made_on[v]]), found[n] - (made_on[v] != stage))
     return found
