@@ -2,9 +2,9 @@
 
 Operators on tensors run on the stage of the first tensor they read. Operators on scalars that mix stages (a global
 norm, a step counter) run once, where most of what they need already is, and the scalar is sent. A task is the operators
-of one stage and one round; a value that comes from another stage puts its reader in a later round, and what nobody waits
-for runs in its stage's last round, so that nothing is kept from round to round that need not be. Two rounds serve Adam,
-three clipping by global norm; no optimizer is known by name.
+of one stage and one round; a value that comes from another stage puts its reader in a later round, and what nobody
+waits for runs in its stage's last round, so that nothing is kept from round to round that need not be. Two rounds serve
+Adam, three clipping by global norm; no optimizer is known by name.
 
 In: a graph, and the stage of every input and output. Out: `TaskCode`s in an order that they can run in.
 """
