@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from planner.adapters import from_nnx as from_nnx
     from planner.api import compare as compare
     from planner.api import plan as plan
+    from planner.checkpoint import Checkpoints as Checkpoints
     from planner.core.hardware import Cluster as Cluster
     from planner.core.pins import Pins as Pins
     from planner.errors import PlannerError as PlannerError
@@ -26,6 +27,7 @@ NAMES = MappingProxyType({
     "from_nnx": "planner.adapters",
     "compare": "planner.api",
     "plan": "planner.api",
+    "Checkpoints": "planner.checkpoint",
     "Cluster": "planner.core.hardware",
     "Pins": "planner.core.pins",
     "PlannerError": "planner.errors",

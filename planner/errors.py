@@ -53,6 +53,10 @@ class PlanMismatchError(PlannerError):
     """A plan is used with another model or mesh than the one it was made for."""
 
 
+class CheckpointError(PlannerError):
+    """A checkpoint could not be saved, there is none to load, or it is of another model."""
+
+
 class VerifyError(PlannerError):
     """A plan could not be compiled for a target, or there is no such target."""
 

@@ -160,7 +160,7 @@ class Plan:
         """
         from planner import runtime
 
-        return runtime.compile_plan(self.record, model, _devices(mesh), **options)
+        return runtime.compile_plan(self.record, model, device_list(mesh), **options)
 
     def annotate(self, model: "Model") -> Callable[..., Any]:
         """The model's function with the plan's sharding constraints inside, for your own `jax.jit` (one stage only)."""
@@ -187,7 +187,7 @@ class Plan:
 
         from planner.check import check_plan
 
-        devices = jax.devices()[:self.record.device_count] if mesh is None else _devices(mesh)
+        devices = jax.devices()[:self.record.device_count] if mesh is None else device_list(mesh)
         return check_plan(self.record, model, devices, **options)
 
     def verify(self, model: "Model", target: str = "auto", **options: Any) -> "VerifyReport":
@@ -223,7 +223,8 @@ def load(path: str | os.PathLike[str]) -> Plan:
     return Plan(plan_io.load(path))
 
 
-def _devices(mesh: Any) -> "list[jax.Device]":
+def device_list(mesh: Any) -> "list[jax.Device]":
+    """The devices of a mesh, or those of a list. Raises `MeshError` for a cluster profile, or none."""
     if isinstance(mesh, Cluster):
         raise MeshError(f"{mesh.name!r} is a cluster profile: it can be planned for, not run on",
                         "give a jax.sharding.Mesh or a list of devices")

@@ -20,7 +20,7 @@ MAX_LINES = 300
 LONGER: dict[str, str] = {}
 """Module -> why it may be longer than `MAX_LINES`."""
 
-JAX_ROOMS = frozenset({"adapters", "api", "check", "cli", "compat", "emit", "fitting", "footprint", "interpret",
+JAX_ROOMS = frozenset({"adapters", "api", "check", "checkpoint", "cli", "compat", "emit", "fitting", "footprint", "interpret",
                        "measure", "model", "models", "planned", "runtime", "trace", "verify"})
 """The top-level modules of `planner` that may import JAX; `__init__` imports what they define."""
 

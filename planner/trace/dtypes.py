@@ -17,9 +17,13 @@ def dtype_of(name: str) -> Any:
       TypeError: if there is none.
     """
     if name.startswith("key<"):
-        implementation = _KEY_IMPLEMENTATIONS.get(name[4:-1], name[4:-1])
-        return jax.eval_shape(lambda: jax.random.key(0, impl=implementation)).dtype
+        return jax.eval_shape(lambda: jax.random.key(0, impl=key_implementation(name))).dtype
     return jax.numpy.dtype(name)
+
+
+def key_implementation(name: str) -> str:
+    """What `jax.random` calls the implementation of keys of that dtype: `"threefry2x32"` for `"key<fry>"`."""
+    return _KEY_IMPLEMENTATIONS.get(name[4:-1], name[4:-1])
 
 
 @cache

@@ -1,0 +1,70 @@
+"""What lies in a folder of checkpoints, and which of it may be loaded.
+
+In: a folder that runs were saved into, however they ended. Out: its newest whole checkpoint, and in words why newer
+ones were passed over. A checkpoint is a folder named by the number of steps done before it; orbax gives it that name
+when it is finished.
+"""
+
+import itertools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from planner.checkpoint.about import About, from_data
+from planner.checkpoint.seal import fault
+
+_ARRAYS, _ABOUT_FILE, _UNFINISHED = "state", "about/metadata", ".orbax-checkpoint-tmp"
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A checkpoint that can be loaded: its folder, the steps done before it, what it says of itself."""
+
+    folder: Path
+    count: int
+    about: About
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The newest whole checkpoint, None where there is none; why newer ones were passed over; damaged ones' folders."""
+
+    newest: Whole | None
+    skipped: tuple[str, ...]
+    damaged: tuple[Path, ...]
+
+
+def counts(folder: Path) -> tuple[int, ...]:
+    """Steps done before each finished checkpoint in a folder, ascending; damaged ones too."""
+    return tuple(sorted(int(p.name) for p in _entries(folder) if p.name.isdecimal()))
+
+
+def survey(folder: Path) -> Survey:
+    """Look for the newest whole checkpoint, reading the files of those newer."""
+    skipped = [f"{p} is not finished: the run that wrote it ended before" for p in _entries(folder)
+               if _UNFINISHED in p.name]
+    damaged: list[Path] = []
+    for count in reversed(counts(folder)):
+        place = folder / str(count)
+        why = fault(place / _ARRAYS)
+        if not why:
+            try:
+                said = from_data(json.loads((place / _ABOUT_FILE).read_bytes()))
+                return Survey(Whole(place, count, said), tuple(skipped), tuple(damaged))
+            except OSError as error:
+                why = f"{_ABOUT_FILE} cannot be read ({error.strerror or error})"
+            except ValueError as error:
+                why = str(error)
+        damaged.append(place)
+        skipped.append(f"{place} is damaged: {why}")
+    return Survey(None, tuple(skipped), tuple(damaged))
+
+
+def set_aside(damaged: Path) -> None:
+    """Rename a damaged checkpoint, so that its number is free and nothing takes it for one."""
+    names = (damaged.with_name(f"{damaged.name}.damaged-{n}") for n in itertools.count(1))
+    damaged.rename(next(name for name in names if not name.exists()))
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
