@@ -175,6 +175,30 @@ def test_run_prints_a_line_a_step(capsys, model_file):
     assert all(s["loss"] > 0 and s["time_s"] > 0 for s in steps)
 
 
+def losses(capsys, *argv: str) -> dict[int, float]:
+    code, out, err = outcome(capsys, *argv, "--json")
+    assert code == 0, err
+    return {s["number"]: s["loss"] for s in map(json.loads, out.splitlines())}
+
+
+def test_a_run_goes_on_from_its_checkpoint(capsys, model_file, tmp_path):
+    """Under the plan saved with it: the same numbers, bit for bit."""
+    argv = ["run", f"{model_file}:build", *HERE]
+    fsdp = ["--recipe", "fsdp", "--microbatches", "1"]
+    wanted = losses(capsys, *argv, *fsdp, "--steps", "5")
+    save = ["--checkpoint", str(tmp_path / "run"), "--every", "2"]
+    assert losses(capsys, *argv, *fsdp, *save, "--steps", "3") == {n: wanted[n] for n in range(3)}
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["2", "3"]
+    assert losses(capsys, *argv, *save, "--resume", "--steps", "5") == {n: wanted[n] for n in (3, 4)}
+    (tmp_path / "run" / "5" / "state" / "seal.json").unlink()
+    code, _, err = outcome(capsys, *argv, *save, "--resume", "--steps", "6")
+    assert code == 0 and "5 is damaged: seal.json is missing" in err
+    for more, text in ((("--steps", "7"), "has checkpoints, the last of step 6"),
+                       (("--steps", "6", "--resume"), "is of step 6: --steps 6 leaves nothing to do")):
+        code, _, err = outcome(capsys, *argv, *save, *more)
+        assert code == 2 and text in err
+
+
 def test_check_passes_and_fails(capsys, model_file, monkeypatch):
     argv = ["check", f"{model_file}:build", *HERE, "--recipe", "data", "--microbatches", "1", "--steps", "2"]
     code, out, _ = outcome(capsys, *argv, "--json")
@@ -255,6 +279,8 @@ BAD = [
      "GB per device are missing"),
     (["plan", "mlp-tiny", "--cluster", "{tmp}/bad_profile.json"], "bandwidth_bytes_per_s is nan"),
     (["run", "mlp-tiny", *HERE, "--steps", "0"], "--steps 0 leaves nothing to do"),
+    (["run", "mlp-tiny", *HERE, "--resume"], "--resume has no folder to resume from"),
+    (["run", "mlp-tiny", *HERE, "--resume", "--checkpoint", "{tmp}/no"], "there is no checkpoint in"),
     (["check", "mlp-tiny", *HERE, "--steps", "-1"], "--steps -1 leaves nothing to do"),
     (["measure", "--devices", "2", "-o", "no/m.json"], "there is no folder no"),
     (["measure", "--devices", "2", "--budget", "nan"], "a budget of nan seconds to measure in"),

@@ -20,8 +20,8 @@ MAX_LINES = 300
 LONGER: dict[str, str] = {}
 """Module -> why it may be longer than `MAX_LINES`."""
 
-JAX_ROOMS = frozenset({"adapters", "api", "check", "checkpoint", "cli", "compat", "emit", "fitting", "footprint", "interpret",
-                       "measure", "model", "models", "planned", "runtime", "trace", "verify"})
+JAX_ROOMS = frozenset({"adapters", "api", "check", "checkpoint", "cli", "compat", "emit", "fitting", "footprint",
+                       "interpret", "measure", "model", "models", "planned", "runtime", "trace", "verify"})
 """The top-level modules of `planner` that may import JAX; `__init__` imports what they define."""
 
 VAGUE_NAMES = frozenset({"util", "utils", "helper", "helpers", "common", "misc"})

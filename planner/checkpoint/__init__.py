@@ -2,3 +2,4 @@
 
 from planner.checkpoint.handle import Checkpoints as Checkpoints
 from planner.checkpoint.handle import Resumed as Resumed
+from planner.checkpoint.handle import last_plan as last_plan

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from planner.checkpoint.about import About, about, to_data
 from planner.checkpoint.folder import Survey, counts, set_aside, survey
 from planner.checkpoint.leaves import LeafType, leaf_types, restored, stored
+from planner.core import plan_io
 from planner.errors import CheckpointError
 from planner.model import Model
 from planner.planned import Plan, device_list
@@ -149,6 +150,16 @@ class Checkpoints:
             self._damaged = ()
             self._manager = _orbax().open_manager(self.folder, self.keep)
         return self._manager
+
+
+def last_plan(folder: str | os.PathLike[str]) -> Plan | None:
+    """The plan of the newest whole checkpoint in a folder; None where there is none.
+
+    Raises:
+      PlanFileError: it is of a version that this one does not read.
+    """
+    newest = survey(Path(folder)).newest
+    return None if newest is None else Plan(plan_io.from_json(newest.about.plan, f"the plan in {newest.folder}"))
 
 
 def _orbax() -> Any:

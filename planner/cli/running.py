@@ -56,9 +56,18 @@ def batch(model: Model, seed: int) -> Any:
     return random_batch(model, seed)
 
 
-def steps(step: Callable[..., Any], state: Any, model: Model, count: int, seed: int) -> Iterator[Step]:
-    """Run steps on fresh random batches, each waited for."""
-    for number in range(count):
+def steps(step: Callable[..., Any], state: Any, model: Model, numbers: range, seed: int,
+          save: Callable[[int, Any], Any] | None = None) -> Iterator[Step]:
+    """Run steps on fresh random batches, each waited for.
+
+    Args:
+      step, state: as compiled, or resumed.
+      model: what the batches are for.
+      numbers: of the steps to run; those before are done.
+      seed: of the first step's batch; later ones follow.
+      save: given the number of steps done and the state after each.
+    """
+    for number in numbers:
         inputs = batch(model, seed + number)
         start = time.perf_counter()
         result = step(state, inputs)
@@ -68,6 +77,8 @@ def steps(step: Callable[..., Any], state: Any, model: Model, count: int, seed: 
         if model.kind != "inference":
             state, metrics = result
             loss = float(metrics["loss"]) if isinstance(metrics, dict) and "loss" in metrics else None
+        if save is not None:
+            save(number + 1, state)
         yield Step(number, loss, spent)
 
 

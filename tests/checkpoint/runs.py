@@ -24,7 +24,8 @@ def open_run(folder: Path, model: Model, design: Design, **options) -> tuple[Che
     return checkpoints, checkpoints.resume(model, jax.devices()[:plan.record.device_count], or_start=True)
 
 
-def train(folder: Path, model: Model, design: Design, until: int = STEPS, **options) -> tuple[dict[int, float], Resumed]:
+def train(folder: Path, model: Model, design: Design, until: int = STEPS, **options
+          ) -> tuple[dict[int, float], Resumed]:
     """Losses of the steps that were run, by number, and what was resumed. Batches follow from the step's number."""
     checkpoints, run = open_run(folder, model, design, **options)
     losses, state = {}, run.state

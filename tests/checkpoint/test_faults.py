@@ -131,8 +131,10 @@ def wider():
 
 OTHERS = {
     "another shape": (wider, r"'params/layer2/b' is float32\[16\] in the model, float32\[8\] in the checkpoint"),
-    "a layer more": (lambda: models.mlp(layers=5), r"'params/layer4/b' is float32\[8\] in the model, not in the "),
-    "a layer less": (lambda: models.mlp(layers=3), r"'opt_state/0/mu/layer3/b' is float32\[8\] in the checkpoint, not "),
+    "a layer more": (lambda: models.mlp(layers=5),
+                     r"'params/layer4/b' is float32\[8\] in the model, not in the checkpoint"),
+    "a layer less": (lambda: models.mlp(layers=3),
+                     r"'opt_state/0/mu/layer3/b' is float32\[8\] in the checkpoint, not in the model"),
     "another optimizer": (lambda: models.mlp(optax.sgd(0.1, momentum=0.9)),
                           r"'opt_state/0/trace/layer0/b' is float32\[8\] in the model, not in the checkpoint"),
     "another model": (models.tied, r"is a checkpoint of another model \('mlp', not 'tied'\): 'params/attention/k' is"),
