@@ -24,7 +24,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     options.add_under_plan(parser, verb="run", steps=10)
     parser.add_argument("--json", action="store_true", help="print one JSON object a step")
     group = parser.add_argument_group("checkpoints (need orbax: pip install 'jax-planner[checkpoint]')")
-    group.add_argument("--checkpoint", metavar="DIR", help="save the run into this folder as it goes on, and at its end")
+    group.add_argument("--checkpoint", metavar="DIR", help="save the run into this folder meanwhile, and at its end")
     group.add_argument("--every", type=int, default=100, metavar="K", help="steps between checkpoints (default 100)")
     group.add_argument("--keep", type=int, default=3, metavar="N", help="how many of the newest remain (default 3)")
     group.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint, up to --steps in "
