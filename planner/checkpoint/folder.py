@@ -7,6 +7,7 @@ when it is finished.
 
 import itertools
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,23 +42,46 @@ def counts(folder: Path) -> tuple[int, ...]:
 
 def survey(folder: Path) -> Survey:
     """Look for the newest whole checkpoint, reading the files of those newer."""
-    skipped = [f"{p} is not finished: the run that wrote it ended before" for p in _entries(folder)
-               if _UNFINISHED in p.name]
+    skipped: list[str] = []
     damaged: list[Path] = []
-    for count in reversed(counts(folder)):
+    unfinished = _unfinished(folder)
+    for count in sorted({*counts(folder), *unfinished}, reverse=True):
         place = folder / str(count)
-        why = fault(place / _ARRAYS)
-        if not why:
-            try:
-                said = from_data(json.loads((place / _ABOUT_FILE).read_bytes()))
-                return Survey(Whole(place, count, said), tuple(skipped), tuple(damaged))
-            except OSError as error:
-                why = f"{_ABOUT_FILE} cannot be read ({error.strerror or error})"
-            except ValueError as error:
-                why = str(error)
+        if count in unfinished:
+            skipped.append(f"{unfinished[count]} is not finished: the run that wrote it ended before")
+        if not place.is_dir():
+            continue
+        found = _look(place)
+        if isinstance(found, About):
+            return Survey(Whole(place, count, found), tuple(skipped), tuple(damaged))
         damaged.append(place)
-        skipped.append(f"{place} is damaged: {why}")
+        skipped.append(f"{place} is damaged: {found}")
     return Survey(None, tuple(skipped), tuple(damaged))
+
+
+def _look(checkpoint: Path) -> About | str:
+    """What a checkpoint says of itself; what is wrong with it, if it is damaged."""
+    why = fault(checkpoint / _ARRAYS)
+    if why:
+        return why
+    try:
+        return from_data(json.loads((checkpoint / _ABOUT_FILE).read_bytes()))
+    except OSError as error:
+        return f"{_ABOUT_FILE} cannot be read ({error.strerror or error})"
+    except ValueError as error:
+        return str(error)
+
+
+def _unfinished(folder: Path) -> dict[int, Path]:
+    """Steps done before each checkpoint that orbax has not renamed, and its folder."""
+    named = ((p.name.partition(_UNFINISHED), p) for p in _entries(folder))
+    return {int(number): p for (number, mark, _), p in named if mark and number.isdecimal()}
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what was left half-written, as far as it lets itself be removed: it is never loaded anyway."""
+    for place in _unfinished(folder).values():
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def set_aside(damaged: Path) -> None:

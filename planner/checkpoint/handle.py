@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from planner.checkpoint.about import About, about, to_data
-from planner.checkpoint.folder import Survey, counts, set_aside, survey
+from planner.checkpoint.folder import Survey, Whole, counts, remove_unfinished, set_aside, survey
 from planner.checkpoint.leaves import LeafType, leaf_types, restored, stored
 from planner.core import plan_io
 from planner.errors import CheckpointError
@@ -26,6 +26,9 @@ from planner.runtime.state import RunState
 if TYPE_CHECKING:
     import jax
 
+_FAULTS = (OSError, ValueError, RuntimeError)
+"""What orbax and tensorstore raise for faults of the file system."""
+
 
 @dataclass(frozen=True)
 class Resumed:
@@ -36,12 +39,14 @@ class Resumed:
       state: the state to give to it.
       done: steps done before; 0 for a new run.
       skipped: what was not loaded, and why; a sentence each.
+      warnings: what differs from the run that was saved and may be meant.
     """
 
     step: Callable[..., Any]
     state: RunState
     done: int
     skipped: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class Checkpoints:
@@ -90,9 +95,13 @@ class Checkpoints:
         built = build_step(self._plan.record, model, device_list(mesh))
         template = abstract_state(built.program, built.placed)
         _check_same_model(found.newest.folder, found.newest.about, leaf_types(template), model)
-        with _reported(f"cannot load {found.newest.folder}", "resume with the versions of orbax and JAX that wrote it"):
+        try:
             arrays = _orbax().read_arrays(found.newest.folder, stored(template))
-        return Resumed(built.step, restored(template, arrays), found.newest.count, found.skipped)
+        except _FAULTS as fault:
+            raise CheckpointError(f"cannot load {found.newest.folder}: {fault}",
+                                  "use the library versions that its about/metadata names") from fault
+        return Resumed(built.step, restored(template, arrays), found.newest.count, found.skipped,
+                       _differences(found.newest, self._plan))
 
     def save(self, count: int, state: RunState, *, force: bool = False) -> bool:
         """Save a state if its turn has come. Returns once it is copied to the host; files are written meanwhile.
@@ -110,7 +119,7 @@ class Checkpoints:
         """
         if count % self.every and not force:
             return False
-        with _reported(f"cannot save step {count} in {self.folder}", "free space there, or give another folder"):
+        with self._writing(f"cannot save step {count} in {self.folder}"):
             manager = self._opened()
             latest = manager.latest_step()
             if latest is not None and latest >= count:
@@ -120,17 +129,17 @@ class Checkpoints:
         return True
 
     def wait(self) -> None:
-        """Wait until all is written. Raises `CheckpointError` if it could not be."""
+        """Wait until all is written. Raises `CheckpointError` if it could not be; later saves are tried anew."""
         if self._manager is not None:
-            with _reported(f"cannot save in {self.folder}", "free space there, or give another folder"):
+            with self._writing(f"cannot save in {self.folder}"):
                 self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Wait, and end what works in the background."""
-        manager, self._manager = self._manager, None
-        if manager is not None:
-            with _reported(f"cannot save in {self.folder}", "free space there, or give another folder"):
-                manager.close()
+        if self._manager is not None:
+            with self._writing(f"cannot save in {self.folder}"):
+                self._manager.close()
+                self._manager = None
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -143,11 +152,21 @@ class Checkpoints:
             if error is None:  # else the fault that ended the loop is the one to see
                 raise
 
+    @contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        """Report faults; a manager that has failed is given up, for it fails again at every later save."""
+        try:
+            yield
+        except _FAULTS as fault:
+            self._manager = None
+            raise CheckpointError(f"{what}: {fault}", "free space there, or give another folder") from fault
+
     def _opened(self) -> Any:
         if self._manager is None:
             for place in self._damaged:
                 set_aside(place)
             self._damaged = ()
+            remove_unfinished(self.folder)
             self._manager = _orbax().open_manager(self.folder, self.keep)
         return self._manager
 
@@ -171,20 +190,20 @@ def _orbax() -> Any:
     return manager
 
 
-@contextmanager
-def _reported(what: str, mend: str) -> Iterator[None]:
-    """Faults of the file system, which orbax and tensorstore raise as several kinds, as ours."""
-    try:
-        yield
-    except (OSError, ValueError, RuntimeError) as fault:
-        raise CheckpointError(f"{what}: {fault}", mend) from fault
-
-
 def _nothing_to_load(folder: Path, found: Survey) -> CheckpointError:
     if not found.skipped:
         return CheckpointError(f"there is no checkpoint in {folder}", "give the folder of a run that saved one")
     return CheckpointError(f"no checkpoint in {folder} is whole: {'; '.join(found.skipped)}",
                            "restore the folder from a copy, or start again in another")
+
+
+def _differences(saved: Whole, plan: Plan) -> tuple[str, ...]:
+    """A model that computes something else on the same arrays may be meant: another learning rate, say."""
+    now, said = plan.record, saved.about
+    if said.microbatches != now.microbatches or said.fingerprint == now.fingerprint:
+        return ()
+    return (f"{saved.folder} was saved by a model with fingerprint {said.fingerprint[:12]}, this one has "
+            f"{now.fingerprint[:12]}: the same arrays, but other operators or constants",)
 
 
 def _check_same_model(folder: Path, said: About, wanted: Sequence[LeafType], model: Model) -> None:

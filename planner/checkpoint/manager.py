@@ -25,13 +25,17 @@ class SealedHandler(ocp.StandardCheckpointHandler):
 
 
 def open_manager(folder: Path, keep: int) -> ocp.CheckpointManager:
-    """A manager that saves into a folder, which is made; what a killed run left half-written there is removed."""
+    """A manager that saves into a folder, which is made.
+
+    What was left half-written there must be gone: orbax can remove that too, but fails where a thread of a save that
+    failed still writes into it (orbax-checkpoint 0.12.8).
+    """
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
     handler = SealedHandler()
     registry.add(ARRAYS, ocp.args.StandardSave, handler)
     registry.add(ARRAYS, ocp.args.StandardRestore, handler)
     options = ocp.CheckpointManagerOptions(
-        preservation_policy=ocp.checkpoint_managers.LatestN(keep), cleanup_tmp_directories=True,
+        preservation_policy=ocp.checkpoint_managers.LatestN(keep),
         lightweight_initialize=True)  # else it reads files of each step, and fails on a damaged one
     return ocp.CheckpointManager(folder.absolute(), options=options, handler_registry=registry)
 

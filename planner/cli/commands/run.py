@@ -46,6 +46,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
             begun = _begun(args, plan, model, devices, checkpoints)
         for line in begun.skipped:
             out.note(f"not loaded: {line}")
+        for line in begun.warnings:
+            out.note(f"warning: {line}")
         if not args.json:
             out.text(f"{plan!r}\n{'step':>5}  {'loss':>12}  {'time':>9}")
         save = None if checkpoints is None else lambda done, state: checkpoints.save(done, state,
