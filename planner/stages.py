@@ -55,8 +55,8 @@ class Sharing:
     alone: float
 
     def time_s(self, path_s: float, work_s: float) -> float:
-        """Seconds on shared cores of what takes `path_s` if every device keeps the speed that it has while all are busy
-        and `work_s` if all were."""
+        """Seconds on shared cores of what takes `path_s` if every device keeps the speed that it has while all are
+        busy, and `work_s` if all were."""
         return path_s if not work_s else path_s / sharing_speed(path_s / work_s, self.devices, self.alone)
 
 

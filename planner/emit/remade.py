@@ -5,11 +5,11 @@ microbatch in flight: the 16-bit cast of a weight or the mask of an attention as
 microbatches, though nothing in them is a microbatch's own. In: `Annotated`. Out: `Annotated`.
 """
 
-from planner.core.graph import Graph, Phase, Role
+from planner.core.graph import Graph, Phase
 from planner.core.plan import PlanRecord
 from planner.emit.annotated import Annotated
 from planner.emit.edit import Edit
-from planner.trace.local_copies import CHEAP
+from planner.trace.local_copies import cheap_of_parameters
 
 
 def with_remade(record: PlanRecord, given: Annotated) -> Annotated:
@@ -33,14 +33,12 @@ def with_remade(record: PlanRecord, given: Annotated) -> Annotated:
 
 
 def _free(graph: Graph, stage_of: tuple[int, ...]) -> dict[int, int]:
-    """Values that cheap forward operators make of parameters and constants on one stage -> operator."""
-    given = {i.value for role in (Role.PARAM, Role.CONST) for i in graph.inputs_of(role)}
-    given |= {v for v, _ in graph.constants}
+    """Cheap values of parameters and constants that a stage makes without another's -> their operators."""
+    made = cheap_of_parameters(graph)
     found: dict[int, int] = {}
-    for n, op in enumerate(graph.ops):
-        own = all(v in given or (v in found and stage_of[found[v]] == stage_of[n]) for v in op.inputs)
-        if op.phase is Phase.FORWARD and op.primitive in CHEAP and own:
-            found |= dict.fromkeys(op.results, n)
+    for value, n in made.items():
+        if all(v in found and stage_of[found[v]] == stage_of[n] for v in graph.ops[n].inputs if v in made):
+            found[value] = n
     return found
 
 

@@ -10,7 +10,7 @@ In: a forward `Graph`. Out: an equal one with more operators.
 
 from dataclasses import replace
 
-from planner.core.graph import Graph, Op, Role, Value
+from planner.core.graph import Graph, Op, Phase, Role, Value
 
 CHEAP = frozenset({
     "abs", "add", "and", "broadcast_in_dim", "ceil", "clamp", "concatenate", "convert_element_type", "copy", "cos",
@@ -25,19 +25,21 @@ _HEAVY = frozenset({"dot_general", "conv_general_dilated", "ragged_dot", "scan",
 
 def with_local_copies(graph: Graph) -> Graph:
     """The graph with a copy of each cheap parameter-only value wherever a heavy operator lies between its readers."""
-    made_by = _cheap(graph)
+    made_by = {v: graph.ops[n] for v, n in cheap_of_parameters(graph).items()}
     return _Copies(graph, made_by).run() if made_by else graph
 
 
-def _cheap(graph: Graph) -> dict[int, Op]:
-    """Values made by cheap operators from parameters, constants and literals alone -> their operators."""
+def cheap_of_parameters(graph: Graph) -> dict[int, int]:
+    """Values made by cheap forward operators from parameters, constants and literals alone -> their operators, in
+    order."""
     free = {i.value for i in graph.inputs_of(Role.PARAM)} | {i.value for i in graph.inputs_of(Role.CONST)}
     free |= {v for v, _ in graph.constants}
-    found: dict[int, Op] = {}
-    for op in graph.ops:
-        if op.primitive in CHEAP and len(op.results) == 1 and all(v in free for v in op.inputs):
+    found: dict[int, int] = {}
+    for n, op in enumerate(graph.ops):
+        cheap = op.phase is Phase.FORWARD and op.primitive in CHEAP and len(op.results) == 1
+        if cheap and all(v in free for v in op.inputs):
             free.add(op.results[0])
-            found[op.results[0]] = op
+            found[op.results[0]] = n
     return found
 
 
