@@ -13,16 +13,15 @@ from numpy.typing import NDArray
 from planner.core.graph import Graph, Phase
 from planner.core.plan import GATHER_OF, GRADIENT_OF, Collective
 from planner.core.spec import Spec, replicated, shard_count
-from planner.costs.collectives import ALL_REDUCE, when_merged
+from planner.costs.collectives import when_merged
 from planner.costs.memory import itemsize, sum_itemsize
-from planner.costs.resharding import moved_bytes, reshard_steps
+from planner.costs.resharding import reshard_steps
 from planner.intraop.choices import Link
 from planner.intraop.group_price import GroupPrice
 from planner.intraop.joint_sums import contributions
 from planner.intraop.price import PricedLayer
-from planner.intraop.repeated import repeated, where
+from planner.intraop.repeated import finished_sums, repeated, where
 from planner.program_index import ProgramIndex
-from planner.strategies import axes_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +132,7 @@ def _updated_gathers(graph: Graph, layer: PricedLayer, item: int, made: ParamDec
 
 
 def _inside(graph: Graph, price: GroupPrice, row: int) -> list[Collective]:
-    found: list[Collective] = []
-    for s in price.settled:
-        axes = axes_in(int(s.mask[row]))
-        if axes:
-            size = int(moved_bytes(graph.values[s.value], price.setting.mesh) / price.shards_of(s.value)[row])
-            found.append(Collective(ALL_REDUCE, axes, size, float(s.seconds[row]), "microbatch", s.phase.value,
-                                    where(graph, price.group.ops)))
+    found = [c for _, c in finished_sums(graph, price, row)]
     for value in price.handed_back:
         typed = graph.values[value]
         steps = reshard_steps(typed.shape, itemsize(typed.dtype), price.strategies.spec(row, price.dims(value)),

@@ -5,6 +5,7 @@ has anyway adds nothing. In: a `PricedLayer` and the choice per variable. Out: `
 """
 
 from collections.abc import Sequence, Set
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,8 @@ from planner.core.plan import GATHER_OF, Collective
 from planner.core.recomputation import run_again
 from planner.core.spec import Spec
 from planner.costs.collectives import ALL_REDUCE
-from planner.costs.memory import itemsize, value_bytes
-from planner.costs.resharding import reshard_steps
+from planner.costs.memory import itemsize
+from planner.costs.resharding import moved_bytes, reshard_steps
 from planner.intraop.choices import Link
 from planner.intraop.group_price import GroupPrice
 from planner.intraop.price import PricedLayer
@@ -78,13 +79,18 @@ def _moves(graph: Graph, value: int, source: Spec, price: GroupPrice, row: int, 
 
 
 def _inside(graph: Graph, price: GroupPrice, row: int, again: Set[int]) -> list[Collective]:
-    """Sums that a group finishes itself."""
+    """Sums that a group finishes itself, once more."""
     made = {v for n in again for v in graph.ops[n].results}
-    found: list[Collective] = []
+    return [replace(c, phase=Phase.BACKWARD.value) for v, c in finished_sums(graph, price, row) if v in made]
+
+
+def finished_sums(graph: Graph, price: GroupPrice, row: int) -> list[tuple[int, Collective]]:
+    """The values whose sums a group finishes itself, each with its all-reduce."""
+    found: list[tuple[int, Collective]] = []
     for s in price.settled:
         axes = axes_in(int(s.mask[row]))
-        if axes and s.value in made:
-            size = int(value_bytes(graph.values[s.value]) / price.shards_of(s.value)[row])
-            found.append(Collective(ALL_REDUCE, axes, size, float(s.seconds[row]), "microbatch", Phase.BACKWARD.value,
-                                    where(graph, price.group.ops)))
+        if axes:
+            size = int(moved_bytes(graph.values[s.value], price.setting.mesh) / price.shards_of(s.value)[row])
+            found.append((s.value, Collective(ALL_REDUCE, axes, size, float(s.seconds[row]), "microbatch",
+                                              s.phase.value, where(graph, price.group.ops))))
     return found
