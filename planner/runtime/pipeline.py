@@ -1,8 +1,8 @@
 """A plan of several stages: one driver starts every stage's tasks in timetable order and never waits for a result.
 
-Activations and cotangents go to the stages that read them as soon as they are made, by `jax.device_put` to the sharding
-wanted there. Parameters that several stages read are sent once a step; their gradients are added up at home. State made
-by one microbatch is handed to the next.
+Activations and cotangents go to the stages that read them as soon as they are made, in the sharding wanted there.
+Parameters that several stages read are sent once a step; their gradients are added up at home. State made by one
+microbatch is handed to the next.
 
 In: a plan, its program, placement. Out: `PipelineStep`, a step as `compile_plan` tells.
 """
@@ -13,9 +13,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 
 from planner.core.graph import Program, Role
-from planner.core.plan import PlanRecord
+from planner.core.plan import ParamPlan, PlanRecord
+from planner.emit.deferred import final_spec
 from planner.emit.meshes import sharding
 from planner.emit.pipeline_code import PipelineCode
 from planner.emit.task_order import task_order
@@ -25,6 +27,7 @@ from planner.runtime.placement import Placement, update_graph
 from planner.runtime.stage_functions import Scale, StageFunctions
 from planner.runtime.staged import StagedFunction
 from planner.runtime.state import RunState
+from planner.runtime.transfer import Transfers
 from planner.schedules import Kind, Task
 
 Held = dict[tuple[int, int], dict[int, Any]]
@@ -56,7 +59,9 @@ class PipelineStep:
         self._order = task_order(record, code)
         self._keep = [frozenset(f.backward_code.reads) if record.kind == "train" else frozenset[int]()
                       for f in self._stages]
-        self._update = StagedFunction(update_graph(record, program), placed.meshes) if program.update else None
+        self._transfers = Transfers(placed.meshes)
+        self._update = StagedFunction(update_graph(record, program), placed.meshes, self._transfers) \
+            if program.update else None
         self._add = jax.jit(lambda parts: sum(parts[1:], parts[0]))
         self._combine = jax.jit(self._combined)
 
@@ -67,13 +72,13 @@ class PipelineStep:
 
     def __call__(self, state: RunState, batch: Any) -> Any:
         """One step. Training takes over the buffers of `state`."""
-        run = _Run(self._code, self._placed, self._stages, self._keep)
+        run = _Run(self._code, self._placed, self._stages, self._keep, self._transfers)
         run.give_parameters(state.param_leaves)
         run.give_batch(self._leaves, checked_batch(self._leaves, batch), self._record.microbatches)
         run.give_state(state.state_leaves)
         for task in self._order:
             run.do(task)
-        new_state = run.last_state(self._record.microbatches - 1, state.state_leaves)
+        new_state = run.last_state(self._record.microbatches - 1)
         outputs = self._outputs(run)
         if self._record.kind != "train":
             new = RunState(state.param_leaves, (), new_state, state.layout)
@@ -109,23 +114,29 @@ class PipelineStep:
     def _updated(self, state: RunState, run: "_Run") -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         assert self._update is not None
         parts: dict[int, list[Any]] = {}
-        homes = {p.value: sharding(self._placed.meshes[p.home], p.update_spec) for p in self._record.params}
         for stage, functions in enumerate(self._stages):
             for (p, _), grad in zip(self._code.grads[stage], functions.finish(run.sums[stage]), strict=True):
-                parts.setdefault(p.value, []).append(grad if stage == p.home else jax.device_put(grad, homes[p.value]))
+                parts.setdefault(p.value, []).append(grad if stage == p.home else self._home(p, stage, grad))
         grads = [parts[p.value][0] if len(parts[p.value]) == 1 else self._add(parts[p.value])
                  for p in self._record.params]
         ends = self._update((*state.param_leaves, *state.opt_leaves, *grads))
         count = len(state.param_leaves)
         return tuple(ends[:count]), tuple(ends[count:])
 
+    def _home(self, param: ParamPlan, stage: int, grad: Any) -> Any:
+        """A gradient that another stage than the parameter's own has summed, at home."""
+        lies = sharding(self._placed.meshes[stage], final_spec(self._code.given, param, stage))
+        home = sharding(self._placed.meshes[param.home], param.update_spec)
+        return self._transfers.send([grad], [lies], [home])[0]
+
 
 class _Run:
     """One step under way: what every stage holds for every microbatch."""
 
     def __init__(self, code: PipelineCode, placed: Placement, stages: Sequence[StageFunctions],
-                 keep: Sequence[frozenset[int]]) -> None:
+                 keep: Sequence[frozenset[int]], transfers: Transfers) -> None:
         self._code, self._placed, self._stages, self._keep = code, placed, stages, keep
+        self._transfers = transfers
         self._fixed: list[dict[int, Any]] = [{} for _ in stages]
         self._held: Held = {}
         self.sums = [f.zeros() if f.backward_code.ops else () for f in stages]
@@ -133,14 +144,19 @@ class _Run:
         graph = code.given.graph
         self._kept = {o.operand for o in graph.outputs if o.role in (Role.LOSS, Role.AUX)}
         self._next = {new: old for old, new in code.state_successor.items()}
-        self._made_state: dict[tuple[int, int], Any] = {}
+        self._made_state: dict[tuple[int, int], tuple[Any, NamedSharding]] = {}
 
     def give_parameters(self, leaves: Sequence[Any]) -> None:
         """Parameters, and copies of them, to the stages that read them; constants too."""
-        graph = self._code.given.graph
-        known = {i.value: x for i, x in zip(graph.inputs_of(Role.PARAM), leaves, strict=True)} | dict(graph.constants)
-        self._fixed = [self._sent(s, {v: known[v] for role in (Role.PARAM, Role.CONST)
-                                      for v in self._code.reads_on(s, role)}) for s in range(len(self._stages))]
+        graph, homes = self._code.given.graph, self._placed.shardings(self._placed.params)
+        given = {i.value: (x, home) for i, x, home in zip(graph.inputs_of(Role.PARAM), leaves, homes, strict=True)}
+        constants = dict(graph.constants)
+        for stage in range(len(self._stages)):
+            wanted = self._code.reads_on(stage, Role.PARAM)
+            moved = self._transfers.send([given[v][0] for v in wanted], [given[v][1] for v in wanted],
+                                         [self._lies(v, stage) for v in wanted])
+            self._fixed[stage] = dict(zip(wanted, moved, strict=True)) | self._brought(
+                stage, {v: constants[v] for v in self._code.reads_on(stage, Role.CONST)})
 
     def give_batch(self, leaves: Sequence[Any], batch: Sequence[Any], microbatches: int) -> None:
         """Every microbatch of the batch to the stages that read it."""
@@ -148,15 +164,16 @@ class _Run:
         for stage in range(len(self._stages)):
             wanted = set(self._code.reads_on(stage, Role.BATCH))
             mine = [(i.value, leaf, x) for i, leaf, x in zip(inputs, leaves, batch, strict=True) if i.value in wanted]
-            self._fixed[stage] |= self._sent(stage, {v: x for v, leaf, x in mine if not leaf.split})
+            self._fixed[stage] |= self._brought(stage, {v: x for v, leaf, x in mine if not leaf.split})
             for m in range(microbatches):
                 parts = {v: _part(x, m, microbatches) for v, leaf, x in mine if leaf.split}
-                self._held.setdefault((stage, m), {}).update(self._sent(stage, parts))
+                self._held.setdefault((stage, m), {}).update(self._brought(stage, parts))
 
     def give_state(self, leaves: Sequence[Any]) -> None:
         """The state before the first microbatch."""
-        for leaf, x in zip(self._code.given.graph.inputs_of(Role.STATE), leaves, strict=True):
-            self._hand_state(leaf.value, x, 0)
+        lie = self._placed.shardings(self._placed.state)
+        for leaf, x, lies in zip(self._code.given.graph.inputs_of(Role.STATE), leaves, lie, strict=True):
+            self._hand_state(leaf.value, x, lies, 0)
 
     def do(self, task: Task) -> None:
         """Start one task, and send on what it makes."""
@@ -173,40 +190,46 @@ class _Run:
             del self._held[key]
         self._send(task, dict(zip(code.makes, made, strict=True)))
 
-    def last_state(self, microbatch: int, old: Sequence[Any]) -> tuple[Any, ...]:
+    def last_state(self, microbatch: int) -> tuple[Any, ...]:
         """The state after a microbatch, at home."""
-        graph = self._code.given.graph
-        del old
-        arrays = [self._made_state[self._code.state_successor[i.value], microbatch]
-                  for i in graph.inputs_of(Role.STATE)]
-        return tuple(jax.device_put(x, where) for x, where in
-                     zip(arrays, self._placed.shardings(self._placed.state), strict=True))
+        found = [self._made_state[self._code.state_successor[i.value], microbatch]
+                 for i in self._code.given.graph.inputs_of(Role.STATE)]
+        return tuple(self._transfers.send([x], [lies], [home])[0] for (x, lies), home in
+                     zip(found, self._placed.shardings(self._placed.state), strict=True))
 
     def _send(self, task: Task, made: dict[int, Any]) -> None:
         for v, x in made.items():
             if v in self._kept:
                 self.outputs[task.stage][v, task.microbatch] = x
             if v in self._next:
-                self._made_state[v, task.microbatch] = x
-                self._hand_state(self._next[v], x, task.microbatch + 1)
+                self._made_state[v, task.microbatch] = (x, self._lies(v, task.stage))
+                self._hand_state(self._next[v], x, self._lies(v, task.stage), task.microbatch + 1)
         for stage in {s for v in made for s in self._code.readers.get(v, ())}:
             mine = {v: x for v, x in made.items() if stage in self._code.readers.get(v, ())}
             if stage == task.stage:
                 kept = self._keep[stage] if task.phase is Kind.FORWARD else frozenset(mine)
                 held = {v: x for v, x in mine.items() if v in kept}
             else:
-                held = self._sent(stage, mine)
+                held = self._sent(task.stage, stage, mine)
             if held:
                 self._held.setdefault((stage, task.microbatch), {}).update(held)
 
-    def _hand_state(self, value: int, array: Any, microbatch: int) -> None:
+    def _hand_state(self, value: int, array: Any, lies: NamedSharding, microbatch: int) -> None:
         for stage in self._code.readers.get(value, ()):
-            self._held.setdefault((stage, microbatch), {}).update(self._sent(stage, {value: array}))
+            moved = self._transfers.send([array], [lies], [self._lies(value, stage)])
+            self._held.setdefault((stage, microbatch), {})[value] = moved[0]
 
-    def _sent(self, stage: int, arrays: dict[int, Any]) -> dict[int, Any]:
-        mesh = self._placed.meshes[stage]
-        moved = jax.device_put(list(arrays.values()), [sharding(mesh, self._code.spec(v, stage)) for v in arrays])
+    def _sent(self, source: int, stage: int, arrays: dict[int, Any]) -> dict[int, Any]:
+        moved = self._transfers.send(list(arrays.values()), [self._lies(v, source) for v in arrays],
+                                     [self._lies(v, stage) for v in arrays])
         return dict(zip(arrays, moved, strict=True))
+
+    def _brought(self, stage: int, arrays: dict[int, Any]) -> dict[int, Any]:
+        moved = self._transfers.place(list(arrays.values()), [self._lies(v, stage) for v in arrays])
+        return dict(zip(arrays, moved, strict=True))
+
+    def _lies(self, value: int, stage: int) -> NamedSharding:
+        return sharding(self._placed.meshes[stage], self._code.spec(value, stage))
 
 
 def _part(array: Any, microbatch: int, microbatches: int) -> Any:

@@ -21,6 +21,7 @@ from planner.errors import ModelError
 from planner.model import Model, leaves_with_paths
 from planner.runtime.staged import StagedFunction, StagedGraph
 from planner.runtime.state import Layout, RunState
+from planner.runtime.transfer import Transfers
 from planner.trace import optimizer_init_graph, program_trees, split_leaves
 from planner.trace.dtypes import dtype_of
 
@@ -115,4 +116,6 @@ def update_graph(record: PlanRecord, program: Program) -> StagedGraph:
 def _first_opt_state(record: PlanRecord, model: Model, program: Program, placed: Placement, params: Sequence[Any]
                      ) -> list[Any]:
     graph = optimizer_init_graph(model, program)
-    return StagedFunction(StagedGraph(graph, placed.params, placed.opt_state, {}, donate=False), placed.meshes)(params)
+    first = StagedFunction(StagedGraph(graph, placed.params, placed.opt_state, {}, donate=False), placed.meshes,
+                           Transfers(placed.meshes))
+    return first(params)

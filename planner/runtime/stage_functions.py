@@ -20,6 +20,7 @@ from planner.emit.micro import accumulation_dtype
 from planner.emit.names import gradient_name
 from planner.emit.pipeline_code import PipelineCode
 from planner.emit.tasks import Constraints, TaskCode, run_code
+from planner.runtime.stage_program import stage_program
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,11 @@ class StageFunctions:
         returned = {v for _, values in self._params for v in values}
         self.forward_code = ahead
         self.backward_code = TaskCode(stage, back.ops, back.reads, tuple(v for v in back.makes if v not in returned))
-        self.forward = jax.jit(self._forward, out_shardings=self._placed(ahead.makes))
-        self.backward = jax.jit(self._backward, donate_argnums=(0,),
-                                out_shardings=(self._sums, self._placed(self.backward_code.makes)))
-        self.zeros = jax.jit(self._zeros, out_shardings=self._sums)
-        self.finish = jax.jit(self._finish, out_shardings=tuple(
+        self.forward = stage_program(self._forward, mesh, out_shardings=self._placed(ahead.makes))
+        self.backward = stage_program(self._backward, mesh, donate=(0,),
+                                      out_shardings=(self._sums, self._placed(self.backward_code.makes)))
+        self.zeros = stage_program(self._zeros, mesh, out_shardings=self._sums)
+        self.finish = stage_program(self._finish, mesh, out_shardings=tuple(
             sharding(mesh, final_spec(given, p, stage)) for p, _ in self._params))
 
     def _placed(self, values: Sequence[int]) -> tuple[Any, ...]:

@@ -1,7 +1,7 @@
 """A graph whose inputs and outputs live on several stages, as one callable: jitted tasks, round after round.
 
 Serves the weight update and the making of the first optimizer state, for one stage or many. Everything is dispatched
-without waiting; a value goes to another stage by `jax.device_put` when a task there first reads it.
+without waiting; a value goes to another stage when a task there first reads it.
 
 In: a graph, and the place of each input and output. Out: `StagedFunction`.
 """
@@ -10,15 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import jax
 from jax.sharding import Mesh, NamedSharding
 
-from planner.core.graph import Graph
+from planner.core.graph import Graph, Operand
 from planner.core.spec import Spec, replicated
 from planner.emit.meshes import sharding
 from planner.emit.rounds import replaced, rounds
 from planner.emit.tasks import Constraints, TaskCode, output_array, task_function
 from planner.emit.update_specs import LeafPlace
+from planner.runtime.stage_program import stage_program
+from planner.runtime.transfer import Transfers
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class StagedGraph:
 class StagedFunction:
     """Arrays of the graph's inputs -> arrays of its outputs, each at its place."""
 
-    def __init__(self, staged: StagedGraph, meshes: Sequence[Mesh]) -> None:
-        self._staged, self._meshes = staged, tuple(meshes)
+    def __init__(self, staged: StagedGraph, meshes: Sequence[Mesh], transfers: Transfers) -> None:
+        self._staged, self._meshes, self._transfers = staged, tuple(meshes), transfers
         graph = staged.graph
         self._at = {i.value: place for i, place in zip(graph.inputs, staged.inputs, strict=True)}
         self._out = [sharding(self._meshes[p.home], p.spec) for p in staged.outputs]
@@ -52,6 +53,7 @@ class StagedFunction:
         pairs = [replaced(graph, codes, code) if staged.donate else () for code in codes]
         self._codes = tuple(_paired(code, own) for code, own in zip(codes, pairs, strict=True))
         self._made_at = {v: code.stage for code in self._codes for v in code.makes}
+        self._lie = self._lying()
         self._fns = [self._jitted(code, own) for code, own in zip(self._codes, pairs, strict=True)]
 
     def __call__(self, inputs: Sequence[Any]) -> list[Any]:
@@ -64,9 +66,8 @@ class StagedFunction:
             made = fn(*(self._fetch(v, code.stage, held, constants) for v in code.reads))
             held |= {(v, code.stage): x for v, x in zip(code.makes, made, strict=True)}
         found = {v: x for (v, stage), x in held.items() if stage == self._home(v)}
-        ends = [jax.device_put(output_array(o.operand, found), where)
-                for o, where in zip(graph.outputs, self._out, strict=True)]
-        return _each_its_own(graph, ends)
+        return _each_its_own(graph, [self._end(o.operand, found, where)
+                                     for o, where in zip(graph.outputs, self._out, strict=True)])
 
     @property
     def rounds(self) -> tuple[tuple[TaskCode, Any], ...]:
@@ -84,22 +85,40 @@ class StagedFunction:
     def _home(self, value: int) -> int:
         return self._at[value].home if value in self._at else self._made_at[value]
 
+    def _lying(self) -> dict[int, NamedSharding]:
+        """How each value lies at home, for those who send it from there; whole where nothing is said of it."""
+        found = {v: sharding(self._meshes[p.home], p.spec) for v, p in self._at.items()}
+        for v, home in self._made_at.items():
+            whole = sharding(self._meshes[home], replicated(len(self._staged.graph.values[v].shape)))
+            found[v] = self._wanted(home).get(v, whole)
+        return found
+
+    def _end(self, operand: Operand, found: Mapping[int, Any], where: NamedSharding) -> Any:
+        if isinstance(operand, int):
+            return self._transfers.send([found[operand]], [self._lie[operand]], [where])[0]
+        return self._transfers.place([output_array(operand, found)], [where])[0]
+
     def _fetch(self, value: int, stage: int, held: dict[tuple[int, int], Any], constants: Mapping[int, Any]) -> Any:
         if (value, stage) not in held:
-            source = constants[value] if value in constants else held[value, self._home(value)]
-            held[value, stage] = jax.device_put(source, self.arrival(value, stage))
+            wanted = self.arrival(value, stage)
+            assert wanted is not None
+            held[value, stage] = self._transfers.place([constants[value]], [wanted])[0] if value in constants else \
+                self._transfers.send([held[value, self._home(value)]], [self._lie[value]], [wanted])[0]
         return held[value, stage]
+
+    def _wanted(self, stage: int) -> dict[int, NamedSharding]:
+        """Outputs of the graph that a stage makes or keeps, as they shall lie."""
+        return {out.operand: sharding(self._meshes[stage], place.spec)
+                for out, place in zip(self._staged.graph.outputs, self._staged.outputs, strict=True)
+                if isinstance(out.operand, int) and place.home == stage}
 
     def _jitted(self, code: TaskCode, pairs: Sequence[tuple[int, int]]) -> Any:
         graph, mesh = self._staged.graph, self._meshes[code.stage]
         specs = {v: self._staged.work[v] for v in (*code.reads, *code.makes) if v in self._staged.work}
-        wanted: dict[int, NamedSharding] = {}
-        for out, place in zip(graph.outputs, self._staged.outputs, strict=True):
-            if isinstance(out.operand, int) and place.home == code.stage:
-                wanted[out.operand] = sharding(mesh, place.spec)
+        wanted = self._wanted(code.stage)
         donated = tuple(sorted(code.reads.index(old) for old, _ in pairs))
-        return jax.jit(task_function(graph, code, Constraints(mesh, specs)), donate_argnums=donated,
-                       out_shardings=tuple(wanted.get(v) for v in code.makes))
+        return stage_program(task_function(graph, code, Constraints(mesh, specs)), mesh, donate=donated,
+                             out_shardings=tuple(wanted.get(v) for v in code.makes))
 
 
 def _paired(code: TaskCode, pairs: Sequence[tuple[int, int]]) -> TaskCode:

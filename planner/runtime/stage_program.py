@@ -1,0 +1,58 @@
+"""A jitted function on the devices of one stage, which may all be devices of other processes.
+
+There it does nothing and gives arrays without numbers: `jax.Array`s of the right shape, dtype and sharding with no part
+in this process. So a driver is written once and runs in every process, and every process knows what the others hold.
+
+In: a function, a mesh. Out: a callable.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+
+def stage_program(function: Callable[..., Any], mesh: Mesh, *, donate: Sequence[int] = (), out_shardings: Any = None
+                  ) -> Any:
+    """The function jitted, if this process has devices of the mesh; else a stand-in that can be lowered too.
+
+    Args:
+      function: arrays -> arrays.
+      mesh: where it runs.
+      donate: positions of arguments whose buffers it takes over.
+      out_shardings: as `jax.jit` takes them.
+    """
+    jitted = jax.jit(function, donate_argnums=tuple(donate), out_shardings=out_shardings)
+    return jitted if has_part(mesh) else _Elsewhere(function, jitted, mesh, out_shardings)
+
+
+def has_part(mesh: Mesh) -> bool:
+    """Whether this process has devices of a mesh."""
+    here = jax.process_index()
+    return any(d.process_index == here for d in mesh.devices.flat)
+
+
+def without_numbers(shape: Sequence[int], dtype: Any, lies: NamedSharding) -> jax.Array:
+    """An array that lies on devices of other processes alone."""
+    return jax.make_array_from_single_device_arrays(tuple(shape), lies, [], dtype=dtype)
+
+
+class _Elsewhere:
+    """Stands in for a program that other processes run."""
+
+    def __init__(self, function: Callable[..., Any], jitted: Any, mesh: Mesh, out_shardings: Any) -> None:
+        self.lower = jitted.lower
+        self._function, self._mesh, self._out_shardings = function, mesh, out_shardings
+        self._made: Any = None
+
+    def __call__(self, *arrays: Any) -> Any:
+        if self._made is None:  # shapes are the same in every call
+            made, tree = jax.tree_util.tree_flatten(jax.eval_shape(self._function, *arrays))
+            whole = NamedSharding(self._mesh, PartitionSpec())
+            lie = jax.tree_util.tree_map(lambda s: whole if s is None else s, self._out_shardings,
+                                         is_leaf=lambda s: s is None)
+            lies = jax.tree_util.tree_leaves(lie) or [whole] * len(made)
+            self._made = tree.unflatten([without_numbers(x.shape, x.dtype, s)
+                                         for x, s in zip(made, lies, strict=True)])
+        return self._made
