@@ -57,6 +57,22 @@ class CheckpointError(PlannerError):
     """A checkpoint could not be saved, there is none to load, or it is of another model."""
 
 
+class RunError(PlannerError):
+    """A run that was under way can't go on: the command line ends with 1, not with 2 as for wrong input."""
+
+
+class NonFiniteError(RunError):
+    """A loss, or a parameter that was to be saved, is not a finite number; says of which step.
+
+    Attributes:
+      step: number of the step from 0.
+    """
+
+    def __init__(self, step: int, what: str, mend: str) -> None:
+        super().__init__(what, mend)
+        self.step = step
+
+
 class VerifyError(PlannerError):
     """A plan could not be compiled for a target, or there is no such target."""
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from planner.check import CheckReport
     from planner.model import Model
+    from planner.runtime import Loop
     from planner.verify import VerifyReport
 
 WIDTH = 100
@@ -161,6 +162,28 @@ class Plan:
         from planner import runtime
 
         return runtime.compile_plan(self.record, model, device_list(mesh), **options)
+
+    def run(self, step: Callable[..., Any], state: Any, batches: Callable[[int], Any], steps: range,
+            **options: Any) -> "Loop":
+        """Run many steps, without the host ever waiting inside one: `for done in p.run(...): print(done)` prints loss,
+        step time, tokens a second, FLOP/s, utilisation and memory of each.
+
+        Args:
+          step, state: from `compile`, or of a run that was resumed.
+          batches: makes the batch of a step from its number.
+          steps: numbers of the steps to run, as `range(10_000)`.
+          options: fields of `planner.runtime.LoopOptions`: `saver=` (a `planner.Checkpoints`), `nonfinite="go-on"`,
+            `amount=`.
+
+        Returns:
+          An iterator of steps that are done; its `state` is the newest state.
+
+        Raises:
+          NonFiniteError (as it is iterated): a loss isn't finite, unless told to go on.
+        """
+        from planner import runtime
+
+        return runtime.Loop(self.record, step, state, batches, steps, runtime.LoopOptions(**options))
 
     def annotate(self, model: "Model") -> Callable[..., Any]:
         """The model's function with the plan's sharding constraints inside, for your own `jax.jit` (one stage only)."""

@@ -172,7 +172,34 @@ def test_run_prints_a_line_a_step(capsys, model_file):
     code, out, _ = outcome(capsys, *argv)
     steps = [json.loads(line) for line in out.splitlines()]
     assert code == 0 and [s["number"] for s in steps] == [0, 1]
-    assert all(s["loss"] > 0 and s["time_s"] > 0 for s in steps)
+    assert all(s["loss"] > 0 and s["time_s"] > 0 and s["rates"]["per_s"] > 0 for s in steps)
+
+
+def test_run_prints_what_steps_cost_in_columns(capsys, model_file):
+    argv = ["run", f"{model_file}:build", *HERE, "--recipe", "data", "--steps", "5", "--print-every", "2"]
+    code, out, _ = outcome(capsys, *argv)
+    assert code == 0
+    head, *rows = [line for line in out.splitlines() if line[:7].strip().isdigit() or line.lstrip().startswith("step")]
+    assert head.split() == ["step", "loss", "time", "rate", "a", "device", "MFU", "memory"]
+    assert [row.split()[0] for row in rows] == ["0", "1", "3", "4"]
+    assert "(with compiling)" in rows[0] and all("examples/s" in row for row in rows)
+    assert "* predicted by the plan" in out
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_1(capsys, model_file, tmp_path):
+    """sgd on a loss times 1e30: infinite numbers after a step or two, none of which is saved."""
+    text = model_file.read_text().replace("return jnp.mean((", "return 1e30 * jnp.mean((", 1)
+    wild = tmp_path / "wild.py"
+    wild.write_text(text)
+    argv = ["run", f"{wild}:build", *HERE, "--recipe", "data", "--steps", "8", "--checkpoint", str(tmp_path / "run"),
+            "--every", "1"]
+    code, out, err = outcome(capsys, *argv, "--json")
+    finite = [json.loads(line)["number"] for line in out.splitlines()]
+    kept = sorted(int(p.name) for p in (tmp_path / "run").iterdir())
+    assert code == 1 and re.search("error: (the loss of|after) step [1-7]", err) and 0 < len(finite) < 7
+    assert kept[-1] <= len(finite)
+    code, out, err = outcome(capsys, *argv[:-4], "--nonfinite", "go-on")
+    assert code == 0 and "the loss is not finite" in out
 
 
 def losses(capsys, *argv: str) -> dict[int, float]:

@@ -103,6 +103,10 @@ class Checkpoints:
         return Resumed(built.step, restored(template, arrays), found.newest.count, found.skipped,
                        _differences(found.newest, self._plan))
 
+    def due(self, count: int) -> bool:
+        """Whether the state after this many steps is one to save."""
+        return count % self.every == 0
+
     def save(self, count: int, state: RunState, *, force: bool = False) -> bool:
         """Save a state if its turn has come. Returns once it is copied to the host; files are written meanwhile.
 
@@ -117,7 +121,7 @@ class Checkpoints:
         Raises:
           CheckpointError: this one or the one before could not be written, or the folder has newer ones already.
         """
-        if count % self.every and not force:
+        if not self.due(count) and not force:
             return False
         with self._writing(f"cannot save step {count} in {self.folder}"):
             manager = self._opened()

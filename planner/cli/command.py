@@ -16,7 +16,8 @@ from planner.report import units
 from planner.report.tables import plain
 
 OK, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes: success; a check failed; the input is at fault; Ctrl-C before there was a result (128 + SIGINT)."""
+"""Exit codes: success; a check, or a run under way, failed; the input is at fault; Ctrl-C before there was a
+result (128 + SIGINT)."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The `planner` command line: parse, run one command, turn what happened into an exit code.
 
-0: done. 1: a check failed. 2: the input is at fault (the message says how to mend it). 130: Ctrl-C before a result.
+0: done. 1: a check failed, or a run under way. 2: the input is at fault (the message says how to mend it). 130: Ctrl-C
+before a result.
 """
 
 import argparse
@@ -8,9 +9,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from planner.cli.command import INTERRUPTED, OK, WRONG_INPUT, Command, Output, fail
+from planner.cli.command import FAILED, INTERRUPTED, OK, WRONG_INPUT, Command, Output, fail
 from planner.cli.commands import check, compare, explain, lists, measure, plan, plot, run, show, simulate, solve, verify
-from planner.errors import PlannerError
+from planner.errors import PlannerError, RunError
 
 COMMANDS: tuple[Command, ...] = (
     plan.COMMAND, show.COMMAND, explain.COMMAND, plot.COMMAND, simulate.COMMAND, compare.COMMAND, run.COMMAND,
@@ -24,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return arguments.command.run(arguments, Output())
     except PlannerError as error:
         fail(error)
-        return WRONG_INPUT
+        return FAILED if isinstance(error, RunError) else WRONG_INPUT
     except KeyboardInterrupt:
         fail(KeyboardInterrupt("interrupted before there was a result"))
         return INTERRUPTED
@@ -39,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
         prog="planner", formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Give it a JAX model and a device mesh, get the fastest way to run it there.",
         epilog="planner COMMAND --help shows the options of a command, with examples.\n\nexit codes: 0 done, 1 a check "
-               "failed, 2 wrong input, 130 interrupted before there was a result")
+               "failed or a run that was under way, 2 wrong input, 130 interrupted before there was a result")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in COMMANDS:
         sub = commands.add_parser(

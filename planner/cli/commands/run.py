@@ -1,6 +1,7 @@
 """`planner run`: train on random batches under a plan, from the beginning or from a checkpoint."""
 
 import argparse
+import json
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from planner.cli.command import OK, Command, Output
 from planner.cli.commands.plan import found_plan
 from planner.core.pins import Pins
 from planner.errors import CheckpointError
+from planner.report.progress import HEADER
 
 if TYPE_CHECKING:
     import jax
@@ -17,12 +19,17 @@ if TYPE_CHECKING:
     from planner.checkpoint import Checkpoints, Resumed
     from planner.model import Model
     from planner.planned import Plan
+    from planner.runtime import Loop
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Model, devices, perhaps a plan, and how long."""
     options.add_under_plan(parser, verb="run", steps=10)
     parser.add_argument("--json", action="store_true", help="print one JSON object a step")
+    parser.add_argument("--print-every", type=int, default=1, metavar="K",
+                        help="print a line every K steps (default 1)")
+    parser.add_argument("--nonfinite", choices=("stop", "go-on"), default="stop", help="at a loss that is not finite, "
+                        "stop (default; the checkpoints before it remain) or go on")
     group = parser.add_argument_group("checkpoints (need orbax: pip install 'jax-planner[checkpoint]')")
     group.add_argument("--checkpoint", metavar="DIR", help="save the run into this folder meanwhile, and at its end")
     group.add_argument("--every", type=int, default=100, metavar="K", help="steps between checkpoints (default 100)")
@@ -32,7 +39,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
-    """Compile, run, print loss and time of each step as it is done."""
+    """Compile, run, print loss, time and rates of each step as it is done."""
     from planner.cli import running
     from planner.report import units
 
@@ -49,19 +56,27 @@ def run(args: argparse.Namespace, out: Output) -> int:
         for line in begun.warnings:
             out.note(f"warning: {line}")
         if not args.json:
-            out.text(f"{plan!r}\n{'step':>5}  {'loss':>12}  {'time':>9}")
-        save = None if checkpoints is None else lambda done, state: checkpoints.save(done, state,
-                                                                                     force=done == args.steps)
-        for done in running.steps(begun.step, begun.state, model, range(begun.done, args.steps), args.seed, save):
-            if args.json:
-                out.text(running.step_json(done))
-            else:
-                loss = "–" if done.loss is None else f"{done.loss:.6f}"
-                note = "  (with compiling)" if done.number == begun.done else ""
-                out.text(f"{done.number:>5}  {loss:>12}  {units.seconds(done.time_s):>9}{note}")
+            out.text(f"{plan!r}\n{HEADER}")
+        _show(args, out, plan.run(begun.step, begun.state, lambda n: running.batch(model, args.seed + n),
+                                  range(begun.done, args.steps), saver=checkpoints, nonfinite=args.nonfinite))
     if not args.json:
         out.text(f"predicted: {units.seconds(plan.step_time_s)} a step")
     return OK
+
+
+def _show(args: argparse.Namespace, out: Output, loop: "Loop") -> None:
+    """A line a step as it is done, and in a terminal one that stays below them."""
+    done, first = None, True
+    with out.bar("running") as tell:
+        for done in loop:
+            tell(done.brief, (done.number + 1) / args.steps)
+            if args.json:
+                out.text(json.dumps(done.data()))
+            elif first or (done.number + 1) % args.print_every == 0 or done.number + 1 == args.steps or done.note:
+                out.text(f"{done}  (with compiling)" if first else str(done))
+            first = False
+    if done is not None and not args.json and not done.rates.memory.measured:
+        out.text("* predicted by the plan: these devices don't count their memory")
 
 
 def _check(args: argparse.Namespace) -> None:
