@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 import planner
 from planner import models
 from planner.core.hardware import Overlap
+from planner.core.layout import Placement, placed
 from planner.core.plan import LayerTime, MemoryParts
 from planner.costs.overlap import hidden_s
 from planner.errors import PlannerError
-from planner.schedules import SCHEDULES, Kind, Task, predecessors
+from planner.schedules import SCHEDULES, Kind, Task, in_flight, predecessors
 from planner.simulate import StageWork, Stream, Work, forward_share, run, simulate, uniform
 from planner.stages import pipeline_time_s
 from tests.report.records import eight_devices
@@ -194,7 +195,7 @@ def test_no_task_starts_before_what_it_needs(name, times, microbatches, link):
 @given(st.integers(1, 6), st.integers(1, 9))
 def test_memory_peaks_with_the_microbatches_in_flight(name, stages, microbatches):
     """What stays, activations of those in flight, the working set: 100 + n · 10 + 7."""
-    held = [SCHEDULES[name].in_flight(s, stages, microbatches) for s in range(stages)]
+    held = in_flight(name, placed(Placement.LINE, stages), microbatches)
     works = [replace(uniform(1.0, 2.0, batch_s=1.0), memory=MemoryParts(50, 30, 20, 10 * n, 7), in_flight=n)
              for n in held]
     line = run(SCHEDULES[name], works, microbatches)

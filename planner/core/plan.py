@@ -7,6 +7,7 @@ device. The handle with verbs that users hold is `planner.Plan` (`planner/planne
 from dataclasses import dataclass
 
 from planner.core.hardware import Cluster
+from planner.core.layout import Layout, layout_of
 from planner.core.spec import Spec
 
 SCHEMA_VERSION = 2
@@ -41,7 +42,7 @@ class TimeParts:
 class LayerTime:
     """Predicted seconds of one layer on its stage's devices, as if nothing ran beside anything.
 
-    All but the last are per microbatch.
+    All but `batch_sync_s` are per microbatch.
     """
 
     forward_s: float = 0.0  # kernels
@@ -52,6 +53,7 @@ class LayerTime:
     backward_gather_s: float = 0.0
     sync_s: float = 0.0  # combining gradients in every backward pass
     batch_sync_s: float = 0.0  # combining them once per batch
+    weight_s: float = 0.0  # of backward_s, what only makes gradients of parameters (`core/backward_split.py`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,7 @@ class Collective:
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One pipeline stage on one submesh.
+    """One pipeline stage on one submesh; several stages may share one.
 
     Attributes:
       index: 0-based position.
@@ -143,6 +145,9 @@ class StagePlan:
         programs, per microbatch; the stage is busy with it.
       gap: proven relative gap of the intra-stage choice; status and solver as in `core.problem.Solution`.
       layer_times: one per layer, in order; empty where they are not known.
+      waiting: microbatches between input and weight gradient at the peak; 0 where the backward is whole.
+      waiting_bytes: what one of them leaves, of one device; part of the activations. 0 where it is not known: then as
+        much as a microbatch in flight.
     """
 
     index: int
@@ -164,6 +169,8 @@ class StagePlan:
     solver: str
     summary: str  # the shardings in words: "batch over data (4), heads and hidden over model (2)"
     layer_times: tuple[LayerTime, ...] = ()
+    waiting: int = 0
+    waiting_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +234,11 @@ class PlanRecord:
     pruned: tuple[tuple[str, int], ...]  # (why, how many candidates)
     phases_s: tuple[tuple[str, float], ...]  # planning time by phase; always empty in a saved plan (not reproducible)
     warnings: tuple[str, ...]
+
+    @property
+    def layout(self) -> Layout:
+        """Which stages share their devices: those are a rank."""
+        return layout_of([stage.devices for stage in self.stages])
 
     @property
     def gap(self) -> float:

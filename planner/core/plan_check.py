@@ -1,8 +1,9 @@
 """Whether a plan makes sense: what its types can't say, checked when a plan is read from a file.
 
 In: a `PlanRecord` whose fields have their types. Out: nothing, or `PlanSenseError` naming the place of the first fault
-(`plan.stages[1].devices`). Devices belong to one stage each, stages cover the layers in order, specs name axes that
-their mesh has, nothing is negative. The schedule's name is looked up by whoever needs the schedule.
+(`plan.stages[1].devices`). Stages have the same devices or none in common, and lie on them in a known placement;
+they cover the layers in order; specs name axes that their mesh has; nothing is negative. The schedule's name is looked
+up by whoever needs the schedule.
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ from itertools import pairwise
 from typing import Any, cast
 
 from planner.core.hardware import Cluster
+from planner.core.layout import Placement, layout_of
 from planner.core.plan import SCHEMA_VERSION, ParamPlan, PlanRecord, StagePlan
 from planner.core.spec import Spec, is_legal
 
@@ -102,13 +104,16 @@ def _check_layers(plan: PlanRecord) -> None:
 
 
 def _check_sequence(stages: Sequence[StagePlan]) -> None:
-    """No device works for two stages."""
+    """A device works for several stages only if they have all their devices in common, and lie as a placement says."""
     owner: dict[int, int] = {}
     for n, stage in enumerate(stages):
         for device in stage.devices:
-            _require(device not in owner, f"plan.stages[{n}].devices",
-                     f"holds device {device}, which stage {owner.get(device)} holds")
-            owner[device] = n
+            first = owner.setdefault(device, n)
+            _require(stages[first].devices == stage.devices, f"plan.stages[{n}].devices",
+                     f"holds device {device}, which stage {first} holds, and not all the same devices")
+    layout = layout_of([stage.devices for stage in stages])
+    _require(any(layout.follows(placement) for placement in Placement), "plan.stages",
+             f"share devices in an order that no schedule knows: the ranks of the stages are {list(layout.rank_of)}")
 
 
 def _check_cover(ranges: Sequence[tuple[int, int]], count: int, place: str, name: str, of: str) -> None:

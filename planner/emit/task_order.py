@@ -7,29 +7,30 @@ from planner.core.graph import Phase, Role
 from planner.core.plan import PlanRecord
 from planner.emit.pipeline_code import PipelineCode
 from planner.errors import PlanMismatchError
-from planner.schedules import SCHEDULES, Kind, Task, dispatch_order, predecessors
+from planner.schedules import SCHEDULES, Kind, Task, dispatch_order, predecessors, tasks_of
 
 
 def task_order(record: PlanRecord, code: PipelineCode) -> tuple[Task, ...]:
     """Every task of a step in the order the driver starts them.
 
     Raises:
-      PlanMismatchError: if the schedule does not fit the model (no backward), or waits for state for ever.
+      PlanMismatchError: if the schedule does not fit the model (no backward) or the plan's stages, or waits for state
+        for ever.
     """
     schedule = SCHEDULES[record.schedule]
     if schedule.trains != (record.kind == "train"):
         raise PlanMismatchError(f"schedule {record.schedule!r} of the plan does not serve {record.kind}", "plan again")
-    stages = len(record.stages)
+    layout = record.layout
     makers = {v: s for (s, phase), task in code.tasks.items() if phase is Phase.FORWARD for v in task.makes}
 
     def needs(task: Task) -> list[Task]:
-        found = list(predecessors(task, stages))
+        found = list(predecessors(task, layout.stages))
         if task.phase is Kind.FORWARD and task.microbatch:
             found += [Task(makers[code.state_successor[v]], task.microbatch - 1, Kind.FORWARD)
                       for v in code.reads_on(task.stage, Role.STATE)]
         return found
 
     try:
-        return tuple(dispatch_order(schedule.tasks(stages, record.microbatches), needs))
+        return tuple(dispatch_order(tasks_of(record.schedule, layout, record.microbatches), needs))
     except ValueError as stuck:
         raise PlanMismatchError(f"schedule {record.schedule!r} cannot run this model: {stuck}", "plan again") from stuck

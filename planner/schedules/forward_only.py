@@ -4,24 +4,24 @@ Step time of S equal stages and B microbatches: (B + S - 1) f (Alpa, arXiv:2201.
 backward).
 """
 
-from planner.schedules.table import SCHEDULES, Kind, Schedule, Task, Timetable
+from planner.core.layout import Layout
+from planner.schedules.table import SCHEDULES, Kind, Schedule, Task, TaskTimes, Timetable
 
 
-def tasks(stages: int, microbatches: int) -> Timetable:
+def tasks(layout: Layout, microbatches: int) -> Timetable:
     """Microbatches in order on every stage."""
-    return tuple(tuple(Task(s, m, Kind.FORWARD) for m in range(microbatches)) for s in range(stages))
+    return tuple(tuple(Task(s, m, Kind.FORWARD) for m in range(microbatches)) for s in range(layout.stages))
 
 
-def in_flight(stage: int, stages: int, microbatches: int) -> int:
+def held(rank: int, layout: Layout, microbatches: int) -> int:
     """The one at work."""
-    del stage, stages
+    del rank, layout
     return min(1, microbatches)
 
 
-def step_time(stages: int, microbatches: int, forward_s: float, backward_s: float) -> float:
+def step_time(layout: Layout, microbatches: int, times: TaskTimes) -> float:
     """See the module; there is no backward."""
-    del backward_s
-    return (microbatches + stages - 1) * forward_s
+    return (microbatches + layout.stages - 1) * times.forward_s
 
 
-FORWARD_ONLY = SCHEDULES.register("forward-only")(Schedule("forward-only", False, tasks, in_flight, step_time))
+FORWARD_ONLY = SCHEDULES.register("forward-only")(Schedule("forward-only", False, tasks, held, step_time=step_time))

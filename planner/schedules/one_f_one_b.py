@@ -4,12 +4,13 @@ Source: PipeDream-Flush (Narayanan et al., arXiv:2006.09503, section 3.2; arXiv:
 holds min(S - s, B) microbatches. Step time of equal stages: (B + S - 1)(f + b).
 """
 
-from planner.schedules.table import SCHEDULES, Kind, Schedule, Task, Timetable
+from planner.core.layout import Layout
+from planner.schedules.table import SCHEDULES, Kind, Schedule, Task, TaskTimes, Timetable
 
 
-def tasks(stages: int, microbatches: int) -> Timetable:
+def tasks(layout: Layout, microbatches: int) -> Timetable:
     """Stage s: S - s - 1 forwards ahead, then pairs of forward and backward, then the backwards that are left."""
-    return tuple(_stage(s, in_flight(s, stages, microbatches) - 1, microbatches) for s in range(stages))
+    return tuple(_stage(s, held(s, layout, microbatches) - 1, microbatches) for s in range(layout.stages))
 
 
 def _stage(stage: int, ahead: int, microbatches: int) -> tuple[Task, ...]:
@@ -21,14 +22,14 @@ def _stage(stage: int, ahead: int, microbatches: int) -> tuple[Task, ...]:
     return tuple(order)
 
 
-def in_flight(stage: int, stages: int, microbatches: int) -> int:
+def held(rank: int, layout: Layout, microbatches: int) -> int:
     """As many as there are stages from here to the end."""
-    return min(stages - stage, microbatches)
+    return min(layout.stages - rank, microbatches)
 
 
-def step_time(stages: int, microbatches: int, forward_s: float, backward_s: float) -> float:
+def step_time(layout: Layout, microbatches: int, times: TaskTimes) -> float:
     """See the module."""
-    return (microbatches + stages - 1) * (forward_s + backward_s)
+    return (microbatches + layout.stages - 1) * times.whole_s
 
 
-ONE_F_ONE_B = SCHEDULES.register("1f1b")(Schedule("1f1b", True, tasks, in_flight, step_time))
+ONE_F_ONE_B = SCHEDULES.register("1f1b")(Schedule("1f1b", True, tasks, held, step_time=step_time))

@@ -1,7 +1,8 @@
 """One stage at work: its arithmetic, its communication, and what of the two runs at the same time.
 
-A stage's devices have two streams. Kernels run on one, layer by layer; communication on the other, in order. Per layer
-with c seconds of kernels, b seconds of communication that kernels wait for, and h seconds that may run beside them:
+The devices of a rank have two streams, which its stages share. Kernels run on one, layer by layer; communication on the
+other, in order. Per layer with c seconds of kernels, b seconds of communication that kernels wait for, and h seconds
+that may run beside them:
 
     gathers that may hide     start with the layer before at the earliest, and hold up the end of their own layer
     what is waited for        follows them, and takes both streams
@@ -17,14 +18,19 @@ In: `StageWork` and `Overlap`. Out: ends of tasks, and sums; intervals where the
 
 from array import array
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from planner.core.hardware import Overlap
+from planner.core.plan import LayerTime
+from planner.schedules import Kind
 from planner.simulate.timeline import STREAMS, WORKS, Columns, Edge, StageLine, Stream, Work
 from planner.simulate.work import StageWork
 
 COMPUTE, COLLECTIVE, LINK = (STREAMS.index(s) for s in (Stream.COMPUTE, Stream.COLLECTIVE, Stream.LINK))
-FORWARD, BACKWARD, UPDATE, HAND_OVER, GATHER, SYNC, REDUCE = (WORKS.index(w) for w in (
-    Work.FORWARD, Work.BACKWARD, Work.UPDATE, Work.HAND_OVER, Work.GATHER, Work.SYNC, Work.REDUCE))
+UPDATE, HAND_OVER, GATHER, SYNC, REDUCE = (WORKS.index(w) for w in (
+    Work.UPDATE, Work.HAND_OVER, Work.GATHER, Work.SYNC, Work.REDUCE))
+KINDS = tuple(Kind)
+WORK_OF = MappingProxyType({kind: WORKS.index(Work(kind.value)) for kind in Kind})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +56,24 @@ class Piece:
         return self.hidden_gather_s + self.hidden_sync_s + self.late_s + self.waited_s
 
 
-def _pieces(work: StageWork, overlap: Overlap, way: int, *, last: bool = False) -> tuple[Piece, ...]:
-    """The layers of a stage in the order in which a forward, a backward or the last backward goes through them."""
-    gather, sync = overlap.parameter_gather, overlap.gradient_sync
-    found: list[Piece] = []
-    for n, p in enumerate(work.pieces):
-        layer = -1 if work.first_layer is None else work.first_layer + n
-        if way == FORWARD:
-            found.append(Piece(layer, p.forward_s, gather * p.forward_gather_s, 0.0, (1 - gather) * p.forward_gather_s,
-                               p.forward_wait_s, 0.0))
-        else:
-            late = sync * p.batch_sync_s if last else 0.0
-            found.append(Piece(layer, p.backward_s, gather * p.backward_gather_s, sync * p.sync_s,
-                               (1 - gather) * p.backward_gather_s, p.backward_wait_s, (1 - sync) * p.sync_s, late))
-    return tuple(found if way == FORWARD else reversed(found))
+def _pieces(work: StageWork, overlap: Overlap, kind: Kind, *, last: bool = False) -> tuple[Piece, ...]:
+    """The layers of a stage in the order in which a task goes through them; `last`: the last of the stage's tasks."""
+    found = [_piece(p, overlap, kind, -1 if work.first_layer is None else work.first_layer + n, last=last)
+             for n, p in enumerate(work.pieces)]
+    return tuple(found if kind is Kind.FORWARD else reversed(found))
+
+
+def _piece(time: LayerTime, overlap: Overlap, kind: Kind, layer: int, *, last: bool) -> Piece:
+    """A layer's part of a task. Of a backward in two, the first gathers and waits, the second sums gradients."""
+    ahead, late = overlap.parameter_gather, overlap.gradient_sync
+    if kind is Kind.FORWARD:
+        gather = time.forward_gather_s
+        return Piece(layer, time.forward_s, ahead * gather, 0.0, (1 - ahead) * gather, time.forward_wait_s, 0.0)
+    weight_s = min(time.weight_s, time.backward_s)
+    kernels = {Kind.BACKWARD: time.backward_s, Kind.INPUT_GRADIENT: time.backward_s - weight_s}.get(kind, weight_s)
+    gather, wait = (0.0, 0.0) if kind is Kind.WEIGHT_GRADIENT else (time.backward_gather_s, time.backward_wait_s)
+    sync, once = (0.0, 0.0) if kind is Kind.INPUT_GRADIENT else (time.sync_s, late * time.batch_sync_s if last else 0.0)
+    return Piece(layer, kernels, ahead * gather, late * sync, (1 - ahead) * gather, wait, (1 - late) * sync, once)
 
 
 def _together(pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
@@ -75,18 +85,32 @@ def _together(pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
 
 
 @dataclass
+class Streams:
+    """The two streams of a rank's devices, which its stages share.
+
+    Attributes:
+      free_s: when arithmetic is free next.
+      sent_s: when communication is.
+      before_s: start of the layer before.
+      late_s: gradient sums, made once per batch, that wait for time on the stream.
+    """
+
+    free_s: float = 0.0
+    sent_s: float = 0.0
+    before_s: float = 0.0
+    late_s: float = 0.0
+
+
+@dataclass
 class StageRun:
-    """A stage under way. `free_s`: when its arithmetic is free next; `sent_s`: when its communication is."""
+    """A stage under way. `ways`: per kind of task, its layers; once more for the last task of the stage."""
 
     index: int
     work: StageWork
-    ways: tuple[tuple[Piece, ...], tuple[Piece, ...], tuple[Piece, ...]]
+    ways: dict[tuple[Kind, bool], tuple[Piece, ...]]
     columns: Columns | None
+    rank: Streams
     trains: bool
-    free_s: float = 0.0
-    sent_s: float = 0.0
-    before_s: float = 0.0  # start of the layer before
-    late_s: float = 0.0  # gradient sums, made once per batch, that wait for time on the stream
     busy_s: float = 0.0
     kernels_s: float = 0.0
     communication_s: float = 0.0
@@ -97,55 +121,56 @@ class StageRun:
     edges: "array[int]" = field(default_factory=lambda: array("b"))
 
     @classmethod
-    def of(cls, index: int, work: StageWork, overlap: Overlap, columns: Columns | None, *, trains: bool) -> "StageRun":
+    def of(cls, index: int, work: StageWork, overlap: Overlap, columns: Columns | None, rank: Streams, *, trains: bool
+           ) -> "StageRun":
         """A stage before its first task."""
-        ways = (_pieces(work, overlap, FORWARD), _pieces(work, overlap, BACKWARD),
-                _pieces(work, overlap, BACKWARD, last=trains))
+        ways = {(kind, last): _pieces(work, overlap, kind, last=last and trains) for kind in KINDS
+                for last in (False, True)}
         if columns is None:
-            ways = (_together(ways[0]), _together(ways[1]), _together(ways[2]))
-        return cls(index, work, ways, columns, trains)
+            ways = {key: _together(pieces) for key, pieces in ways.items()}
+        return cls(index, work, ways, columns, rank, trains)
 
-    def do(self, way: int, microbatch: int, start: float, *, last: bool) -> float:
-        """Run a forward or a backward from `start` on; its end."""
+    def do(self, kind: Kind, microbatch: int, start: float, *, last: bool) -> float:
+        """Run a task from `start` on; its end."""
         work, t = self.work, start + self.work.call_s
-        carried = work.receive_s
-        if way == FORWARD and carried:
+        carried = 0.0 if kind is Kind.WEIGHT_GRADIENT else work.receive_s
+        if kind is Kind.FORWARD and carried:
             t = self._hand_over(microbatch, t)
-        if way == FORWARD:
+        if kind is Kind.FORWARD:
             self.held += 1
             self.most = max(self.most, self.held)
-        self._edge(start, Edge.FORWARD_STARTS if way == FORWARD else Edge.BACKWARD_STARTS)
-        pieces = self.ways[2 if last and way == BACKWARD else way]
+        self._edge(start, Edge(2 * KINDS.index(kind)))
+        pieces = self.ways[kind, last]
         for piece in pieces:
-            t = self._layer(piece, way, microbatch, t)
-        self.sent_s = self._fill(self.sent_s, t)
-        if way == BACKWARD and carried:
+            t = self._layer(piece, kind, microbatch, t)
+        self.rank.sent_s = self._fill(self.rank.sent_s, t)
+        if kind is not Kind.FORWARD and carried:
             t = self._hand_over(microbatch, t)
-        self._edge(t, Edge.FORWARD_ENDS if way == FORWARD else Edge.BACKWARD_ENDS)
-        if way == BACKWARD or not self.trains:
+        self._edge(t, Edge(2 * KINDS.index(kind) + 1))
+        if kind in (Kind.BACKWARD, Kind.WEIGHT_GRADIENT) or not self.trains:
             self.held -= 1
         kernels = sum(p.kernels_s for p in pieces) + work.call_s
         self.kernels_s += kernels
         self.communication_s += sum(p.communication_s for p in pieces) + carried
         self.exposed_s += max(0.0, t - start - kernels)
         self.busy_s += t - start
-        self.free_s = t
+        self.rank.free_s = t
         return t
 
-    def _layer(self, piece: Piece, way: int, microbatch: int, start: float) -> float:
-        waited = piece.waited_s
-        early = max(self.sent_s, self.before_s)
+    def _layer(self, piece: Piece, task: Kind, microbatch: int, start: float) -> float:
+        waited, rank = piece.waited_s, self.rank
+        early = max(rank.sent_s, rank.before_s)
         needs_stream = piece.hidden_gather_s or waited
         gathered = early + piece.hidden_gather_s if needs_stream else start
         end = max(start + piece.kernels_s, gathered) + waited
         self._fill(gathered if needs_stream else early, start)
-        self.late_s += piece.late_s
+        rank.late_s += piece.late_s
         at = max(gathered, start)
         at = at if needs_stream else max(early, start)
-        self.sent_s = at + waited + piece.hidden_sync_s
-        self.before_s = start
+        rank.sent_s = at + waited + piece.hidden_sync_s
+        rank.before_s = start
         if self.columns is not None:
-            self._add(COMPUTE, way, microbatch, piece.layer, start, end)
+            self._add(COMPUTE, WORK_OF[task], microbatch, piece.layer, start, end)
             self._add(COLLECTIVE, GATHER, microbatch, piece.layer, early, gathered)
             for kind, seconds in ((GATHER, piece.gather_s), (REDUCE, piece.reduce_s),
                                   (SYNC, piece.sync_s + piece.hidden_sync_s)):
@@ -155,8 +180,8 @@ class StageRun:
 
     def _fill(self, start: float, end: float) -> float:
         """Use time that the stream has left for what waits for it; when it is free again."""
-        filled = min(self.late_s, max(0.0, end - start))
-        self.late_s -= filled
+        filled = min(self.rank.late_s, max(0.0, end - start))
+        self.rank.late_s -= filled
         self._add(COLLECTIVE, SYNC, -1, -1, start, start + filled)
         return start + filled
 
@@ -175,9 +200,11 @@ class StageRun:
         """Combine what is left of the gradients, and update; the end."""
         whole = sum(p.batch_sync_s for p in self.work.pieces)
         left = whole * (1 - overlap.gradient_sync) if self.trains else whole  # beside what is late
-        start, at = self.free_s, max(self.free_s, self.sent_s)
-        synced = at + self.late_s + left
+        rank = self.rank
+        start, at = rank.free_s, max(rank.free_s, rank.sent_s)
+        synced = at + rank.late_s + left
         end = synced + self.work.update_s
+        rank.free_s, rank.sent_s, rank.late_s = end, synced, 0.0
         self.communication_s += left
         self.exposed_s += synced - start
         self.kernels_s += self.work.update_s
@@ -195,7 +222,7 @@ class StageRun:
         hidden = self.communication_s - self.exposed_s
         return StageLine(self.kernels_s, self.busy_s, self.communication_s,
                          hidden if hidden > 1e-6 * self.communication_s else 0.0, self.most, self.work.memory,
-                         self.work.in_flight, self.edge_times_s, self.edges, self.trains)
+                         self.work.microbatch_bytes, self.work.left_bytes, self.edge_times_s, self.edges, self.trains)
 
     def _edge(self, at: float, what: Edge) -> None:
         self.edge_times_s.append(at)

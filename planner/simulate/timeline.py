@@ -12,6 +12,7 @@ from enum import IntEnum, StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.core.layout import Layout
 from planner.core.plan import MemoryParts
 from planner.errors import PlannerError
 
@@ -30,6 +31,8 @@ class Work(StrEnum):
 
     FORWARD = "forward"
     BACKWARD = "backward"
+    INPUT_GRADIENT = "input gradient"
+    WEIGHT_GRADIENT = "weight gradient"
     UPDATE = "update"
     HAND_OVER = "hand-over"
     GATHER = "gather"
@@ -76,14 +79,18 @@ class Columns:
 
 
 class Edge(IntEnum):
-    """What changes a stage's memory: the start or the end of a task."""
+    """What changes a stage's memory: the start or the end of a task, in the order of `schedules.Kind`."""
 
     FORWARD_STARTS = 0
     FORWARD_ENDS = 1
     BACKWARD_STARTS = 2
     BACKWARD_ENDS = 3
-    UPDATE_STARTS = 4
-    UPDATE_ENDS = 5
+    INPUT_STARTS = 4
+    INPUT_ENDS = 5
+    WEIGHT_STARTS = 6
+    WEIGHT_ENDS = 7
+    UPDATE_STARTS = 8
+    UPDATE_ENDS = 9
 
 
 @dataclass(frozen=True)
@@ -108,8 +115,10 @@ class StageLine:
       busy_s: that its arithmetic is taken, waiting for its own communication included.
       communication_s: of its devices, hand-overs to it included.
       hidden_s: of that, what runs beside arithmetic.
-      in_flight: the most microbatches whose activations are held.
-      memory: of one device, at the predicted peak; `planned_in_flight` says for how many microbatches.
+      in_flight: the most microbatches whose activations are held; of a backward in two parts, until its last.
+      memory: of one device, at the predicted peak.
+      microbatch_bytes: of that, activations of one microbatch in flight.
+      waiting_bytes: what a microbatch leaves between input and weight gradient.
       edge_times_s, edges: starts and ends of its tasks, in order of time.
       keeps: whether activations stay until the backward.
     """
@@ -120,7 +129,8 @@ class StageLine:
     hidden_s: float
     in_flight: int
     memory: MemoryParts
-    planned_in_flight: int
+    microbatch_bytes: float
+    waiting_bytes: float
     edge_times_s: "array[float]"
     edges: "array[int]"
     keeps: bool
@@ -133,13 +143,21 @@ class StageLine:
     def memory_curve(self) -> MemoryCurve:
         """Bytes over time: what stays, the activations of each microbatch from its forward's start to its backward's
         end, and the working set of what runs."""
-        each = self.memory.activations_bytes / max(1, self.planned_in_flight)
-        work, stays = self.memory.transient_bytes, each if self.keeps else 0.0
-        change = np.array([each + work, stays - each - work, work, -each - work, work, -work])[np.array(self.edges)]
-        held = self.resident_bytes + np.cumsum(np.concatenate([[0.0], change]))
-        times = np.concatenate([[0.0], np.array(self.edge_times_s)])
-        lasting = np.append(np.diff(times) > 0, True)
-        return MemoryCurve(times[lasting], held[lasting])
+        return _curve(self.resident_bytes, np.array(self.edge_times_s), self.changes_bytes())
+
+    def changes_bytes(self) -> NDArray[np.float64]:
+        """What every edge adds to the memory."""
+        each, late, work = self.microbatch_bytes, self.waiting_bytes, self.memory.transient_bytes
+        stays = each if self.keeps else 0.0
+        return np.array([each + work, stays - each - work, work, -each - work, work, late - each - work, work,
+                         -late - work, work, -work], dtype=np.float64)[np.array(self.edges, dtype=np.int64)]
+
+
+def _curve(resident_bytes: float, times_s: NDArray[np.float64], changes_bytes: NDArray[np.float64]) -> MemoryCurve:
+    held = resident_bytes + np.cumsum(np.concatenate([[0.0], changes_bytes]))
+    times = np.concatenate([[0.0], times_s])
+    lasting = np.append(np.diff(times) > 0, True)
+    return MemoryCurve(times[lasting], held[lasting])
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,11 +168,13 @@ class Timeline:
       stages: per stage, its sums and its memory.
       step_time_s: end of all work.
       columns: all intervals; None where only sums were asked for.
+      layout: which rank runs which stage.
     """
 
     stages: tuple[StageLine, ...]
     step_time_s: float
     columns: Columns | None
+    layout: Layout
 
     @property
     def intervals(self) -> "Intervals":
@@ -188,8 +208,8 @@ class Timeline:
 
     @property
     def bubble(self) -> float:
-        """Share of the stages' time in which they wait for each other."""
-        whole = len(self.stages) * self.step_time_s
+        """Share of the ranks' time in which they wait for each other."""
+        whole = self.layout.ranks * self.step_time_s
         return max(0.0, 1.0 - sum(s.busy_s for s in self.stages) / whole) if whole else 0.0
 
     @property
@@ -199,8 +219,16 @@ class Timeline:
         return sum(s.hidden_s for s in self.stages) / whole if whole else 0.0
 
     def memory_curve(self, stage: int) -> MemoryCurve:
-        """Bytes on each device of a stage over time."""
+        """Bytes that one stage takes on each of its devices over time."""
         return self.stages[stage].memory_curve()
+
+    def rank_memory_curve(self, rank: int) -> MemoryCurve:
+        """Bytes on each device of a rank over time: of all its stages."""
+        mine = [self.stages[s] for s in self.layout.stages_of(rank)]
+        times = np.concatenate([np.array(s.edge_times_s) for s in mine])
+        changes = np.concatenate([s.changes_bytes() for s in mine])
+        order = np.lexsort((changes > 0, times))  # what is given back at a time, before what is taken
+        return _curve(sum(s.resident_bytes for s in mine), times[order], changes[order])
 
     def summary(self) -> dict[str, object]:
         """The sums, as data for JSON."""

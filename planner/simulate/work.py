@@ -25,7 +25,9 @@ class StageWork:
       receive_s: taking in the activations of a microbatch, or sending its cotangents back; the stage is busy with it.
       link_s: the part of such a hand-over that keeps nobody busy.
       memory: of one device, at its peak.
-      in_flight: microbatches whose activations are in `memory`.
+      in_flight, waiting: microbatches whose activations are in `memory`; of the latter, only what their weight
+        gradients read.
+      waiting_bytes: what a microbatch leaves between input and weight gradient; None: all its activations.
       first_layer: the layer that `pieces[0]` is; None where pieces aren't layers.
     """
 
@@ -37,12 +39,28 @@ class StageWork:
     memory: MemoryParts = field(default_factory=MemoryParts)
     in_flight: int = 1
     first_layer: int | None = None
+    waiting: int = 0
+    waiting_bytes: int | None = None
+
+    @property
+    def microbatch_bytes(self) -> float:
+        """Activations of one microbatch in flight."""
+        held = self.memory.activations_bytes
+        if self.waiting_bytes is None:
+            return held / max(1, self.in_flight + self.waiting)
+        return max(0, held - self.waiting * self.waiting_bytes) / max(1, self.in_flight)
+
+    @property
+    def left_bytes(self) -> float:
+        """What a microbatch leaves between input and weight gradient."""
+        return self.microbatch_bytes if self.waiting_bytes is None else self.waiting_bytes
 
 
-def uniform(forward_s: float, backward_s: float, *, batch_s: float = 0.0, receive_s: float = 0.0, link_s: float = 0.0
-            ) -> StageWork:
-    """A stage of one piece without communication of its own."""
-    return StageWork((LayerTime(forward_s=forward_s, backward_s=backward_s),), batch_s, 0.0, receive_s, link_s)
+def uniform(forward_s: float, backward_s: float, weight_s: float = 0.0, *, batch_s: float = 0.0, receive_s: float = 0.0,
+            link_s: float = 0.0) -> StageWork:
+    """A stage of one piece without communication of its own; `weight_s` is part of `backward_s`."""
+    piece = LayerTime(forward_s=forward_s, backward_s=backward_s, weight_s=weight_s)
+    return StageWork((piece,), batch_s, 0.0, receive_s, link_s)
 
 
 def faster(work: StageWork, times: float) -> StageWork:
@@ -75,7 +93,8 @@ def forward_share(record: PlanRecord, stage: StagePlan) -> float:
 def _stage_work(record: PlanRecord, stage: StagePlan, *, trains: bool) -> StageWork:
     ways = 2 if trains else 1
     first = stage.layers[0]
-    carried = 0.0 if first == 0 else min(stage.send_s / ways, cut_transfer_s(
+    same = first > 0 and record.stages[stage.index - 1].devices == stage.devices
+    carried = 0.0 if first == 0 or same else min(stage.send_s / ways, cut_transfer_s(
         record.layers[first - 1].crossing_bytes, len(stage.devices), record.cluster))
     call = stage.send_s / ways - carried
     hidden = record.cluster.overlap.hand_over * carried if record.cluster.overlap else 0.0
@@ -83,7 +102,7 @@ def _stage_work(record: PlanRecord, stage: StagePlan, *, trains: bool) -> StageW
     if not trains:
         pieces = tuple(_forward_only(p) for p in pieces)
     return StageWork(pieces, stage.time.update_s, call, carried - hidden, hidden, stage.memory, stage.in_flight,
-                     stage.layers[0] if stage.layer_times else None)
+                     stage.layers[0] if stage.layer_times else None, stage.waiting, stage.waiting_bytes or None)
 
 
 def _whole(record: PlanRecord, stage: StagePlan, *, trains: bool) -> LayerTime:
@@ -103,8 +122,9 @@ def _whole(record: PlanRecord, stage: StagePlan, *, trains: bool) -> LayerTime:
     syncs = take([c for c in often if c.where.startswith(GRADIENT_OF)])
     gather, again = (take([c for c in gathers if (c.phase == "forward") == ahead]) for ahead in (True, False))
     wait = take([c for c in often if c.phase == "forward" and not c.where.startswith((GATHER_OF, GRADIENT_OF))])
+    weight = min(share, (1 - share) / 2)  # as many products as the forward
     return LayerTime(share * time.compute_s, wait, gather, (1 - share) * time.compute_s, left, again, syncs,
-                     time.grad_sync_s)
+                     time.grad_sync_s, weight * time.compute_s)
 
 
 def _forward_only(piece: LayerTime) -> LayerTime:

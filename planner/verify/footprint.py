@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from planner.core.plan import PlanRecord
-from planner.schedules import SCHEDULES, Kind
+from planner.schedules import Kind, tasks_of
 from planner.verify.report import ProgramRow
 
 
@@ -39,7 +39,8 @@ def peak_of_stage(record: PlanRecord, stage: int, held: Holdings, programs: Mapp
     sums = max((p.output_bytes for p in programs.get("zeros", ())), default=0)
     steady = held.fixed_bytes + sums + held.batch_bytes * record.microbatches
     kept, most = 0, steady
-    for task in SCHEDULES[record.schedule].tasks(len(record.stages), record.microbatches)[stage]:
+    rank = record.layout.rank_of[stage]
+    for task in tasks_of(record.schedule, record.layout, record.microbatches)[rank]:
         if task.phase is Kind.FORWARD:
             most = max(most, steady + kept + held.arrives_bytes + extra["forward"])
             kept += held.kept_bytes if record.kind == "train" else 0

@@ -1,69 +1,163 @@
 """Every schedule keeps the contract of the table, for all small pipelines."""
 
+from dataclasses import dataclass
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.errors import UnknownNameError
-from planner.schedules import SCHEDULES, Kind, Task, dispatch_order, predecessors, tasks_of
+from planner.core.layout import Layout, Placement, layout_of, placed
+from planner.errors import PlanMismatchError, UnknownNameError
+from planner.schedules import (
+    SCHEDULES,
+    Kind,
+    Moment,
+    Task,
+    TaskTimes,
+    dispatch_order,
+    in_flight,
+    moments,
+    predecessors,
+    tasks_of,
+    waiting,
+)
 from planner.simulate import run, uniform
 
 NAMES = tuple(SCHEDULES)
 each = pytest.mark.parametrize("name", NAMES)
-sizes = {"stages": st.integers(1, 6), "microbatches": st.integers(1, 9)}
 
 
-def test_the_three_schedules_are_there():
-    assert {"gpipe", "1f1b", "forward-only"} <= set(NAMES)
+@dataclass(frozen=True)
+class Size:
+    """What is drawn; of microbatches, as many whole rounds where a schedule wants them."""
+
+    ranks: int
+    chunks: int
+    microbatches: int
+
+    def of(self, name: str) -> tuple[Layout, int]:
+        schedule = SCHEDULES[name]
+        fewest, most = schedule.chunks
+        layout = placed(schedule.placement, self.ranks, min(max(self.chunks, fewest), most or self.chunks + fewest))
+        return layout, self.microbatches * (self.ranks if schedule.in_rounds else 1)
+
+
+sizes = st.builds(Size, st.integers(1, 6), st.integers(1, 4), st.integers(1, 13))
+seconds = st.integers(1, 9)
+
+
+def test_the_schedules_are_there():
+    assert {"gpipe", "1f1b", "interleaved", "zb-h1", "forward-only"} <= set(NAMES)
 
 
 def test_an_unknown_schedule_is_refused_with_a_suggestion():
     with pytest.raises(UnknownNameError, match="gpipe"):
-        tasks_of("gpip", 2, 2)
+        tasks_of("gpip", placed(Placement.LINE, 2), 2)
+
+
+def test_placements_written_out():
+    assert placed(Placement.LOOP, 2, 3).rank_of == (0, 1, 0, 1, 0, 1)
+    assert placed(Placement.VEE, 3).rank_of == (0, 1, 2, 2, 1, 0)
+    assert layout_of(["a", "b", "a", "b"]) == placed(Placement.LOOP, 2, 2)
+    assert placed(Placement.VEE, 3).stages_of(1) == (1, 4)
+
+
+def test_a_layout_or_a_count_that_does_not_fit_is_refused():
+    with pytest.raises(PlanMismatchError, match="1 stages per rank in a line"):
+        tasks_of("1f1b", placed(Placement.LOOP, 2, 2), 4)
+    with pytest.raises(PlanMismatchError, match="multiple of 3 microbatches"):
+        tasks_of("interleaved", placed(Placement.LOOP, 3, 2), 4)
 
 
 @each
-@given(**sizes)
-def test_each_task_once_on_its_own_stage(name, stages, microbatches):
-    timetable = tasks_of(name, stages, microbatches)
-    phases = tuple(Kind) if SCHEDULES[name].trains else (Kind.FORWARD,)
-    for s, tasks in enumerate(timetable):
-        assert sorted(tasks, key=str) == sorted((Task(s, m, p) for m in range(microbatches) for p in phases), key=str)
-    assert len(timetable) == stages
+@given(sizes)
+def test_each_task_once_on_its_own_rank(name, size):
+    layout, microbatches = size.of(name)
+    timetable = tasks_of(name, layout, microbatches)
+    assert len(timetable) == layout.ranks
+    for rank, tasks in enumerate(timetable):
+        assert sorted(tasks, key=str) == sorted((Task(s, m, kind) for s in layout.stages_of(rank) for m in
+                                                 range(microbatches) for kind in SCHEDULES[name].kinds), key=str)
 
 
 @each
-@given(**sizes)
-def test_tasks_can_be_dispatched_after_what_they_need(name, stages, microbatches):
+@given(sizes)
+def test_tasks_can_be_dispatched_after_what_they_need(name, size):
+    layout, microbatches = size.of(name)
+    timetable = tasks_of(name, layout, microbatches)
     seen = set()
-    for task in dispatch_order(tasks_of(name, stages, microbatches), lambda t: predecessors(t, stages)):
-        assert set(predecessors(task, stages)) <= seen
+    for task in dispatch_order(timetable, lambda t: predecessors(t, layout.stages)):
+        assert set(predecessors(task, layout.stages)) <= seen
         seen.add(task)
-    assert len(seen) == sum(map(len, tasks_of(name, stages, microbatches)))
+    assert len(seen) == sum(map(len, timetable))
 
 
 @each
-@given(**sizes)
-def test_memory_bound_is_reached_and_kept(name, stages, microbatches):
-    line = run(SCHEDULES[name], [uniform(1.0, 2.0)] * stages, microbatches)
-    assert line.in_flight == tuple(SCHEDULES[name].in_flight(s, stages, microbatches) for s in range(stages))
+@given(sizes, seconds, seconds, seconds)
+def test_what_is_held_is_as_stated_whatever_the_times(name, size, forward, input_, weight):
+    """Counted by walking every rank's tasks, and held against the simulation's own count per stage."""
+    layout, microbatches = size.of(name)
+    schedule, last = SCHEDULES[name], SCHEDULES[name].kinds[-1]
+    for rank, tasks in enumerate(tasks_of(name, layout, microbatches)):
+        held, most = set(), 0
+        for task in tasks:
+            held.add((task.stage, task.microbatch))
+            most = max(most, len(held))
+            if task.phase is last:
+                held.remove((task.stage, task.microbatch))
+        assert most == schedule.held(rank, layout, microbatches)
+    line = run(schedule, [uniform(forward, input_ + weight, weight)] * layout.stages, microbatches, layout=layout)
+    if schedule.trains and not schedule.splits_backward:
+        assert line.in_flight == in_flight(name, layout, microbatches)
 
 
 @each
-@given(**sizes, forward=st.integers(1, 5), backward=st.integers(1, 5))
-def test_simulated_time_equals_the_closed_form(name, stages, microbatches, forward, backward):
-    line = run(SCHEDULES[name], [uniform(float(forward), float(backward))] * stages, microbatches)
-    assert line.step_time_s == SCHEDULES[name].step_time(stages, microbatches, forward, backward)
+@given(sizes, seconds, seconds, seconds)
+def test_simulated_time_equals_the_closed_form(name, size, forward, input_, weight):
+    layout, microbatches = size.of(name)
+    times = TaskTimes(float(forward), float(input_), float(weight))
+    line = run(SCHEDULES[name], [uniform(times.forward_s, times.backward_s, times.weight_s)] * layout.stages,
+               microbatches, layout=layout)
+    least = layout.chunks * microbatches * (times.whole_s if SCHEDULES[name].trains else times.forward_s)
+    assert line.step_time_s >= least
+    said = SCHEDULES[name].step_time(layout, microbatches, times)
+    if said is not None:
+        assert line.step_time_s == pytest.approx(said, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if SCHEDULES[n].trains])
+def test_every_schedule_that_trains_has_a_closed_form_for_equal_tasks(name):
+    layout, microbatches = Size(4, 2, 3).of(name)
+    assert SCHEDULES[name].step_time(layout, microbatches, TaskTimes(1.0, 1.0, 1.0)) is not None
 
 
 @each
-@given(**sizes)
-def test_microbatches_go_through_a_stage_in_order(name, stages, microbatches):
-    """State is threaded from one microbatch to the next, so forwards must not overtake one another."""
-    for tasks in tasks_of(name, stages, microbatches):
-        for phase in Kind:
-            order = [t.microbatch for t in tasks if t.phase is phase]
+@given(sizes)
+def test_microbatches_go_through_a_stage_in_order(name, size):
+    """State is threaded from one microbatch to the next, and gradients are summed in the order of microbatches."""
+    layout, microbatches = size.of(name)
+    for tasks in tasks_of(name, layout, microbatches):
+        for key in {(t.stage, t.phase) for t in tasks}:
+            order = [t.microbatch for t in tasks if (t.stage, t.phase) == key]
             assert order == sorted(order)
+
+
+@each
+@given(sizes)
+def test_moments_tell_the_most_of_each_and_no_more(name, size):
+    """Every weight of what is held has its largest sum at one of the moments that are listed."""
+    layout, microbatches = size.of(name)
+    found = moments(name, layout, microbatches)
+    ahead, late = in_flight(name, layout, microbatches), waiting(name, layout, microbatches)
+    for rank, listed in enumerate(found):
+        stages = layout.stages_of(rank)
+        most = max(sum(m.in_flight) + sum(m.waiting) for m in listed)
+        assert most == SCHEDULES[name].held(rank, layout, microbatches)
+        for k, stage in enumerate(stages):
+            assert max(m.in_flight[k] for m in listed) == ahead[stage]
+            assert max(m.waiting[k] for m in listed) == late[stage]
+    if not SCHEDULES[name].splits_backward:
+        assert not any(late)
 
 
 def test_an_impossible_timetable_is_noticed():
@@ -72,7 +166,30 @@ def test_an_impossible_timetable_is_noticed():
         list(dispatch_order(stuck, lambda t: predecessors(t, 1)))
 
 
+def written(name: str, layout: Layout, microbatches: int) -> list[str]:
+    """A timetable in letters: stage, kind and microbatch."""
+    return [" ".join(f"{t.phase.value[0]}{t.stage}.{t.microbatch}" for t in tasks)
+            for tasks in tasks_of(name, layout, microbatches)]
+
+
 def test_1f1b_of_two_stages_written_out():
     """Stage 0 goes one forward ahead; stage 1 alternates from the start."""
-    text = [" ".join(f"{t.phase.value[0]}{t.microbatch}" for t in tasks) for tasks in tasks_of("1f1b", 2, 3)]
-    assert text == ["f0 f1 b0 f2 b1 b2", "f0 b0 f1 b1 f2 b2"]
+    assert written("1f1b", placed(Placement.LINE, 2), 3) == ["f0.0 f0.1 b0.0 f0.2 b0.1 b0.2",
+                                                             "f1.0 b1.0 f1.1 b1.1 f1.2 b1.2"]
+
+
+def test_zb_h1_of_two_stages_written_out():
+    """Stage 0 runs both gradients in turn; stage 1 puts the weight gradient off by one microbatch."""
+    assert written("zb-h1", placed(Placement.LINE, 2), 3) == ["f0.0 f0.1 i0.0 w0.0 f0.2 i0.1 w0.1 i0.2 w0.2",
+                                                              "f1.0 i1.0 f1.1 i1.1 w1.0 f1.2 i1.2 w1.1 w1.2"]
+
+
+def test_interleaved_of_two_ranks_written_out():
+    """Rank 0 does 2 · 1 + 2 = 4 forwards ahead, which are all of two microbatches."""
+    assert written("interleaved", placed(Placement.LOOP, 2, 2), 2) == ["f0.0 f0.1 f2.0 f2.1 b2.0 b2.1 b0.0 b0.1",
+                                                                       "f1.0 f1.1 f3.0 b3.0 f3.1 b3.1 b1.0 b1.1"]
+
+
+def test_moments_of_a_split_backward_written_out():
+    """Stage 1 of 2 under ZB-H1: one microbatch in flight and one that waits, or two that wait."""
+    assert moments("zb-h1", placed(Placement.LINE, 2), 3)[1] == (Moment((0,), (2,)), Moment((1,), (1,)))
