@@ -11,7 +11,7 @@ from jax.extend.core import Literal as JaxprLiteral  # 0.10.2: as above
 from jaxlib import xla_client  # 0.10.2: a second CPU client; the public way fixes their number when JAX starts
 
 __all__ = ["ClosedJaxpr", "Jaxpr", "JaxprEqn", "JaxprLiteral", "Var", "add_any_p", "bind",
-           "cpu_devices", "eqn_frames", "file_of"]
+           "cpu_devices", "eqn_frames", "file_of", "told_params"]
 
 
 def eqn_frames(eqn: Any) -> list[tuple[str, int, str]]:
@@ -29,6 +29,19 @@ def file_of(jaxpr: Any) -> str:
     0.10.2: `debug_info` of a jaxpr has no documented accessor.
     """
     return getattr(jaxpr.debug_info, "func_filename", None) or ""
+
+
+def told_params(eqn: Any) -> dict[str, Any]:
+    """The parameters of an equation as every version tells them: those of `scan` with `num_consts` and `num_carry`.
+
+    0.11.2: `scan` has trees of its operands and results (`ft_in`, `ft_out`) in place of the two numbers.
+    """
+    params = dict(eqn.params)
+    if "ft_in" in params:
+        consts, carry, _ = params.pop("ft_in").unpack()
+        del params["ft_out"]
+        params |= {"num_consts": len(consts), "num_carry": len(carry)}
+    return params
 
 
 def bind(primitive: Any, params: dict[str, Any], operands: Any) -> Any:

@@ -13,8 +13,8 @@ from planner.core.hardware import Cluster
 from planner.costs.liveness import Kernel, as_needed, as_ready, as_written
 
 EXPENSIVE = frozenset({
-    "exp", "exp2", "expm1", "log", "log1p", "tanh", "logistic", "erf", "erfc", "erf_inv", "rsqrt", "sqrt", "cbrt",
-    "pow", "div", "rem", "sin", "cos", "tan", "atan2", "gather", "lgamma", "digamma", "threefry2x32",
+    "exp", "exp2", "expm1", "log", "log1p", "log2", "tanh", "logistic", "erf", "erfc", "erf_inv", "rsqrt", "sqrt",
+    "cbrt", "pow", "div", "rem", "sin", "cos", "tan", "atan2", "gather", "lgamma", "digamma", "threefry2x32",
 })
 """Operators that XLA never runs twice on CPU, and lookups."""
 

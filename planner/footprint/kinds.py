@@ -34,9 +34,9 @@ BROADCASTS = frozenset({"broadcast_in_dim", "iota"})
 CHEAP = frozenset({
     "abs", "add", "add_any", "and", "ceil", "clamp", "convert_element_type", "eq", "floor", "ge", "gt", "is_finite",
     "le", "lt", "max", "min", "mul", "ne", "neg", "not", "or", "reduce_precision", "round", "select_n", "shift_left",
-    "shift_right_arithmetic", "shift_right_logical", "sign", "square", "sub", "xor", "integer_pow", "transpose",
-    "slice", "dynamic_slice", "pad", "rev", "concatenate", "bitcast_convert_type", "real", "imag", "complex", "conj",
-    "first_part",
+    "shift_right_arithmetic", "shift_right_logical", "sign", "square", "sub", "xor", "integer_pow", "one_minus_square",
+    "transpose", "slice", "dynamic_slice", "pad", "rev", "concatenate", "bitcast_convert_type", "real", "imag",
+    "complex", "conj", "first_part",
 })
 SUMS = frozenset({"reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or", "argmax",
                   "argmin", "cumsum", "cummax", "cummin", "cumprod", "cumlogsumexp", "reduce_window_sum",

@@ -12,8 +12,8 @@ LINEAR = frozenset({"reshape", "transpose", "squeeze", "expand_dims", "convert_e
 LAYOUT = LINEAR | {"broadcast_in_dim", "iota", "slice", "stop_gradient", "optimization_barrier", "name"}
 
 TRANSCENDENTAL = frozenset({
-    "exp", "exp2", "expm1", "log", "log1p", "tanh", "logistic", "erf", "erfc", "erf_inv", "sin", "cos", "tan", "pow",
-    "atan2", "cbrt", "digamma", "lgamma",
+    "exp", "exp2", "expm1", "log", "log1p", "log2", "tanh", "logistic", "erf", "erfc", "erf_inv", "sin", "cos", "tan",
+    "pow", "atan2", "cbrt", "digamma", "lgamma",
 })
 
 

@@ -25,7 +25,7 @@ TRANSCENDENTAL = (
 MOVES = ("complex", "conj", "copy", "imag", "name", "real", "sharding_constraint", "stop_gradient")
 EXPANDED = MappingProxyType({
     "logistic": 3, "erf_inv": 37, "erfc": 60, "lgamma": 52, "nextafter": 24, "digamma": 52, "bessel_i0e": 60,
-    "bessel_i1e": 60, "threefry2x32": 45,
+    "bessel_i1e": 60, "threefry2x32": 45, "one_minus_square": 2, "log2": 1,
 })
 """FLOPs per result element where the compiler expands the function; digamma and Bessel are orders of magnitude."""
 

@@ -144,10 +144,10 @@ class Builder:
 
     def add(self, eqn: Any, operands: Sequence[Operand]) -> tuple[int, ...]:
         """Emit one equation as one operator; returns its results."""
-        payload, bodies, source = self._shared(eqn)
+        payload, params, bodies, source = self._shared(eqn)
         results = tuple(self.value(v.aval) for v in eqn.outvars)
         name = "checkpoint" if eqn.primitive.name in CHECKPOINTS else eqn.primitive.name
-        self.ops.append(Op(name, tuple(operands), results, payload.params, bodies,
+        self.ops.append(Op(name, tuple(operands), results, params, bodies,
                            self._stamped(source), self.stamp.phase, self.stamp.origin, payload))
         return results
 
@@ -195,12 +195,13 @@ class Builder:
             operands = [*operands[:n], o, *operands[n + 1:]]
         return operands
 
-    def _shared(self, eqn: Any) -> tuple[Bound, tuple[Graph, ...], str]:
-        """Payload, bodies and source of an equation, made once per equation however often it is emitted."""
+    def _shared(self, eqn: Any) -> tuple[Bound, Mapping[str, Any], tuple[Graph, ...], str]:
+        """Payload, parameters, bodies and source of an equation, made once per equation however often it is emitted."""
         if id(eqn) not in self._seen:
             payload = Bound(eqn.primitive, MappingProxyType(dict(eqn.params)))
             bodies = tuple(body_graph(b) for b in bodies_of(eqn))
-            self._seen[id(eqn)] = (eqn, (payload, bodies, source_of(eqn)))
+            params = MappingProxyType(compat.told_params(eqn))
+            self._seen[id(eqn)] = (eqn, (payload, params, bodies, source_of(eqn)))
         return self._seen[id(eqn)][1]
 
 

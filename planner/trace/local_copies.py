@@ -15,8 +15,9 @@ from planner.core.graph import Graph, Op, Phase, Role, Value
 CHEAP = frozenset({
     "abs", "add", "and", "broadcast_in_dim", "ceil", "clamp", "concatenate", "convert_element_type", "copy", "cos",
     "div", "eq", "exp", "exp2", "expand_dims", "floor", "ge", "gt", "integer_pow", "iota", "is_finite", "le", "log",
-    "log1p", "lt", "max", "min", "mul", "ne", "neg", "not", "or", "pad", "pow", "rem", "reshape", "rev", "round",
-    "rsqrt", "select_n", "sign", "sin", "slice", "sqrt", "square", "squeeze", "sub", "tan", "tanh", "transpose", "xor"})
+    "log1p", "log2", "lt", "max", "min", "mul", "ne", "neg", "not", "one_minus_square", "or", "pad", "pow", "rem",
+    "reshape", "rev", "round", "rsqrt", "select_n", "sign", "sin", "slice", "sqrt", "square", "squeeze", "sub",
+    "tan", "tanh", "transpose", "xor"})
 """Primitives that cost no more than reading and writing their operands."""
 
 _HEAVY = frozenset({"dot_general", "conv_general_dilated", "ragged_dot", "scan", "while", "cond"})

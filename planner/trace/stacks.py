@@ -20,9 +20,9 @@ from planner.trace.dtypes import dtype_of
 from planner.trace.jaxpr import without_dead_ops
 
 ELEMENTWISE = frozenset("""
-    add sub mul div pow integer_pow sqrt rsqrt square exp exp2 expm1 log log1p max min neg sign abs select_n clamp
-    convert_element_type lt le gt ge eq ne and or not xor is_finite stop_gradient copy tanh logistic round floor ceil
-    erf sin cos cbrt rem reduce_precision nextafter add_any
+    add sub mul div pow integer_pow sqrt rsqrt square one_minus_square exp exp2 expm1 log log1p log2 max min neg sign
+    abs select_n clamp convert_element_type lt le gt ge eq ne and or not xor is_finite stop_gradient copy tanh logistic
+    round floor ceil erf sin cos cbrt rem reduce_precision nextafter add_any
     """.split())  # noqa: SIM905 (forty quoted names read worse)
 """Operators whose every operand has the rank of the result (or none), and whose parameters do not mention the shape."""
 

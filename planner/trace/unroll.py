@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from planner import compat
 from planner.core.graph import Literal, Operand
 from planner.trace.builder import Builder
 
@@ -41,7 +42,7 @@ class LayerScans:
 
     def __call__(self, builder: Builder, eqn: Any, operands: list[Operand]) -> list[Operand] | None:
         self._catch_up(builder)
-        params = eqn.params
+        params = compat.told_params(eqn)
         first = params["num_consts"] + params["num_carry"]
         if params["length"] > MOST_LAYERS or not self._over_layers(builder, operands[first:]):
             return None

@@ -294,3 +294,10 @@ ELEMENTWISE: dict[str, Instance] = {
     "sharding_constraint": (lambda x: lax.with_sharding_constraint(x, _free()), (X,)),
     "threefry2x32": (threefry_2x32, (u32(2), u32(8))),
 }
+SINCE_0_11: dict[str, Instance] = {
+    "log2": (jnp.log2, (X,)),
+    "one_minus_square": (lambda x: jax.vjp(jnp.tanh, x)[1](x)[0], (X,)),
+}
+"""Older versions of JAX write these with other primitives."""
+if jax.__version_info__ >= (0, 11):
+    ELEMENTWISE |= SINCE_0_11

@@ -25,7 +25,7 @@ from tests.rules.harness import (
     reference,
     run_sharded,
 )
-from tests.rules.instances import ELEMENTWISE, INSTANCES
+from tests.rules.instances import ELEMENTWISE, INSTANCES, SINCE_0_11
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +34,9 @@ def mesh() -> Mesh:
 
 
 def test_every_rule_has_an_instance():
-    assert {*INSTANCES, *ELEMENTWISE} == set(RULES)
-    assert {p for p in RULES if is_elementwise(p)} == set(ELEMENTWISE)
+    elementwise = {*ELEMENTWISE, *SINCE_0_11}
+    assert {*INSTANCES, *elementwise} == set(RULES)
+    assert {p for p in RULES if is_elementwise(p)} == elementwise
     assert all(INSTANCES.values())
 
 
