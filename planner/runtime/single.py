@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from planner.core.graph import Program, Role
 from planner.core.plan import ParamPlan, PlanRecord
+from planner.core.programs import STEP, program_name
 from planner.core.spec import Spec, replicated
 from planner.emit.annotated import Annotated
 from planner.emit.deferred import lead_count, settled_spec
@@ -22,6 +23,7 @@ from planner.emit.tasks import Constraints, output_array, run_code
 from planner.model import Model
 from planner.runtime.batches import batch_leaves, checked_batch, combined, combined_loss, examples_of, in_microbatches
 from planner.runtime.placement import Placement, update_graph
+from planner.runtime.stage_program import named
 from planner.runtime.state import RunState
 
 
@@ -62,7 +64,7 @@ class SingleStep:
         kept = [placed.shardings(x) for x in (placed.params, placed.opt_state, placed.state)]
         trained = code.record.kind == "train"
         self._jitted = jax.jit(
-            self._run, in_shardings=(*kept, tuple(self._batch_shardings)),
+            named(self._run, program_name(0, STEP)), in_shardings=(*kept, tuple(self._batch_shardings)),
             donate_argnums=(0, 1, 2) if trained else (2,),
             out_shardings=((kept[0], kept[1]) if trained else None, kept[2], None, None))
 

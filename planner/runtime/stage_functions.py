@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from planner.core import programs
 from planner.core.graph import Phase
 from planner.core.plan import ParamPlan
 from planner.emit.deferred import final_spec, lead_count, settled_spec
@@ -47,12 +48,16 @@ class StageFunctions:
         returned = {v for _, values in self._params for v in values}
         self.forward_code = ahead
         self.backward_code = TaskCode(stage, back.ops, back.reads, tuple(v for v in back.makes if v not in returned))
-        self.forward = stage_program(self._forward, mesh, out_shardings=self._placed(ahead.makes))
-        self.backward = stage_program(self._backward, mesh, donate=(0,),
+        self.forward = stage_program(self._forward, mesh, self._name(programs.FORWARD),
+                                     out_shardings=self._placed(ahead.makes))
+        self.backward = stage_program(self._backward, mesh, self._name(programs.BACKWARD), donate=(0,),
                                       out_shardings=(self._sums, self._placed(self.backward_code.makes)))
-        self.zeros = stage_program(self._zeros, mesh, out_shardings=self._sums)
-        self.finish = stage_program(self._finish, mesh, out_shardings=tuple(
+        self.zeros = stage_program(self._zeros, mesh, self._name(programs.ZEROS), out_shardings=self._sums)
+        self.finish = stage_program(self._finish, mesh, self._name(programs.FINISH), out_shardings=tuple(
             sharding(mesh, final_spec(given, p, stage)) for p, _ in self._params))
+
+    def _name(self, work: str) -> str:
+        return programs.program_name(self._stage, work)
 
     def _placed(self, values: Sequence[int]) -> tuple[Any, ...]:
         specs = self._code.given.specs[self._stage]

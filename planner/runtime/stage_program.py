@@ -13,18 +13,28 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
-def stage_program(function: Callable[..., Any], mesh: Mesh, *, donate: Sequence[int] = (), out_shardings: Any = None
-                  ) -> Any:
+def stage_program(function: Callable[..., Any], mesh: Mesh, name: str, *, donate: Sequence[int] = (),
+                  out_shardings: Any = None) -> Any:
     """The function jitted, if this process has devices of the mesh; else a stand-in that can be lowered too.
 
     Args:
       function: arrays -> arrays.
       mesh: where it runs.
+      name: of the program, as profilers show it (`core.programs`).
       donate: positions of arguments whose buffers it takes over.
       out_shardings: as `jax.jit` takes them.
     """
-    jitted = jax.jit(function, donate_argnums=tuple(donate), out_shardings=out_shardings)
+    jitted = jax.jit(named(function, name), donate_argnums=tuple(donate), out_shardings=out_shardings)
     return jitted if has_part(mesh) else _Elsewhere(function, jitted, mesh, out_shardings)
+
+
+def named(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """The function under another name, which its compiled program bears."""
+    def run(*arrays: Any) -> Any:
+        return function(*arrays)
+
+    run.__name__ = run.__qualname__ = name
+    return run
 
 
 def has_part(mesh: Mesh) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 from jax.sharding import Mesh, NamedSharding
 
 from planner.core.graph import Graph, Operand
+from planner.core.programs import UPDATE, program_name
 from planner.core.spec import Spec, replicated
 from planner.emit.meshes import sharding
 from planner.emit.rounds import replaced, rounds
@@ -54,7 +55,7 @@ class StagedFunction:
         self._codes = tuple(_paired(code, own) for code, own in zip(codes, pairs, strict=True))
         self._made_at = {v: code.stage for code in self._codes for v in code.makes}
         self._lie = self._lying()
-        self._fns = [self._jitted(code, own) for code, own in zip(self._codes, pairs, strict=True)]
+        self._fns = [self._jitted(n, code, own) for n, (code, own) in enumerate(zip(self._codes, pairs, strict=True))]
 
     def __call__(self, inputs: Sequence[Any]) -> list[Any]:
         """Run every round; returns without waiting."""
@@ -112,12 +113,13 @@ class StagedFunction:
                 for out, place in zip(self._staged.graph.outputs, self._staged.outputs, strict=True)
                 if isinstance(out.operand, int) and place.home == stage}
 
-    def _jitted(self, code: TaskCode, pairs: Sequence[tuple[int, int]]) -> Any:
+    def _jitted(self, round_: int, code: TaskCode, pairs: Sequence[tuple[int, int]]) -> Any:
         graph, mesh = self._staged.graph, self._meshes[code.stage]
         specs = {v: self._staged.work[v] for v in (*code.reads, *code.makes) if v in self._staged.work}
         wanted = self._wanted(code.stage)
         donated = tuple(sorted(code.reads.index(old) for old, _ in pairs))
-        return stage_program(task_function(graph, code, Constraints(mesh, specs)), mesh, donate=donated,
+        return stage_program(task_function(graph, code, Constraints(mesh, specs)), mesh,
+                             program_name(code.stage, UPDATE, round_), donate=donated,
                              out_shardings=tuple(wanted.get(v) for v in code.makes))
 
 
