@@ -4,6 +4,7 @@ import datetime
 import json
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -12,14 +13,21 @@ from pathlib import Path
 
 def environment() -> dict[str, object]:
     """Commit, date, machine in words, versions."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return {
-        "commit": commit.stdout.strip(),
+        "commit": commit(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": f"{os.cpu_count()}-core {platform.machine()}, {processor()}",
         "python": platform.python_version(),
         "jax": version("jax"),
     }
+
+
+def commit() -> str:
+    """The commit at hand; empty where there is no git."""
+    if shutil.which("git") is None:
+        return ""
+    return subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True,
+                          check=False).stdout.strip()
 
 
 def processor() -> str:
