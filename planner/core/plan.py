@@ -12,6 +12,9 @@ from planner.core.spec import Spec
 
 SCHEMA_VERSION = 2
 
+DEVICE, HOST = "device", "pinned_host"
+"""Where arrays lie: in a device's memory, or in the memory of its host, page-locked; JAX's names of memory kinds."""
+
 
 @dataclass(frozen=True, slots=True)
 class TimeParts:
@@ -58,13 +61,14 @@ class LayerTime:
 
 @dataclass(frozen=True, slots=True)
 class MemoryParts:
-    """Predicted peak memory of one device of a stage, by kind."""
+    """Predicted peak memory of one device of a stage, by kind; `host_bytes`, of the host's memory, is no part of it."""
 
     params_bytes: int = 0
     opt_state_bytes: int = 0
     grads_bytes: int = 0
     activations_bytes: int = 0  # saved for the backward pass, all in-flight microbatches
     transient_bytes: int = 0  # largest working set on top of the rest
+    host_bytes: int = 0  # optimizer state and activations of this device that lie in its host's memory
 
     @property
     def total_bytes(self) -> int:
@@ -85,6 +89,8 @@ class ParamPlan:
       deferred: True: partial gradients are accumulated locally, over microbatches and all operators of a stage that
         read the parameter, and combined once per batch; False: each is combined in every microbatch.
       home: the stage that holds it and updates it. Other stages that read it hold a copy (tied weights).
+      opt_memory: where its optimizer state lies between updates, `DEVICE` or `HOST`. By parameter, so that no more is
+        moved in every step than has to be.
     """
 
     path: str
@@ -96,6 +102,7 @@ class ParamPlan:
     update_spec: Spec
     deferred: bool
     home: int
+    opt_memory: str = DEVICE
 
 
 GATHER_OF, GRADIENT_OF = "parameter ", "gradient of "
@@ -138,6 +145,7 @@ class StagePlan:
       uses: (operator index in `Program.micro`, operand position, Spec): this operand is needed in another sharding than
         the settled one; the emitter constrains it just before use.
       recompute: layers whose forward is run again in the backward instead of saving its activations.
+      offload: layers of which what waits for the backward waits in the host's memory.
       in_flight: microbatches whose activations are held at the peak.
       time, memory: predictions.
       collectives: what is predicted to be communicated.
@@ -171,6 +179,7 @@ class StagePlan:
     layer_times: tuple[LayerTime, ...] = ()
     waiting: int = 0
     waiting_bytes: int = 0
+    offload: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,3 +253,8 @@ class PlanRecord:
     def gap(self) -> float:
         """(predicted - lower bound) / predicted, of the whole search."""
         return max(0.0, 1.0 - self.lower_bound_s / self.step_time_s) if self.step_time_s else 0.0
+
+
+def uses_host_memory(record: PlanRecord) -> bool:
+    """Whether a plan keeps optimizer state or activations in the memory of the devices' hosts."""
+    return any(s.offload for s in record.stages) or any(p.opt_memory == HOST for p in record.params)

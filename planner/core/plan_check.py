@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from planner.core.hardware import Cluster
 from planner.core.layout import Placement, layout_of
-from planner.core.plan import SCHEMA_VERSION, ParamPlan, PlanRecord, StagePlan
+from planner.core.plan import DEVICE, HOST, SCHEMA_VERSION, ParamPlan, PlanRecord, StagePlan
 from planner.core.spec import Spec, is_legal
 
 _KINDS = ("train", "inference", "step")
@@ -155,6 +155,8 @@ def _check_stage(plan: PlanRecord, n: int, stage: StagePlan) -> None:
              f"has {len(stage.layer_times)} of {last - first} layers")
     _require(all(first <= layer < last for layer in stage.recompute), f"{place}.recompute",
              f"names a layer that is not of the stage, which has [{first}, {last})")
+    _require(all(first <= layer < last for layer in stage.offload), f"{place}.offload",
+             f"names a layer that is not of the stage, which has [{first}, {last})")
     _require(1 <= stage.in_flight <= plan.microbatches, f"{place}.in_flight",
              f"is {stage.in_flight}, of {plan.microbatches} microbatches")
 
@@ -169,6 +171,8 @@ def _check_axes(spec: Spec, mesh: tuple[int, ...], place: str) -> None:
 
 def _check_param(stages: Sequence[StagePlan], param: ParamPlan, place: str) -> None:
     _require(param.home < len(stages), f"{place}.home", f"is stage {param.home} of {len(stages)}")
+    _require(param.opt_memory in (DEVICE, HOST), f"{place}.opt_memory",
+             f"is {param.opt_memory!r}, neither {DEVICE!r} nor {HOST!r}")
     mesh = stages[param.home].mesh_shape
     for name, spec in (("spec", param.spec), ("update_spec", param.update_spec)):
         _check_axes(spec, mesh, f"{place}.{name}")

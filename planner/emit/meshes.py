@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from planner.core.plan import StagePlan
+from planner.core.plan import DEVICE, StagePlan
 from planner.core.spec import Spec
 
 
@@ -32,6 +32,8 @@ def partition_spec(spec: Spec, axis_names: Sequence[str]) -> PartitionSpec:
                            tuple(axis_names[a] for a in axes) for axes in spec))
 
 
-def sharding(mesh: Mesh, spec: Spec) -> NamedSharding:
-    """A spec on a mesh."""
-    return NamedSharding(mesh, partition_spec(spec, mesh.axis_names))
+def sharding(mesh: Mesh, spec: Spec, memory: str = DEVICE) -> NamedSharding:
+    """A spec on a mesh, in the devices' own memory or their host's. The kind of their own is left unsaid: whoever
+    compares shardings finds those equal that JAX made."""
+    where = NamedSharding(mesh, partition_spec(spec, mesh.axis_names))
+    return where if memory == DEVICE else where.with_memory_kind(memory)

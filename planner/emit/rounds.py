@@ -4,16 +4,19 @@ Operators on tensors run on the stage of the first tensor they read. Operators o
 norm, a step counter) run once, where most of what they need already is, and the scalar is sent. A task is the operators
 of one stage and one round; a value that comes from another stage puts its reader in a later round, and what nobody
 waits for runs in its stage's last round, so that nothing is kept from round to round that need not be. Two rounds serve
-Adam, three clipping by global norm; no optimizer is known by name.
+Adam, three clipping by global norm; no optimizer is known by name. Optimizer state that comes from the host part by
+part is cut in the same way: a part of a stage is as good as a stage of its own.
 
 In: a graph, and the stage of every input and output. Out: `TaskCode`s in an order that they can run in.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from planner.core.graph import Graph, Op, Role
 from planner.emit.tasks import TaskCode, cut
+from planner.emit.update_specs import LeafPlace
 
 
 def rounds(graph: Graph, homes: Mapping[int, int], out_homes: Sequence[int]) -> tuple[TaskCode, ...]:
@@ -29,6 +32,14 @@ def rounds(graph: Graph, homes: Mapping[int, int], out_homes: Sequence[int]) -> 
     names = list(zip(level_of, stage_of, strict=True))
     codes = cut(graph, names, {name: name[1] for name in names})
     return tuple(codes[name] for name in sorted(set(names)))
+
+
+def placed_rounds(graph: Graph, inputs: Sequence[LeafPlace], outputs: Sequence[LeafPlace]) -> tuple[TaskCode, ...]:
+    """Cut a graph into rounds per stage and part of it, given the place of every input and output."""
+    stages = 1 + max((p.home for p in (*inputs, *outputs)), default=0)
+    homes = {i.value: p.home + stages * p.part for i, p in zip(graph.inputs, inputs, strict=True)}
+    codes = rounds(graph, homes, [p.home + stages * p.part for p in outputs])
+    return tuple(replace(code, stage=code.stage % stages, part=code.stage // stages) for code in codes)
 
 
 def replaced(graph: Graph, codes: Sequence[TaskCode], code: TaskCode) -> tuple[tuple[int, int], ...]:

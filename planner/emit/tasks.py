@@ -30,12 +30,14 @@ class TaskCode:
       ops: operators, in order.
       reads: values it needs from outside (inputs, constants, results of other tasks).
       makes: results that another task or a graph output reads.
+      part: of the weight update, where optimizer state comes from the host part by part (`LeafPlace.part`).
     """
 
     stage: int
     ops: tuple[int, ...]
     reads: tuple[int, ...]
     makes: tuple[int, ...]
+    part: int = 0
 
 
 def cut(graph: Graph, task_of: Sequence[Name], stage_of: Mapping[Name, int]) -> dict[Name, TaskCode]:

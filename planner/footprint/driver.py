@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from planner.core.graph import Phase, Role
 from planner.costs.memory import peak, shard_bytes
 from planner.emit.pipeline_code import PipelineCode, pipeline_code
-from planner.emit.rounds import rounds
+from planner.emit.rounds import placed_rounds
 from planner.emit.task_order import task_order
 from planner.emit.tasks import TaskCode
-from planner.emit.update_specs import update_places
+from planner.emit.update_specs import update_places, visiting_bytes
 from planner.footprint.compiled import Function
 from planner.footprint.emitted import Emitted
 from planner.footprint.functions import finish_function, task_function
@@ -67,6 +67,14 @@ def walk(emitted: Emitted, needs: Needs | None = None) -> tuple[Call, ...]:
     return tuple(driver.calls)
 
 
+def walk_update(emitted: Emitted) -> tuple[Call, ...]:
+    """The calls of the weight update alone, of a plan of one stage whose step gives back gradients."""
+    code = pipeline_code(emitted.record, emitted.given)
+    driver = _Driver(emitted, code, predicted(emitted, code))
+    driver.update()
+    return tuple(driver.calls)
+
+
 def predicted(emitted: Emitted, code: PipelineCode) -> Needs:
     """What functions take, predicted; each is looked at once."""
     known: dict[tuple[str, int], Need] = {}
@@ -104,8 +112,7 @@ def update_codes(emitted: Emitted) -> tuple[TaskCode, ...]:
     if graph is None:
         return ()
     inputs, outputs = update_places(emitted.record, graph)
-    homes = {i.value: place.home for i, place in zip(graph.inputs, inputs, strict=True)}
-    return rounds(graph, homes, [place.home for place in outputs])
+    return placed_rounds(graph, inputs, outputs)
 
 
 class _Driver:
@@ -138,7 +145,7 @@ class _Driver:
                 if self._code.grads[stage]:
                     self._call("finish", stage)
                     self._grads[stage] += self._needs("finish", stage).made
-            self._update()
+            self.update()
 
     def _do(self, task: Task) -> None:
         stage, key, forward = task.stage, (task.stage, task.microbatch), task.phase is Kind.FORWARD
@@ -177,9 +184,12 @@ class _Driver:
         self.calls.append(Call(stage, name, self._total[stage] + self._outputs[stage] + extra, self._grads[stage],
                                need.temp, need.made, need.op))
 
-    def _update(self) -> None:
+    def update(self) -> None:
         """The weight update: everything that a task makes is kept to the end of it."""
+        graph = self._emitted.program.update
+        assert graph is not None
         made = [0 for _ in self._record.stages]
+        visiting = [visiting_bytes(self._record, graph, s) for s in range(len(made))]
         for n, task in enumerate(update_codes(self._emitted)):
-            self._call(f"update{n}", task.stage, made[task.stage])
+            self._call(f"update{n}", task.stage, made[task.stage] + (visiting[task.stage] if task.part else 0))
             made[task.stage] += self._needs(f"update{n}", task.stage).made

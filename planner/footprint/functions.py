@@ -19,8 +19,8 @@ from planner.footprint.nodes import Lowering, Nodes
 from planner.footprint.updates import update
 
 
-def step_function(emitted: Emitted) -> Function:
-    """The step of a plan of one stage."""
+def step_function(emitted: Emitted, *, updates: bool = True) -> Function:
+    """The step of a plan of one stage; it gives back gradients where the update is not part of it."""
     record, graph = emitted.record, emitted.given.graph
     trained = record.kind == "train"
     if record.microbatches == 1:
@@ -29,7 +29,7 @@ def step_function(emitted: Emitted) -> Function:
             whole.run(n)
         made = [whole.at[v] for p in record.params if trained for v in contributions(graph, p)]
         grads = [gradient(emitted, whole, p, 0, contributions(graph, p)) for p in record.params] if trained else []
-        new = update(emitted, whole.nodes, grads, 0) if trained else []
+        new = _end(emitted, whole.nodes, grads, updates=updates) if trained else []
         return function(emitted, whole.nodes, Ends(_at(whole, Role.LOSS, Role.AUX),
                                                    (*_at(whole, Role.STATE), *new), (*made, *grads)))
     body = _body(emitted)
@@ -43,9 +43,15 @@ def step_function(emitted: Emitted) -> Function:
     sums = after.add(Kind.HEAVY, [], [(sum_bytes(emitted, p, 0, first(p)), sum_itemsize(p.dtype))
                                       for p in record.params], -1)
     grads = [finished(emitted, after, p, t, 0, first(p)) for p, t in zip(record.params, sums, strict=True)]
-    new = update(emitted, after, grads, 0)
+    new = _end(emitted, after, grads, updates=updates)
     done = function(emitted, after, Ends((), tuple(new), (*sums, *grads)), first=body)
     return replace(done, out_bytes=done.out_bytes + body.out_bytes)
+
+
+def _end(emitted: Emitted, nodes: Nodes, grads: Sequence[int], *, updates: bool) -> list[int]:
+    """What a step ends with: the update, or something that reads all gradients: until they are made, others use the
+    place of results."""
+    return update(emitted, nodes, grads, 0) if updates else list(nodes.add(Kind.HEAVY, grads, [(0, 1)], -1))
 
 
 def _at(low: Lowering, *roles: Role) -> tuple[int, ...]:

@@ -9,14 +9,14 @@ In: a `PlanRecord` and its `Program`. Out: a `MemoryCurve` per stage.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from planner.core.graph import Program, Role
-from planner.core.plan import MemoryParts, PlanRecord
+from planner.core.plan import DEVICE, HOST, MemoryParts, PlanRecord
 from planner.costs.memory import peak, shard_bytes, value_bytes
 from planner.emit.update_specs import opt_state_places
 from planner.footprint.compiled import Function
-from planner.footprint.driver import Call, walk
+from planner.footprint.driver import Call, walk, walk_update
 from planner.footprint.emitted import Emitted, Holds
 from planner.footprint.functions import step_function
 
@@ -32,6 +32,7 @@ class MemoryCurve:
       grads, activations, transient: bytes per moment. Batch inputs are counted with the activations.
       peak_at: the moment at which most is held.
       extra_bytes: what an allocation that holds everything takes beyond that.
+      host_bytes: in the memory of the device's host, throughout.
     """
 
     stage: int
@@ -43,6 +44,7 @@ class MemoryCurve:
     transient: tuple[int, ...]
     peak_at: int
     extra_bytes: int
+    host_bytes: int = 0
 
     @property
     def totals(self) -> tuple[int, ...]:
@@ -55,24 +57,29 @@ class MemoryCurve:
         """The peak, by kind."""
         at = self.peak_at
         return MemoryParts(self.params_bytes, self.opt_state_bytes, self.grads[at], self.activations[at],
-                           self.transient[at] + self.extra_bytes)
+                           self.transient[at] + self.extra_bytes, self.host_bytes)
 
 
 @dataclass(frozen=True)
 class Arguments:
     """Bytes of what a stage's devices hold throughout a step: parameters, state and constants; optimizer state; its
-    part of the batch."""
+    part of the batch; and optimizer state in the memory of the device's host."""
 
     params: int
     opt_state: int
     batch: int
+    host: int = 0
 
 
 def memory_curves(record: PlanRecord, program: Program) -> tuple[MemoryCurve, ...]:
     """The memory of every stage of a plan over one step."""
     emitted = Emitted(record, program)
     if len(record.stages) == 1:
-        return (_of_step(arguments(emitted, 0), step_function(emitted)),)
+        given = arguments(emitted, 0)
+        if not given.host:
+            return (_of_step(given, step_function(emitted)),)
+        first = step_function(emitted, updates=False)
+        return (_then(given, first, walk_update(emitted)),)
     calls = walk(emitted)
     return tuple(_of_calls(s.index, arguments(emitted, s.index), [c for c in calls if c.stage == s.index])
                  for s in record.stages)
@@ -93,10 +100,10 @@ def arguments(emitted: Emitted, stage: int) -> Arguments:
     constants = sum(value_bytes(graph.values[v]) for v, _ in graph.constants if v in read)
     batch = sum(size[i.value] * (record.microbatches if emitted.is_split(i.value) else 1)
                 for i in graph.inputs_of(Role.BATCH) if i.value in read)
-    return Arguments(kept + constants, _opt_state(emitted, stage), batch)
+    return Arguments(kept + constants, _opt_state(emitted, stage, DEVICE), batch, _opt_state(emitted, stage, HOST))
 
 
-def _opt_state(emitted: Emitted, stage: int) -> int:
+def _opt_state(emitted: Emitted, stage: int, memory: str) -> int:
     update = emitted.program.update
     if update is None:
         return 0
@@ -104,7 +111,7 @@ def _opt_state(emitted: Emitted, stage: int) -> int:
     mesh = emitted.record.stages[stage].mesh_shape
     return sum(shard_bytes(update.values[leaf.value], place.spec, mesh)
                for leaf, place in zip(leaves, opt_state_places(emitted.record, update, leaves), strict=True)
-               if place.home == stage)
+               if place.home == stage and place.memory == memory)
 
 
 def _of_step(given: Arguments, function: Function) -> MemoryCurve:
@@ -120,7 +127,23 @@ def _of_step(given: Arguments, function: Function) -> MemoryCurve:
     return MemoryCurve(0, function.ops, given.params, given.opt_state, tuple(held[Holds.GRADS]),
                        tuple(fixed + a for a in held[Holds.ACTIVATIONS]),
                        tuple(t + function.out_bytes for t in held[Holds.TRANSIENT]), min(at, max(length - 1, 0)),
-                       function.temp_bytes - most)
+                       function.temp_bytes - most, given.host)
+
+
+def _then(given: Arguments, function: Function, calls: Sequence[Call]) -> MemoryCurve:
+    """The curve of a step that gives back gradients, and of the weight update after it, a moment per call."""
+    step = _of_step(given, function)
+    grads = sum(live.bytes for live, kind in zip(function.held, function.kinds, strict=True)
+                if kind is Holds.GRADS and live.end >= len(function.ops))
+    held = MemoryCurve(step.stage, (*step.ops, *(c.op for c in calls)), step.params_bytes, step.opt_state_bytes,
+                       (*step.grads, *(grads for _ in calls)), (*step.activations, *(given.batch for _ in calls)),
+                       (*step.transient, *(function.out_bytes + c.held + c.temp + c.made for c in calls)), 0, 0,
+                       step.host_bytes)
+    first = step.totals[step.peak_at] + step.extra_bytes
+    last = max(range(len(step.ops), len(held.ops)), key=held.totals.__getitem__)
+    if held.totals[last] > first:
+        return replace(held, peak_at=last)
+    return replace(held, peak_at=step.peak_at, extra_bytes=step.extra_bytes)
 
 
 def _running(changes: Sequence[int]) -> list[int]:
@@ -139,4 +162,4 @@ def _of_calls(stage: int, given: Arguments, calls: Sequence[Call]) -> MemoryCurv
     totals = [g + a + t for g, a, t in zip(grads, activations, transient, strict=True)]
     at = max(range(len(totals)), key=totals.__getitem__)
     return MemoryCurve(stage, tuple(c.op for c in calls), given.params, given.opt_state, grads, activations, transient,
-                       at, 0)
+                       at, 0, given.host)

@@ -10,12 +10,13 @@ from typing import Any
 import jax
 
 from planner.core.graph import Program
-from planner.core.plan import PlanRecord
+from planner.core.plan import HOST, PlanRecord, uses_host_memory
 from planner.emit.annotated import Annotated
 from planner.emit.match import matching_devices, matching_program
 from planner.emit.meshes import stage_mesh
 from planner.emit.pipeline_code import pipeline_code
 from planner.emit.rewritten import rewritten as rewritten
+from planner.errors import PlanMismatchError
 from planner.model import Model
 from planner.runtime.pipeline import PipelineStep
 from planner.runtime.placement import Placement, check_concrete, initial_state, place
@@ -66,6 +67,19 @@ class Built:
     placed: Placement
 
 
+def _check_host_memory(record: PlanRecord, devices: Sequence[Any]) -> None:
+    """Refuse a plan that keeps something in host memory that the devices can't reach. Those of a topology that is not
+    there may not say what they reach."""
+    if not uses_host_memory(record):
+        return
+    for device in devices:
+        kinds = {m.kind for m in device.addressable_memories()} if device.process_index == jax.process_index() else ()
+        if kinds and HOST not in kinds:
+            raise PlanMismatchError(f"the plan keeps optimizer state or activations in the host's memory ({HOST!r}), "
+                                    f"which {device} can't reach: it knows {', '.join(sorted(kinds))}",
+                                    'plan again with offload="none"')
+
+
 def build_step(record: PlanRecord, model: Model, devices: Sequence[Any]) -> Built:
     """The step of a plan, without its first state: the model may be abstract, and the devices need not run.
 
@@ -73,6 +87,7 @@ def build_step(record: PlanRecord, model: Model, devices: Sequence[Any]) -> Buil
       PlanMismatchError: another model or another number of devices.
     """
     devices = matching_devices(record, devices)
+    _check_host_memory(record, devices)
     program = matching_program(record, model)
     given, warnings = rewritten(record, program)
     placed = place(record, model, program, given, [stage_mesh(s, devices) for s in record.stages])

@@ -38,7 +38,7 @@ class Placement:
 
     def shardings(self, places: Sequence[LeafPlace]) -> tuple[NamedSharding, ...]:
         """JAX's shardings of some places."""
-        return tuple(sharding(self.meshes[p.home], p.spec) for p in places)
+        return tuple(sharding(self.meshes[p.home], p.spec, p.memory) for p in places)
 
 
 def place(record: PlanRecord, model: Model, program: Program, given: Annotated, meshes: Sequence[Mesh]) -> Placement:

@@ -1,4 +1,5 @@
 """A plan of one stage as one jitted step: microbatches in a `lax.scan`, gradients accumulated, the update at the end.
+With optimizer state in the host's memory the update comes after the jitted step, part by part (`runtime/staged.py`).
 
 In: the annotated program and its placement. Out: steps of the three kinds; see `compile_plan`.
 """
@@ -11,7 +12,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding
 
 from planner.core.graph import Program, Role
-from planner.core.plan import ParamPlan, PlanRecord
+from planner.core.plan import HOST, ParamPlan, PlanRecord
 from planner.core.programs import STEP, program_name
 from planner.core.spec import Spec, replicated
 from planner.emit.annotated import Annotated
@@ -24,7 +25,9 @@ from planner.model import Model
 from planner.runtime.batches import batch_leaves, checked_batch, combined, combined_loss, examples_of, in_microbatches
 from planner.runtime.placement import Placement, update_graph
 from planner.runtime.stage_program import named
+from planner.runtime.staged import StagedFunction
 from planner.runtime.state import RunState
+from planner.runtime.transfer import Transfers
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class SingleStage:
 
 class SingleStep:
     """The step of a one-stage plan: `(RunState, batch) -> ...`, see `compile_plan`. `lower` gives it to the compiler
-    alone; `warnings` says what is not run as planned."""
+    alone; `update` is what follows it, if anything does; `warnings` says what is not run as planned."""
 
     def __init__(self, code: SingleStage) -> None:
         self._code, self.warnings = code, code.warnings
@@ -62,11 +65,16 @@ class SingleStep:
                                  for leaf, s in zip(self._leaves, shardings, strict=True)]
         placed = code.placed
         kept = [placed.shardings(x) for x in (placed.params, placed.opt_state, placed.state)]
-        trained = code.record.kind == "train"
+        apart = any(p.memory == HOST for p in placed.opt_state)
+        self.update = StagedFunction(update_graph(code.record, code.program), placed.meshes, Transfers(placed.meshes)) \
+            if apart else None
+        whole = code.record.kind == "train" and not apart
+        grads = tuple(sharding(code.mesh, p.update_spec) for p in code.record.params) if apart else None
         self._jitted = jax.jit(
-            named(self._run, program_name(0, STEP)), in_shardings=(*kept, tuple(self._batch_shardings)),
-            donate_argnums=(0, 1, 2) if trained else (2,),
-            out_shardings=((kept[0], kept[1]) if trained else None, kept[2], None, None))
+            named(self._run, program_name(0, STEP)),
+            in_shardings=(kept[0], kept[1] if not apart else (), kept[2], tuple(self._batch_shardings)),
+            donate_argnums=(0, 1, 2) if whole else (2,),
+            out_shardings=((kept[0], kept[1]) if whole else grads, kept[2], None, None))
 
     def __call__(self, state: RunState, batch: Any) -> Any:
         """One step. Training donates the buffers of `state`."""
@@ -81,7 +89,8 @@ class SingleStep:
     def lower(self, state: RunState, batch: Any) -> jax.stages.Lowered:
         """The step lowered for compilation, for those who look into it; leaves may be abstract."""
         arrays = [jax.ShapeDtypeStruct(self._shape(leaf), leaf.dtype) for leaf in self._leaves]
-        return self._jitted.lower(state.param_leaves, state.opt_leaves, state.state_leaves, tuple(arrays))
+        return self._jitted.lower(state.param_leaves, () if self.update else state.opt_leaves, state.state_leaves,
+                                  tuple(arrays))
 
     def _shape(self, leaf: Any) -> tuple[int, ...]:
         m = self._code.record.microbatches
@@ -92,7 +101,11 @@ class SingleStep:
         given = [in_microbatches(leaf, x, m) for leaf, x in
                  zip(self._leaves, checked_batch(self._leaves, batch), strict=True)]
         arrays = jax.device_put(given, self._batch_shardings)
-        updated, own, loss, aux = self._jitted(state.param_leaves, state.opt_leaves, state.state_leaves, tuple(arrays))
+        opt = () if self.update else state.opt_leaves
+        updated, own, loss, aux = self._jitted(state.param_leaves, opt, state.state_leaves, tuple(arrays))
+        if self.update:
+            ends, count = self.update((*state.param_leaves, *state.opt_leaves, *updated)), len(state.param_leaves)
+            updated = tuple(ends[:count]), tuple(ends[count:])
         return (*(updated or (state.param_leaves, ())), own, loss, aux)
 
     def _run(self, params: Sequence[Any], opt: Sequence[Any], state: Sequence[Any], batch: Sequence[Any]) -> Any:
@@ -104,6 +117,9 @@ class SingleStep:
         if code.record.kind != "train":
             return None, new_state, None, aux
         loss = combined_loss(losses, code.model.loss_reduction) if code.record.microbatches > 1 else losses
+        if self.update:
+            settled = tuple(finished(code, p, g) for p, g in zip(code.record.params, grads, strict=True))
+            return settled, new_state, loss, aux
         return _updated(code, params, opt, grads), new_state, loss, aux
 
 

@@ -60,11 +60,11 @@ class RunState:
 
 
 def _joined(tree: Any, places: Sequence[Input], leaves: Sequence[Any]) -> Any:
-    """The pytree. Rows that lie on different stages are brought to the host to be stacked."""
-    homes: dict[str, set[frozenset[Any]]] = {}
+    """The pytree. Rows that lie on different stages or in different memories are brought to the host to be stacked."""
+    homes: dict[str, set[tuple[frozenset[Any], str | None]]] = {}
     for place, leaf in zip(places, leaves, strict=True):
         if place.row is not None:
-            homes.setdefault(place.path, set()).add(frozenset(leaf.sharding.device_set))
+            homes.setdefault(place.path, set()).add((frozenset(leaf.sharding.device_set), leaf.sharding.memory_kind))
     apart = {path for path, found in homes.items() if len(found) > 1}
     return join_leaves(tree, places,
                        [np.asarray(x) if p.path in apart else x for p, x in zip(places, leaves, strict=True)])

@@ -23,6 +23,7 @@ class Holdings:
       arrives_bytes: activations that come from other stages for one forward.
       kept_bytes: what one microbatch leaves between its forward and its backward.
       cotangent_bytes: what comes from other stages for one backward.
+      visiting_bytes: optimizer state from the host that is on the device at once during the weight update.
     """
 
     fixed_bytes: int
@@ -30,6 +31,7 @@ class Holdings:
     arrives_bytes: int
     kept_bytes: int
     cotangent_bytes: int
+    visiting_bytes: int = 0
 
 
 def peak_of_stage(record: PlanRecord, stage: int, held: Holdings, programs: Mapping[str, Sequence[ProgramRow]]
@@ -48,10 +50,11 @@ def peak_of_stage(record: PlanRecord, stage: int, held: Holdings, programs: Mapp
             most = max(most, steady + kept + held.cotangent_bytes + extra["backward"])
             kept -= held.kept_bytes
     grads = max((p.output_bytes for p in programs.get("finish", ())), default=0)
-    return max(most, steady + grads + max(extra.get("finish", 0) - grads, _of_update(programs.get("update", ()))))
+    update = held.visiting_bytes + of_update(programs.get("update", ()))
+    return max(most, steady + grads + max(extra.get("finish", 0) - grads, update))
 
 
-def _of_update(rounds: Sequence[ProgramRow]) -> int:
+def of_update(rounds: Sequence[ProgramRow]) -> int:
     """What the weight update takes beside its arguments: the driver keeps what a round makes to the end of the step."""
     kept, most = 0, 0
     for program in rounds:

@@ -13,14 +13,17 @@ from typing import Any
 import jax
 
 from planner.core.graph import Role
-from planner.core.plan import PlanRecord
+from planner.core.plan import DEVICE, PlanRecord
 from planner.emit.meshes import sharding
+from planner.emit.update_specs import visiting_bytes
 from planner.runtime.compile import Built
 from planner.runtime.pipeline import PipelineParts, PipelineStep
 from planner.runtime.placement import abstract_state
+from planner.runtime.staged import StagedFunction
+from planner.runtime.state import RunState
 from planner.trace.dtypes import dtype_of
 from planner.verify.compiled import CompiledProgram, compile_program
-from planner.verify.footprint import Holdings, peak_of_stage
+from planner.verify.footprint import Holdings, of_update, peak_of_stage
 from planner.verify.report import ProgramRow
 
 Progress = Callable[[str, float], None]
@@ -44,9 +47,43 @@ def compile_all(record: PlanRecord, built: Built, model: Any, progress: Progress
     if isinstance(built.step, PipelineStep):
         return _Pipeline(record, built, built.step.parts, progress).compile()
     progress("step", 0.0)
-    lowered = built.step.lower(abstract_state(built.program, built.placed), model.batch)
-    program, _ = compile_program(lowered, 0, "step", 1, len(record.stages[0].devices))
-    return Compilation((program,), (program.row.total_bytes,))
+    state = abstract_state(built.program, built.placed)
+    program, _ = compile_program(built.step.lower(state, model.batch), 0, "step", 1, len(record.stages[0].devices))
+    if built.step.update is None:
+        return Compilation((program,), (program.row.total_bytes,))
+    return _with_update(record, built, state, program, built.step.update)
+
+
+def _with_update(record: PlanRecord, built: Built, state: RunState, first: CompiledProgram, update: StagedFunction
+                 ) -> Compilation:
+    """A step of one stage whose update comes after it: what lies beside the first program is optimizer state, beside
+    the update all that the first has and gives."""
+    programs, size = [first], len(record.stages[0].devices)
+
+    def compiled(lowered: Any, stage: int) -> Any:
+        program, made = compile_program(lowered, stage, "update", 1, size)
+        programs.append(program)
+        return made
+
+    compile_update(update, compiled)
+    opt = sum(_shard_bytes(x) for x, p in zip(state.opt_leaves, built.placed.opt_state, strict=True)
+              if p.memory == DEVICE)
+    fixed = opt + sum(_shard_bytes(x) for x in (*state.param_leaves, *state.state_leaves))
+    after = fixed + first.row.output_bytes - first.row.alias_bytes + of_update([p.row for p in programs[1:]]) \
+        + visiting_bytes(record, update.staged.graph, 0)
+    return Compilation(tuple(programs), (max(first.row.total_bytes + opt, after),))
+
+
+def compile_update(update: StagedFunction, compiled: Callable[[Any, int], Any]) -> None:
+    """Lower the rounds of a weight update in order; `compiled(lowered, stage)` gives the shardings of what one
+    makes."""
+    values, lies = update.staged.graph.values, dict[tuple[int, int], Any]()
+    for code, fn in update.rounds:
+        given = [jax.ShapeDtypeStruct(values[v].shape, dtype_of(values[v].dtype),
+                                      sharding=update.arrival(v, code.stage) or lies[v, code.stage])
+                 for v in code.reads]
+        made = compiled(fn.lower(*given), code.stage)
+        lies |= {(v, code.stage): where for v, where in zip(code.makes, made, strict=True)}
 
 
 @dataclass
@@ -92,15 +129,8 @@ class _Pipeline:
         return self._holdings(stage)
 
     def _update(self) -> None:
-        update = self.parts.update
-        assert update is not None and self.built.program.update is not None
-        values, lies = self.built.program.update.values, dict[tuple[int, int], Any]()
-        for code, fn in update.rounds:
-            given = [jax.ShapeDtypeStruct(values[v].shape, dtype_of(values[v].dtype),
-                                          sharding=update.arrival(v, code.stage) or lies[v, code.stage])
-                     for v in code.reads]
-            made = self._compile(fn.lower(*given), code.stage, "update", 1)
-            lies |= {(v, code.stage): where for v, where in zip(code.makes, made, strict=True)}
+        assert self.parts.update is not None
+        compile_update(self.parts.update, lambda lowered, stage: self._compile(lowered, stage, "update", 1))
 
     def _compile(self, lowered: Any, stage: int, name: str, times: int) -> Any:
         each = 4 if self.record.kind == "train" else 1
@@ -123,7 +153,8 @@ class _Pipeline:
         code, functions = self.parts.code, self.parts.stages[stage]
         state = abstract_state(self.built.program, self.built.placed)
         leaves = [*zip(state.param_leaves, self.built.placed.params, strict=True),
-                  *zip(state.opt_leaves, self.built.placed.opt_state, strict=True)]
+                  *((x, p) for x, p in zip(state.opt_leaves, self.built.placed.opt_state, strict=True)
+                    if p.memory == DEVICE)]
         homes = {p.value: p.home for p in self.record.params}
         always = {v for role in (Role.PARAM, Role.CONST) for v in code.reads_on(stage, role)}
         batch = set(code.reads_on(stage, Role.BATCH))
@@ -135,7 +166,12 @@ class _Pipeline:
             fixed_bytes=sum(_shard_bytes(x) for x, p in leaves if p.home == stage)
             + self._bytes(stage, [v for v in always if homes.get(v, stage) != stage or v not in homes]),
             batch_bytes=self._bytes(stage, sorted(batch)), arrives_bytes=self._bytes(stage, arrives),
-            kept_bytes=self._bytes(stage, kept), cotangent_bytes=self._bytes(stage, cotangents))
+            kept_bytes=self._bytes(stage, kept), cotangent_bytes=self._bytes(stage, cotangents),
+            visiting_bytes=_visiting(self.record, self.parts.update, stage))
+
+
+def _visiting(record: PlanRecord, update: StagedFunction | None, stage: int) -> int:
+    return 0 if update is None else visiting_bytes(record, update.staged.graph, stage)
 
 
 def _shard_bytes(x: jax.ShapeDtypeStruct) -> int:

@@ -1,11 +1,13 @@
 """A run that is interrupted and resumed has the loss curve of one that is not, under its plan and under others."""
 
 import shutil
+from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
 
+from planner.core.plan import DEVICE, HOST
 from planner.errors import PlanMismatchError
 from planner.model import abstract
 from tests.checkpoint.runs import EVERY, STEPS, only_losses, open_run, plan_of, train
@@ -22,6 +24,7 @@ DATA8 = Design(microbatches=2)
 DATA4 = Design(mesh_shape=(4,), microbatches=2)
 FSDP8 = Design(stored=over_first, used=whole, microbatches=2)
 TWO_STAGES = Design(stages=2, mesh_shape=(4,), microbatches=2)
+HOST8 = replace(DATA8, opt_on_host=lambda path: True)
 BUILDERS = {"mlp": models.mlp, "stateful": models.stateful, "tied": models.tied, "stacked": models.stacked}
 
 # Sums over other devices come in another order: float32 roundings, of which Adam makes steps a few times larger.
@@ -54,6 +57,16 @@ def test_under_the_same_plan_every_bit_is_the_same(tmp_path, name, design):
 def test_under_another_plan_the_curve_goes_on(tmp_path, name, first, then):
     found, wanted = resumed(tmp_path, BUILDERS[name](), first, then)
     np.testing.assert_allclose(list(found.values()), list(wanted.values()), rtol=TOLERANCES[name])
+
+
+@pytest.mark.parametrize(("first", "then"), [(HOST8, HOST8), (HOST8, TWO_STAGES), (TWO_STAGES, HOST8)],
+                         ids=["host to host", "host to devices", "devices to host"])
+def test_optimizer_state_comes_from_and_goes_to_host_memory(tmp_path, first, then):
+    found, wanted = resumed(tmp_path, models.mlp(), first, then)
+    np.testing.assert_allclose(list(found.values()), list(wanted.values()), rtol=ROUNDING)
+    _, run = open_run(tmp_path / "cut", models.mlp(), then)
+    kinds = {x.sharding.memory_kind for x in run.state.opt_leaves if x.ndim}
+    assert kinds == {HOST if then is HOST8 else DEVICE}
 
 
 @pytest.mark.parametrize("name", BUILDERS)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from planner.core.graph import Phase, Program, Role
 from planner.core.hardware import Cluster, Device, Link
 from planner.core.plan import (
+    DEVICE,
+    HOST,
     SCHEMA_VERSION,
     LayerInfo,
     MemoryParts,
@@ -44,6 +46,8 @@ class Design:
     used: SpecOf | None = None
     deferred: bool = False
     recompute: bool = False
+    opt_on_host: Callable[[str], bool] = lambda path: False
+    offload: bool = False
     bounds: tuple[int, ...] | None = None
     layers_per_stage: int = 1
     devices: Sequence[int] = field(default_factory=tuple)
@@ -72,7 +76,7 @@ def record_of(model: Model, design: Design) -> PlanRecord:
             tuple("abc"[:len(design.mesh_shape)]),
             _specs(program, design, params), _uses(program, design, bounds[s:s + 2], params),
             tuple(range(*mine)) if design.recompute else (), 1, TimeParts(1e-3), MemoryParts(1), (), 0.0, 0.0,
-            "optimal", "test", ""))
+            "optimal", "test", "", offload=tuple(range(*mine)) if design.offload else ()))
     return PlanRecord(SCHEMA_VERSION, "0", model.name, model.kind, program.fingerprint, CLUSTER, per * design.stages,
                       model.batch_size, design.microbatches, design.schedule, tuple(stages), params, tuple(layers),
                       tuple(OpInfo(op.primitive, 0, 0, (), "") for op in program.forward.ops), 1.0, 1.0, 1, "float32",
@@ -93,7 +97,7 @@ def _param(program: Program, design: Design, given, homes) -> ParamPlan:
     stored = design.stored(given.path, value.shape)
     updated = (design.updated or design.stored)(given.path, value.shape)
     return ParamPlan(given.path, given.row, given.value, value.shape, value.dtype, stored, updated,
-                     design.deferred, homes.get(given.value, 0))
+                     design.deferred, homes.get(given.value, 0), HOST if design.opt_on_host(given.path) else DEVICE)
 
 
 def _specs(program: Program, design: Design, params) -> tuple[tuple[int, Spec], ...]:

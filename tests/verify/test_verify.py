@@ -9,8 +9,11 @@ import pytest
 
 import planner
 from planner import models
-from planner.core.plan import PlanRecord
+from planner.core.plan import HOST, PlanRecord
 from planner.errors import PlanMismatchError, VerifyError
+from planner.fitting import with_memory
+from planner.search import Found
+from planner.trace import trace_program
 from planner.verify import VerifyReport, verify_plan
 from planner.verify.report import KindRow, StageReport, Surprise
 
@@ -48,6 +51,19 @@ def test_gpt_in_microbatches_counts_loops() -> None:
     assert gathers.made == gathers.foreseen and gathers.made_bytes == gathers.foreseen_bytes
     assert stage.compiled_flops == stage.predicted_flops > 0
     assert all(s.bytes < 1024 for s in stage.unforeseen)  # the scale of a norm, whose gradient waits for no batch's end
+
+
+@pytest.mark.parametrize(("stages", "microbatches"), [(1, 1), (1, 2), (2, 2)])
+def test_optimizer_state_on_the_host_saves_the_memory_promised(stages, microbatches) -> None:
+    record, model = planned("gpt-tiny", {"layers": 2}, recipe="data", stages=stages, microbatches=microbatches)
+    program = trace_program(model, microbatches)
+    moved = replace(record, params=tuple(replace(p, opt_memory=HOST) for p in record.params))
+    away = with_memory(Found(moved, program))
+    before, after = verify_plan(record, model, "local").stages, verify_plan(away, model, "local").stages
+    for one, other, stage in zip(before, after, away.stages, strict=True):
+        saved = one.compiled_bytes - other.compiled_bytes
+        assert saved == pytest.approx(one.predicted_bytes - other.predicted_bytes, rel=0.1)
+        assert saved == pytest.approx(stage.memory.host_bytes, rel=0.1)
 
 
 def test_every_stage_of_a_pipeline_is_compiled() -> None:
