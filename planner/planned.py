@@ -173,7 +173,7 @@ class Plan:
           batches: makes the batch of a step from its number.
           steps: numbers of the steps to run, as `range(10_000)`.
           options: fields of `planner.runtime.LoopOptions`: `saver=` (a `planner.Checkpoints`), `nonfinite="go-on"`,
-            `amount=`.
+            `amount=`, `trace=` (a `planner.runtime.Trace`).
 
         Returns:
           An iterator of steps that are done; its `state` is the newest state.

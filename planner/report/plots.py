@@ -18,8 +18,9 @@ from matplotlib.figure import Figure
 from planner.core.files import write_atomically
 from planner.core.plan import PlanRecord
 from planner.errors import PlannerError, UnknownNameError
-from planner.report.figures import devices, graph, memory, memory_curve, shardings, style, timetable
+from planner.report.figures import devices, graph, measured, memory, memory_curve, shardings, style, timetable
 from planner.report.formats import check_format
+from planner.report.measured import MeasuredStep
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,19 @@ def plot(record: PlanRecord, path: str | os.PathLike[str], kind: str = "all") ->
     with matplotlib.rc_context(dict(style.RC)):
         figure = _overview(record) if kind == "all" else _single(record, pictures()[kind])
         _write(figure, place)
+
+
+def plot_measured(record: PlanRecord, step: MeasuredStep, path: str | os.PathLike[str]) -> None:
+    """Draw a measured step above the simulated one into a file whose ending gives the format.
+
+    Raises:
+      PlannerError: the ending is not a known format, or the file cannot be written.
+    """
+    place = Path(path)
+    check_format(place)
+    picture = Picture(lambda axes, r: measured.draw(axes, r, step), lambda r: (15, 0.5 + 0.8 * r.layout.ranks))
+    with matplotlib.rc_context(dict(style.RC)):
+        _write(_single(record, picture), place)
 
 
 def _single(record: PlanRecord, picture: Picture) -> Figure:

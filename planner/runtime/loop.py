@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any, Protocol
 
@@ -24,6 +24,7 @@ from planner.core.plan import PlanRecord
 from planner.errors import NonFiniteError, RunError
 from planner.model import leaves_with_paths
 from planner.report.progress import Amount, Memory, Progress, rates
+from planner.runtime.profiling import Profiler, Trace
 from planner.runtime.state import RunState
 
 RECENT = 20
@@ -57,11 +58,13 @@ class LoopOptions:
       saver: saves a state where it is due, and the last one.
       nonfinite: `STOP` at a loss that isn't finite, or `GO_ON`.
       amount: what a step works through; None: as the first batch says, see `amount_of`.
+      trace: profile some steps and write what they did; a later step's note says where.
     """
 
     saver: Saver | None = None
     nonfinite: str = STOP
     amount: Amount | None = None
+    trace: Trace | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,8 @@ class Loop:
         self._before: _Sent | None = None
         self._amount = self._options.amount
         self._devices = _devices(state)
+        trace = self._options.trace
+        self._profiler = None if trace is None else Profiler(record, numbers, trace)
         if self._options.nonfinite not in (STOP, GO_ON):
             raise RunError(f"nonfinite={self._options.nonfinite!r} is no way to go on", f"give {STOP!r} or {GO_ON!r}")
 
@@ -121,6 +126,7 @@ class Loop:
           CheckpointError: a state could not be saved.
         """
         for number in self._numbers:
+            yield from self._watched(number)
             sent = self._started(number)
             self._numbers = range(number + 1, self._numbers.stop)
             before, self._before = self._before, sent
@@ -129,9 +135,21 @@ class Loop:
             if self._due(number + 1):
                 self._before = None
                 yield self._saved(self._ended(sent))
+        yield from self._watched(self._numbers.stop)
         last, self._before = self._before, None
         if last is not None:
             yield self._ended(last)
+
+    def _watched(self, number: int) -> Iterator[Progress]:
+        """Let the profiler begin or end before a step; what is under way ends first."""
+        if self._profiler is None or not self._profiler.due(number):
+            return
+        before, self._before = self._before, None
+        done = None if before is None else self._ended(before)
+        note = self._profiler.at(number, self.state)
+        self._clock.last_end_s = time.perf_counter()
+        if done is not None:
+            yield replace(done, note="; ".join(x for x in (done.note, note) if x))
 
     def _started(self, number: int) -> _Sent:
         batch = self._batches(number)
@@ -185,7 +203,7 @@ class Loop:
         if self._options.nonfinite == STOP:
             raise NonFiniteError(done.number, f"after step {done.number}, parameter {bad!r} is not finite everywhere, "
                                  "and the state was not saved", MEND)
-        return Progress(done.number, done.loss, done.time_s, done.rates, f"not saved: parameter {bad!r} is not finite")
+        return replace(done, note=f"not saved: parameter {bad!r} is not finite")
 
 
 def nonfinite_parameter(state: RunState) -> str | None:

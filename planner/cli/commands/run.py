@@ -30,6 +30,10 @@ def add(parser: argparse.ArgumentParser) -> None:
                         help="print a line every K steps (default 1)")
     parser.add_argument("--nonfinite", choices=("stop", "go-on"), default="stop", help="at a loss that is not finite, "
                         "stop (default; the checkpoints before it remain) or go on")
+    parser.add_argument("--trace", metavar="FILE", action="append", default=[], help="profile some steps and write the "
+                        "typical one beside the simulated step: a .png, .svg or .pdf picture, else JSON for Perfetto "
+                        "or Chrome's tracing (may be repeated)")
+    parser.add_argument("--trace-steps", type=int, default=3, metavar="N", help="how many are profiled (default 3)")
     group = parser.add_argument_group("checkpoints (need orbax: pip install 'jax-planner[checkpoint]')")
     group.add_argument("--checkpoint", metavar="DIR", help="save the run into this folder meanwhile, and at its end")
     group.add_argument("--every", type=int, default=100, metavar="K", help="steps between checkpoints (default 100)")
@@ -42,8 +46,10 @@ def run(args: argparse.Namespace, out: Output) -> int:
     """Compile, run, print loss, time and rates of each step as it is done."""
     from planner.cli import running
     from planner.report import units
+    from planner.runtime import Trace
 
     options.check_steps(args)
+    options.check_writable(*args.trace)
     _check(args)
     devices = options.devices(args)
     plan = running.saved_plan(args, devices) or _resumed_plan(args, devices) or found_plan(args, out)
@@ -58,7 +64,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
         if not args.json:
             out.text(f"{plan!r}\n{HEADER}")
         _show(args, out, plan.run(begun.step, begun.state, lambda n: running.batch(model, args.seed + n),
-                                  range(begun.done, args.steps), saver=checkpoints, nonfinite=args.nonfinite))
+                                  range(begun.done, args.steps), saver=checkpoints, nonfinite=args.nonfinite,
+                                  trace=Trace(args.trace, args.trace_steps) if args.trace else None))
     if not args.json:
         out.text(f"predicted: {units.seconds(plan.step_time_s)} a step")
     return OK
@@ -133,5 +140,6 @@ def _begun(args: argparse.Namespace, plan: "Plan", model: "Model", devices: "lis
 COMMAND = Command("run", "run a model under a plan on the devices of this machine, with random batches", (
     "planner run gpt-125m --set layers=2 --batch 16 --devices 8 --steps 10",
     "planner run my_model.py:build --devices 8 --plan gpt.plan.json",
+    "planner run gpt-tiny --devices 8 --stages 2 --trace run.trace.json",
     "planner run my_model.py:build --steps 10000 --checkpoint run-1 --every 500",
     "planner run my_model.py:build --steps 10000 --checkpoint run-1 --every 500 --resume --devices 4"), add, run)

@@ -19,10 +19,12 @@ from planner.report.figures import style
 from planner.simulate import Interval, Stream, Timeline, Work, simulate
 
 COLOURS = MappingProxyType({
-    Work.FORWARD: "#56B4E9", Work.BACKWARD: "#E69F00", Work.UPDATE: "#009E73", Work.SYNC: "#CC79A7",
+    Work.FORWARD: "#56B4E9", Work.BACKWARD: "#E69F00", Work.INPUT_GRADIENT: "#E69F00",
+    Work.WEIGHT_GRADIENT: "#F0E442", Work.UPDATE: "#009E73", Work.SYNC: "#CC79A7",
     Work.GATHER: "#0072B2", Work.REDUCE: "#D55E00", Work.HAND_OVER: "#888888"})
 LEGEND = MappingProxyType({
-    Work.FORWARD: "forward", Work.BACKWARD: "backward", Work.UPDATE: "update", Work.SYNC: "gradient sync",
+    Work.FORWARD: "forward", Work.BACKWARD: "backward", Work.INPUT_GRADIENT: "input gradient",
+    Work.WEIGHT_GRADIENT: "weight gradient", Work.UPDATE: "update", Work.SYNC: "gradient sync",
     Work.GATHER: "parameter gather", Work.REDUCE: "reductions, resharding", Work.HAND_OVER: "hand-over"})
 SHOWN = 26
 """Microbatch times that fit readably into the width; a longer step is cut into two windows."""
