@@ -11,15 +11,16 @@ start.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median_low
+from types import MappingProxyType
 
 from planner.core import programs
 from planner.core.plan import PlanRecord
 from planner.errors import RunError
 from planner.schedules import SCHEDULES, Kind, tasks_of
 
-KINDS: Mapping[str, Kind] = {programs.FORWARD: Kind.FORWARD, programs.BACKWARD: Kind.BACKWARD,
-                             programs.INPUT_GRADIENT: Kind.INPUT_GRADIENT,
-                             programs.WEIGHT_GRADIENT: Kind.WEIGHT_GRADIENT}
+KINDS: Mapping[str, Kind] = MappingProxyType({
+    programs.FORWARD: Kind.FORWARD, programs.BACKWARD: Kind.BACKWARD, programs.INPUT_GRADIENT: Kind.INPUT_GRADIENT,
+    programs.WEIGHT_GRADIENT: Kind.WEIGHT_GRADIENT})
 """Programs that run once per microbatch."""
 
 

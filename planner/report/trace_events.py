@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from planner.core import programs
@@ -26,7 +27,7 @@ from planner.simulate import Interval, Stream, Timeline
 THREADS = tuple(Stream)
 MICRO = 1e6
 """Microseconds in a second."""
-SAID = {programs.FINISH: "sync"}
+SAID = MappingProxyType({programs.FINISH: "sync"})
 """Programs whose work the simulation calls otherwise."""
 
 

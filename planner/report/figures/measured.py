@@ -7,6 +7,7 @@ waited for. The top row is the host, calling programs.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
@@ -20,9 +21,9 @@ from planner.report.measured import MeasuredStep, MeasuredTask
 from planner.report.trace_events import rank_name
 from planner.simulate import Stream, Work, simulate
 
-SHOWN_AS = {programs.FORWARD: Work.FORWARD, programs.BACKWARD: Work.BACKWARD,
-            programs.INPUT_GRADIENT: Work.INPUT_GRADIENT, programs.WEIGHT_GRADIENT: Work.WEIGHT_GRADIENT,
-            programs.UPDATE: Work.UPDATE, programs.FINISH: Work.SYNC}
+SHOWN_AS = MappingProxyType({
+    programs.FORWARD: Work.FORWARD, programs.BACKWARD: Work.BACKWARD, programs.INPUT_GRADIENT: Work.INPUT_GRADIENT,
+    programs.WEIGHT_GRADIENT: Work.WEIGHT_GRADIENT, programs.UPDATE: Work.UPDATE, programs.FINISH: Work.SYNC})
 OTHER = "#BBBBBB"
 HEIGHT = 0.36
 """Of a bar, in rows."""
