@@ -3,25 +3,21 @@
 In: a `PlanRecord` and its `PipelineCode`. Out: `Task`s.
 """
 
-from planner.core.graph import Phase, Role
+from planner.core.graph import Role
 from planner.core.plan import PlanRecord
 from planner.emit.pipeline_code import PipelineCode
 from planner.errors import PlanMismatchError
-from planner.schedules import SCHEDULES, Kind, Task, dispatch_order, predecessors, tasks_of
+from planner.schedules import Kind, Task, dispatch_order, predecessors, tasks_of
 
 
 def task_order(record: PlanRecord, code: PipelineCode) -> tuple[Task, ...]:
     """Every task of a step in the order the driver starts them.
 
     Raises:
-      PlanMismatchError: if the schedule does not fit the model (no backward) or the plan's stages, or waits for state
-        for ever.
+      PlanMismatchError: if the schedule does not fit the plan's stages, or waits for state for ever.
     """
-    schedule = SCHEDULES[record.schedule]
-    if schedule.trains != (record.kind == "train"):
-        raise PlanMismatchError(f"schedule {record.schedule!r} of the plan does not serve {record.kind}", "plan again")
     layout = record.layout
-    makers = {v: s for (s, phase), task in code.tasks.items() if phase is Phase.FORWARD for v in task.makes}
+    makers = {v: s for (s, kind), task in code.tasks.items() if kind is Kind.FORWARD for v in task.makes}
 
     def needs(task: Task) -> list[Task]:
         found = list(predecessors(task, layout.stages))

@@ -5,9 +5,9 @@ plan, and what its functions take. Out: `Call`s in the order in which they are s
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from planner.core.graph import Phase, Role
+from planner.core.graph import Role
 from planner.costs.memory import peak, shard_bytes
 from planner.emit.pipeline_code import PipelineCode, pipeline_code
 from planner.emit.rounds import placed_rounds
@@ -41,6 +41,7 @@ class Call:
       grads: bytes of gradient sums and gradients.
       temp, made: bytes that it needs while it runs, and of what it gives back in places of their own.
       op: operator at its peak (-1: none).
+      beside: what the other stages of the rank hold meanwhile: (stage, held, grads).
     """
 
     stage: int
@@ -50,6 +51,7 @@ class Call:
     temp: int
     made: int
     op: int = -1
+    beside: tuple[tuple[int, int, int], ...] = ()
 
 
 Needs = Callable[[str, int], Need]
@@ -59,7 +61,8 @@ Needs = Callable[[str, int], Need]
 def walk(emitted: Emitted, needs: Needs | None = None) -> tuple[Call, ...]:
     """Every call of a step in order. `needs` may say what functions take, as a compiler found; predicted by default.
 
-    Names of functions: `forward`, `backward`, `finish`, and `update0`, `update1`, ... in the order of the rounds.
+    Names of functions: those of the schedule's kinds of tasks, `finish`, and `update0`, `update1`, ... in the order of
+    the rounds.
     """
     code = pipeline_code(emitted.record, emitted.given)
     driver = _Driver(emitted, code, needs or predicted(emitted, code))
@@ -89,13 +92,10 @@ def predicted(emitted: Emitted, code: PipelineCode) -> Needs:
 
 
 def _function(emitted: Emitted, code: PipelineCode, updates: Sequence[TaskCode], name: str, stage: int) -> Function:
-    if name == "forward":
-        return task_function(emitted, code.tasks[stage, Phase.FORWARD])
-    if name == "backward":
-        returned = {v for _, values in code.grads[stage] for v in values}
-        task = code.tasks[stage, Phase.BACKWARD]
-        return task_function(emitted, replace(task, makes=tuple(v for v in task.makes if v not in returned)),
-                             code.grads[stage])
+    if name in code.kinds:
+        kind = Kind(name)
+        sums = code.grads[stage] if kind is code.kinds[-1] else ()
+        return task_function(emitted, code.tasks[stage, kind], sums)
     if name == "finish":
         return finish_function(emitted, stage, code.grads[stage])
     return update_task(emitted, updates, int(name.removeprefix("update")))
@@ -126,12 +126,14 @@ class _Driver:
         self._total = [0 for _ in stages]  # bytes of all that `_held` has of a stage
         self._sizes: dict[tuple[int, int], int] = {}
         self._successor_of = {new: old for old, new in code.state_successor.items()}
-        self._outputs = [0 for _ in stages]
+        self._outputs = [0 for _ in stages]  # results of the step, and of the update so far
         self._grads = [sum(sum_bytes(emitted, p, s, v[0]) for p, v in code.grads[s]) for s in stages]
-        self._keep = [frozenset(code.tasks[s, Phase.BACKWARD].reads) for s in stages]
+        self._later = {(s, kind): code.read_after(s, kind) for s in stages for kind in code.kinds}
         self._shown = {o.operand for o in self._graph.outputs if o.role in (Role.LOSS, Role.AUX)}
         self._low = [emitted.lowering(s) for s in stages]
         self._made = [{v for (at, _), task in code.tasks.items() if at == s for v in task.makes} for s in stages]
+        layout = self._record.layout
+        self._mates = [[s for s in layout.stages_of(layout.rank_of[stage]) if s != stage] for stage in stages]
         self.calls: list[Call] = []
 
     def run(self) -> None:
@@ -148,22 +150,21 @@ class _Driver:
             self.update()
 
     def _do(self, task: Task) -> None:
-        stage, key, forward = task.stage, (task.stage, task.microbatch), task.phase is Kind.FORWARD
-        self._call("forward" if forward else "backward", stage)
+        stage, key, later = task.stage, (task.stage, task.microbatch), self._later[task.stage, task.phase]
+        self._call(task.phase, stage)
         held = self._held.pop(key, {})
-        kept = {v: b for v, b in held.items() if v in self._keep[stage]} if forward else {}
+        kept = {v: b for v, b in held.items() if v in later}
         self._total[stage] += sum(kept.values()) - sum(held.values())
-        if forward:
+        if kept:
             self._held[key] = kept
-        makes = self._code.tasks[stage, Phase.FORWARD if forward else Phase.BACKWARD].makes
-        for v in makes:
+        for v in self._code.tasks[stage, task.phase].makes:
             if v in self._shown:
                 self._outputs[stage] += self._bytes(v, stage)
             successor = self._successor_of.get(v)
             if successor is not None:
                 self._hand(self._code.readers.get(successor, ()), successor, task.microbatch + 1)
             for reader in self._code.readers.get(v, ()):
-                if reader != stage or not forward or v in self._keep[stage]:
+                if reader != stage or v in later:
                     self._hand((reader,), v, task.microbatch)
 
     def _hand(self, stages: Sequence[int], value: int, microbatch: int) -> None:
@@ -180,16 +181,16 @@ class _Driver:
         return self._sizes[value, stage]
 
     def _call(self, name: str, stage: int, extra: int = 0) -> None:
-        need = self._needs(name, stage)
-        self.calls.append(Call(stage, name, self._total[stage] + self._outputs[stage] + extra, self._grads[stage],
-                               need.temp, need.made, need.op))
+        need, held = self._needs(name, stage), [t + o for t, o in zip(self._total, self._outputs, strict=True)]
+        beside = tuple((s, held[s], self._grads[s]) for s in self._mates[stage])
+        self.calls.append(Call(stage, name, held[stage] + extra, self._grads[stage], need.temp, need.made, need.op,
+                               beside))
 
     def update(self) -> None:
         """The weight update: everything that a task makes is kept to the end of it."""
         graph = self._emitted.program.update
         assert graph is not None
-        made = [0 for _ in self._record.stages]
-        visiting = [visiting_bytes(self._record, graph, s) for s in range(len(made))]
+        visiting = [visiting_bytes(self._record, graph, s) for s in range(len(self._outputs))]
         for n, task in enumerate(update_codes(self._emitted)):
-            self._call(f"update{n}", task.stage, made[task.stage] + (visiting[task.stage] if task.part else 0))
-            made[task.stage] += self._needs(f"update{n}", task.stage).made
+            self._call(f"update{n}", task.stage, visiting[task.stage] if task.part else 0)
+            self._outputs[task.stage] += self._needs(f"update{n}", task.stage).made

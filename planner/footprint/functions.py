@@ -87,7 +87,7 @@ def task_function(emitted: Emitted, code: TaskCode, summed: Sequence[tuple[Param
     low = emitted.lowering(code.stage)
     for n in code.ops:
         low.run(n)
-    made = [low.at[v] for _, values in summed for v in values]
+    made = [low.at[v] if v in low.at else low.give(v) for _, values in summed for v in values]
     sums = [added(emitted, low, p, code.stage, values) for p, values in summed]
     return function(emitted, low.nodes, Ends(tuple(low.at[v] for v in code.makes), tuple(sums), tuple(made)))
 

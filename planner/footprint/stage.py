@@ -8,7 +8,7 @@ makes.
 In: a `PlanRecord` and its `Program`. Out: a `MemoryCurve` per stage.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from planner.core.graph import Program, Role
@@ -23,14 +23,14 @@ from planner.footprint.functions import step_function
 
 @dataclass(frozen=True)
 class MemoryCurve:
-    """Bytes of one device of a stage over a step.
+    """Bytes of one device of a stage over a step: its own part, where the device works for several stages.
 
     Attributes:
       stage: the stage.
       ops: per moment, the operator of the emitted graph that runs (-1: none of the model's own).
       params_bytes, opt_state_bytes: held throughout.
       grads, activations, transient: bytes per moment. Batch inputs are counted with the activations.
-      peak_at: the moment at which most is held.
+      peak_at: the moment at which most is held on the device.
       extra_bytes: what an allocation that holds everything takes beyond that.
       host_bytes: in the memory of the device's host, throughout.
     """
@@ -81,8 +81,12 @@ def memory_curves(record: PlanRecord, program: Program) -> tuple[MemoryCurve, ..
         first = step_function(emitted, updates=False)
         return (_then(given, first, walk_update(emitted)),)
     calls = walk(emitted)
-    return tuple(_of_calls(s.index, arguments(emitted, s.index), [c for c in calls if c.stage == s.index])
-                 for s in record.stages)
+    layout, given = record.layout, [arguments(emitted, s.index) for s in record.stages]
+    found: dict[int, MemoryCurve] = {}
+    for rank in range(layout.ranks):
+        stages = layout.stages_of(rank)
+        found |= _of_rank([c for c in calls if c.stage in stages], {s: given[s] for s in stages})
+    return tuple(found[s.index] for s in record.stages)
 
 
 def arguments(emitted: Emitted, stage: int) -> Arguments:
@@ -96,11 +100,21 @@ def arguments(emitted: Emitted, stage: int) -> Arguments:
     if len(record.stages) == 1:
         read = {i.value for i in graph.inputs} | read
     size = {i.value: shard_bytes(graph.values[i.value], low.spec(i.value), mesh) for i in graph.inputs}
-    kept = sum(size[i.value] for i in graph.inputs if i.value in read and i.role is not Role.BATCH)
+    there = _there_already(record, emitted, stage)
+    kept = sum(size[i.value] for i in graph.inputs if i.value in read - there and i.role is not Role.BATCH)
     constants = sum(value_bytes(graph.values[v]) for v, _ in graph.constants if v in read)
     batch = sum(size[i.value] * (record.microbatches if emitted.is_split(i.value) else 1)
                 for i in graph.inputs_of(Role.BATCH) if i.value in read)
     return Arguments(kept + constants, _opt_state(emitted, stage, DEVICE), batch, _opt_state(emitted, stage, HOST))
+
+
+def _there_already(record: PlanRecord, emitted: Emitted, stage: int) -> set[int]:
+    """Parameters that another stage of the same devices holds as this one reads them: no copy is made."""
+    layout, specs = record.layout, emitted.given.specs
+    return {p.value for p in record.params
+            if p.home != stage and layout.rank_of[p.home] == layout.rank_of[stage]
+            and record.stages[p.home].mesh_shape == record.stages[stage].mesh_shape
+            and specs[p.home].get(p.value) == specs[stage].get(p.value)}
 
 
 def _opt_state(emitted: Emitted, stage: int, memory: str) -> int:
@@ -154,12 +168,20 @@ def _running(changes: Sequence[int]) -> list[int]:
     return found
 
 
-def _of_calls(stage: int, given: Arguments, calls: Sequence[Call]) -> MemoryCurve:
-    """The curve of a stage of a pipeline: a moment per call."""
-    grads = tuple(c.grads for c in calls)
-    activations = tuple(given.batch + c.held for c in calls)
-    transient = tuple(c.temp + c.made for c in calls)
-    totals = [g + a + t for g, a, t in zip(grads, activations, transient, strict=True)]
+def _of_rank(calls: Sequence[Call], given: Mapping[int, Arguments]) -> dict[int, MemoryCurve]:
+    """The curves of the stages of one rank: a moment per call of any of them."""
+    held = {s: [a.batch + _of(c, s)[0] for c in calls] for s, a in given.items()}
+    grads = {s: [_of(c, s)[1] for c in calls] for s in given}
+    work = {s: [c.temp + c.made if c.stage == s else 0 for c in calls] for s in given}
+    totals = [sum(of[s][n] for of in (held, grads, work) for s in given) for n in range(len(calls))]
     at = max(range(len(totals)), key=totals.__getitem__)
-    return MemoryCurve(stage, tuple(c.op for c in calls), given.params, given.opt_state, grads, activations, transient,
-                       at, 0, given.host)
+    return {s: MemoryCurve(s, tuple(c.op if c.stage == s else -1 for c in calls), a.params, a.opt_state,
+                           tuple(grads[s]), tuple(held[s]), tuple(work[s]), at, 0, a.host)
+            for s, a in given.items()}
+
+
+def _of(call: Call, stage: int) -> tuple[int, int]:
+    """What a stage holds during a call, and its gradients."""
+    if call.stage == stage:
+        return call.held, call.grads
+    return next((held, grads) for s, held, grads in call.beside if s == stage)

@@ -28,7 +28,7 @@ from planner.runtime.stage_functions import Scale, StageFunctions
 from planner.runtime.staged import StagedFunction
 from planner.runtime.state import RunState
 from planner.runtime.transfer import Transfers
-from planner.schedules import Kind, Task
+from planner.schedules import Task
 
 Held = dict[tuple[int, int], dict[int, Any]]
 """(stage, microbatch) -> value -> array that the stage's tasks of that microbatch still need."""
@@ -36,12 +36,10 @@ Held = dict[tuple[int, int], dict[int, Any]]
 
 @dataclass(frozen=True)
 class PipelineParts:
-    """The compiled parts of a pipeline: functions per stage, values each keeps for its backward, and the weight update
-    (None without training)."""
+    """The compiled parts of a pipeline: functions per stage, and the weight update (None without training)."""
 
     code: PipelineCode
     stages: tuple[StageFunctions, ...]
-    keep: tuple[frozenset[int], ...]
     update: StagedFunction | None
 
 
@@ -57,8 +55,6 @@ class PipelineStep:
         divisor = record.microbatches if model.loss_reduction == "mean" else 1
         self._stages = [StageFunctions(code, s.index, placed.meshes[s.index], Scale(divisor)) for s in record.stages]
         self._order = task_order(record, code)
-        self._keep = [frozenset(f.backward_code.reads) if record.kind == "train" else frozenset[int]()
-                      for f in self._stages]
         self._transfers = Transfers(placed.meshes)
         self._update = StagedFunction(update_graph(record, program), placed.meshes, self._transfers) \
             if program.update else None
@@ -68,11 +64,11 @@ class PipelineStep:
     @property
     def parts(self) -> PipelineParts:
         """What the step drives, for those who look into it."""
-        return PipelineParts(self._code, tuple(self._stages), tuple(self._keep), self._update)
+        return PipelineParts(self._code, tuple(self._stages), self._update)
 
     def __call__(self, state: RunState, batch: Any) -> Any:
         """One step. Training takes over the buffers of `state`."""
-        run = _Run(self._code, self._placed, self._stages, self._keep, self._transfers)
+        run = _Run(self._code, self._placed, self._stages, self._transfers)
         run.give_parameters(state.param_leaves)
         run.give_batch(self._leaves, checked_batch(self._leaves, batch), self._record.microbatches)
         run.give_state(state.state_leaves)
@@ -133,13 +129,13 @@ class PipelineStep:
 class _Run:
     """One step under way: what every stage holds for every microbatch."""
 
-    def __init__(self, code: PipelineCode, placed: Placement, stages: Sequence[StageFunctions],
-                 keep: Sequence[frozenset[int]], transfers: Transfers) -> None:
-        self._code, self._placed, self._stages, self._keep = code, placed, stages, keep
-        self._transfers = transfers
+    def __init__(self, code: PipelineCode, placed: Placement, stages: Sequence[StageFunctions], transfers: Transfers
+                 ) -> None:
+        self._code, self._placed, self._stages, self._transfers = code, placed, stages, transfers
+        self._later = {(s, kind): code.read_after(s, kind) for s in range(len(stages)) for kind in code.kinds}
         self._fixed: list[dict[int, Any]] = [{} for _ in stages]
         self._held: Held = {}
-        self.sums = [f.zeros() if f.backward_code.ops else () for f in stages]
+        self.sums = [f.zeros() if code.grads[s] else () for s, f in enumerate(stages)]
         self.outputs: dict[int, dict[tuple[int, int], Any]] = {s: {} for s in range(len(stages))}
         graph = code.given.graph
         self._kept = {o.operand for o in graph.outputs if o.role in (Role.LOSS, Role.AUX)}
@@ -177,17 +173,15 @@ class _Run:
 
     def do(self, task: Task) -> None:
         """Start one task, and send on what it makes."""
-        functions, key = self._stages[task.stage], (task.stage, task.microbatch)
-        held = self._held.setdefault(key, {})
-        forward = task.phase is Kind.FORWARD
-        code = functions.forward_code if forward else functions.backward_code
+        functions, key, kind = self._stages[task.stage], (task.stage, task.microbatch), task.phase
+        held, later = self._held.setdefault(key, {}), self._later[task.stage, kind]
+        code, program = functions.codes[kind], functions.programs[kind]
         reads = [held[v] if v in held else self._fixed[task.stage][v] for v in code.reads]
-        if forward:
-            made = functions.forward(*reads)
-            self._held[key] = {v: x for v, x in held.items() if v in self._keep[task.stage]}
+        if kind is functions.summing:
+            self.sums[task.stage], made = program(self.sums[task.stage], *reads)
         else:
-            self.sums[task.stage], made = functions.backward(self.sums[task.stage], *reads)
-            del self._held[key]
+            made = program(*reads) if code.makes else ()  # the first stage may have no input gradient
+        self._held[key] = {v: x for v, x in held.items() if v in later}
         self._send(task, dict(zip(code.makes, made, strict=True)))
 
     def last_state(self, microbatch: int) -> tuple[Any, ...]:
@@ -207,8 +201,7 @@ class _Run:
         for stage in {s for v in made for s in self._code.readers.get(v, ())}:
             mine = {v: x for v, x in made.items() if stage in self._code.readers.get(v, ())}
             if stage == task.stage:
-                kept = self._keep[stage] if task.phase is Kind.FORWARD else frozenset(mine)
-                held = {v: x for v, x in mine.items() if v in kept}
+                held = {v: x for v, x in mine.items() if v in self._later[stage, task.phase]}
             else:
                 held = self._sent(task.stage, stage, mine)
             if held:

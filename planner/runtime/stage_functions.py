@@ -1,11 +1,13 @@
-"""The jitted functions of one pipeline stage: forward, backward with gradient accumulation, and the end of a batch.
+"""The jitted functions of one pipeline stage: one per kind of task, the last of which accumulates gradients, and the
+end of a batch.
 
 In: `PipelineCode` and the stage's mesh. Out: `StageFunctions`. Each is compiled for the stage's own submesh at its
 first call.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,7 +15,6 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from planner.core import programs
-from planner.core.graph import Phase
 from planner.core.plan import ParamPlan
 from planner.emit.deferred import final_spec, lead_count, settled_spec
 from planner.emit.meshes import sharding
@@ -22,6 +23,7 @@ from planner.emit.names import gradient_name
 from planner.emit.pipeline_code import PipelineCode
 from planner.emit.tasks import Constraints, TaskCode, run_code
 from planner.runtime.stage_program import stage_program
+from planner.schedules import Kind
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,11 @@ class Scale:
 
 
 class StageFunctions:
-    """The functions of one stage.
+    """The functions of one stage: `codes` and `programs` per kind of task.
 
-    `forward(*reads) -> makes`; `backward(sums, *reads) -> (sums, makes)`, which takes over the buffers of `sums`;
-    `zeros() -> sums`; `finish(sums) -> gradients`, in the order of `PipelineCode.grads` of the stage.
+    `programs[kind](*reads) -> makes`, but the last kind in training: `(sums, *reads) -> (sums, makes)`, which takes
+    over the buffers of `sums`. `zeros() -> sums`; `finish(sums) -> gradients`, in the order of `PipelineCode.grads` of
+    the stage.
     """
 
     def __init__(self, code: PipelineCode, stage: int, mesh: Mesh, scale: Scale) -> None:
@@ -44,20 +47,23 @@ class StageFunctions:
         self._constraints = Constraints(mesh, given.specs[stage], given.uses)
         self._params = code.grads[stage]
         self._sums = tuple(sharding(mesh, settled_spec(given, p, stage)) for p, _ in self._params)
-        ahead, back = code.tasks[stage, Phase.FORWARD], code.tasks[stage, Phase.BACKWARD]
-        returned = {v for _, values in self._params for v in values}
-        self.forward_code = ahead
-        self.backward_code = TaskCode(stage, back.ops, back.reads, tuple(v for v in back.makes if v not in returned))
-        self.forward = stage_program(self._forward, mesh, self._name(programs.FORWARD),
-                                     out_shardings=self._placed(ahead.makes))
-        self.backward = stage_program(self._backward, mesh, self._name(programs.BACKWARD), donate=(0,),
-                                      out_shardings=(self._sums, self._placed(self.backward_code.makes)))
+        self.codes: Mapping[Kind, TaskCode] = {kind: code.tasks[stage, kind] for kind in code.kinds}
+        self.summing: Kind | None = code.kinds[-1] if len(code.kinds) > 1 else None
+        self.programs: Mapping[Kind, Any] = {kind: self._program(kind) for kind in code.kinds}
         self.zeros = stage_program(self._zeros, mesh, self._name(programs.ZEROS), out_shardings=self._sums)
         self.finish = stage_program(self._finish, mesh, self._name(programs.FINISH), out_shardings=tuple(
             sharding(mesh, final_spec(given, p, stage)) for p, _ in self._params))
 
     def _name(self, work: str) -> str:
         return programs.program_name(self._stage, work)
+
+    def _program(self, kind: Kind) -> Any:
+        code, name = self.codes[kind], self._name(kind)
+        makes = self._placed(code.makes)
+        if kind is self.summing:
+            return stage_program(partial(self._sum_up, code), self._mesh, name, donate=(0,),
+                                 out_shardings=(self._sums, makes))
+        return stage_program(partial(self._made, code), self._mesh, name, out_shardings=makes)
 
     def _placed(self, values: Sequence[int]) -> tuple[Any, ...]:
         specs = self._code.given.specs[self._stage]
@@ -68,15 +74,15 @@ class StageFunctions:
         run_code(self._code.given.graph, task.ops, env, self._constraints)
         return env
 
-    def _forward(self, *reads: Any) -> tuple[Any, ...]:
-        env = self._run(self.forward_code, reads)
-        return tuple(env[v] for v in self.forward_code.makes)
+    def _made(self, code: TaskCode, *reads: Any) -> tuple[Any, ...]:
+        env = self._run(code, reads)
+        return tuple(env[v] for v in code.makes)
 
-    def _backward(self, sums: Sequence[Any], *reads: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        env = self._run(self.backward_code, reads)
+    def _sum_up(self, code: TaskCode, sums: Sequence[Any], *reads: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        env = self._run(code, reads)
         added = tuple(self._added(p, total, [env[v] for v in values])
                       for total, (p, values) in zip(sums, self._params, strict=True))
-        return added, tuple(env[v] for v in self.backward_code.makes)
+        return added, tuple(env[v] for v in code.makes)
 
     def _added(self, param: ParamPlan, total: Any, parts: Sequence[Any]) -> Any:
         with jax.named_scope(gradient_name(param.path, param.row)):

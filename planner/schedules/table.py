@@ -15,12 +15,12 @@ from planner.registry import Table
 
 class Kind(StrEnum):
     """What a task does with a microbatch. A schedule has whole backwards, or the two gradients apart: what the stage
-    before waits for, then what only the parameters need."""
+    before waits for, then what only the parameters need. Named as `core.programs` does."""
 
     FORWARD = "forward"
     BACKWARD = "backward"
-    INPUT_GRADIENT = "input gradient"
-    WEIGHT_GRADIENT = "weight gradient"
+    INPUT_GRADIENT = "input_gradient"
+    WEIGHT_GRADIENT = "weight_gradient"
 
 
 @dataclass(frozen=True, slots=True)

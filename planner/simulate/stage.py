@@ -30,7 +30,7 @@ COMPUTE, COLLECTIVE, LINK = (STREAMS.index(s) for s in (Stream.COMPUTE, Stream.C
 UPDATE, HAND_OVER, GATHER, SYNC, REDUCE = (WORKS.index(w) for w in (
     Work.UPDATE, Work.HAND_OVER, Work.GATHER, Work.SYNC, Work.REDUCE))
 KINDS = tuple(Kind)
-WORK_OF = MappingProxyType({kind: WORKS.index(Work(kind.value)) for kind in Kind})
+WORK_OF = MappingProxyType({kind: WORKS.index(Work[kind.name]) for kind in Kind})
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,44 +20,55 @@ class Holdings:
     Attributes:
       fixed_bytes: parameters, copies of others' parameters, constants, optimizer state.
       batch_bytes: what one microbatch of the batch takes; all are sent at the start of the step.
-      arrives_bytes: activations that come from other stages for one forward.
-      kept_bytes: what one microbatch leaves between its forward and its backward.
-      cotangent_bytes: what comes from other stages for one backward.
+      arrives_bytes: per kind of task, what comes from other stages for one.
+      kept_bytes: per kind of task, what one leaves for the tasks of the same microbatch that follow it.
       visiting_bytes: optimizer state from the host that is on the device at once during the weight update.
     """
 
     fixed_bytes: int
     batch_bytes: int
-    arrives_bytes: int
-    kept_bytes: int
-    cotangent_bytes: int
+    arrives_bytes: Mapping[Kind, int]
+    kept_bytes: Mapping[Kind, int]
     visiting_bytes: int = 0
 
 
-def peak_of_stage(record: PlanRecord, stage: int, held: Holdings, programs: Mapping[str, Sequence[ProgramRow]]
-                  ) -> int:
-    """The most bytes of a device in use at once."""
-    extra = {name: max(p.extra_bytes for p in found) for name, found in programs.items()}
-    sums = max((p.output_bytes for p in programs.get("zeros", ())), default=0)
-    steady = held.fixed_bytes + sums + held.batch_bytes * record.microbatches
-    kept, most = 0, steady
-    rank = record.layout.rank_of[stage]
+Programs = Mapping[str, Sequence[ProgramRow]]
+"""A stage's programs by name."""
+
+
+def peak_of_rank(record: PlanRecord, rank: int, held: Sequence[Holdings], programs: Sequence[Programs]) -> int:
+    """The most bytes of a device in use at once. `held`, `programs`: of every stage of the plan."""
+    stages = record.layout.stages_of(rank)
+    sums = [max((p.output_bytes for p in found.get("zeros", ())), default=0) for found in programs]
+    steady = sum(held[s].fixed_bytes + sums[s] + held[s].batch_bytes * record.microbatches for s in stages)
+    kept, most, left = 0, steady, dict[tuple[int, int], int]()
     for task in tasks_of(record.schedule, record.layout, record.microbatches)[rank]:
-        if task.phase is Kind.FORWARD:
-            most = max(most, steady + kept + held.arrives_bytes + extra["forward"])
-            kept += held.kept_bytes if record.kind == "train" else 0
-        else:
-            most = max(most, steady + kept + held.cotangent_bytes + extra["backward"])
-            kept -= held.kept_bytes
-    grads = max((p.output_bytes for p in programs.get("finish", ())), default=0)
-    update = held.visiting_bytes + of_update(programs.get("update", ()))
-    return max(most, steady + grads + max(extra.get("finish", 0) - grads, update))
+        of, key = held[task.stage], (task.stage, task.microbatch)
+        extra = max((p.extra_bytes for p in programs[task.stage].get(task.phase, ())), default=0)
+        most = max(most, steady + kept + of.arrives_bytes[task.phase] + extra)
+        kept += of.kept_bytes[task.phase] - left.get(key, 0)
+        left[key] = of.kept_bytes[task.phase]
+    return max(most, _of_ends(steady, [(held[s], programs[s]) for s in stages]))
 
 
-def of_update(rounds: Sequence[ProgramRow]) -> int:
-    """What the weight update takes beside its arguments: the driver keeps what a round makes to the end of the step."""
+def _of_ends(steady: int, stages: Sequence[tuple[Holdings, Programs]]) -> int:
+    """The most while gradients are finished, stage by stage, and the weights updated; what is made stays."""
+    at = most = steady
+    for _, found in stages:
+        grads = max((p.output_bytes for p in found.get("finish", ())), default=0)
+        extra = max((p.extra_bytes for p in found.get("finish", ())), default=0)
+        most, at = max(most, at + max(extra, grads)), at + grads
+    for held, found in stages:
+        updated, kept = of_update(found.get("update", ()))
+        most, at = max(most, at + held.visiting_bytes + updated), at + kept
+    return most
+
+
+def of_update(rounds: Sequence[ProgramRow]) -> tuple[int, int]:
+    """What the weight update takes beside its arguments at most, and what is left: the driver keeps what a round makes
+    to the end of the step."""
     kept, most = 0, 0
     for program in rounds:
         most = max(most, kept + program.extra_bytes)
         kept += program.output_bytes - program.alias_bytes
-    return most
+    return most, kept

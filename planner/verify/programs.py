@@ -21,9 +21,10 @@ from planner.runtime.pipeline import PipelineParts, PipelineStep
 from planner.runtime.placement import abstract_state
 from planner.runtime.staged import StagedFunction
 from planner.runtime.state import RunState
+from planner.schedules import Kind
 from planner.trace.dtypes import dtype_of
 from planner.verify.compiled import CompiledProgram, compile_program
-from planner.verify.footprint import Holdings, of_update, peak_of_stage
+from planner.verify.footprint import Holdings, of_update, peak_of_rank
 from planner.verify.report import ProgramRow
 
 Progress = Callable[[str, float], None]
@@ -69,7 +70,7 @@ def _with_update(record: PlanRecord, built: Built, state: RunState, first: Compi
     opt = sum(_shard_bytes(x) for x, p in zip(state.opt_leaves, built.placed.opt_state, strict=True)
               if p.memory == DEVICE)
     fixed = opt + sum(_shard_bytes(x) for x in (*state.param_leaves, *state.state_leaves))
-    after = fixed + first.row.output_bytes - first.row.alias_bytes + of_update([p.row for p in programs[1:]]) \
+    after = fixed + first.row.output_bytes - first.row.alias_bytes + of_update([p.row for p in programs[1:]])[0] \
         + visiting_bytes(record, update.staged.graph, 0)
     return Compilation(tuple(programs), (max(first.row.total_bytes + opt, after),))
 
@@ -102,9 +103,9 @@ class _Pipeline:
         holdings = [self._stage(s.index) for s in self.record.stages]
         if self.parts.update is not None:
             self._update()
-        peaks = tuple(peak_of_stage(self.record, s.index, holdings[s.index], self._by_name(s.index))
-                      for s in self.record.stages)
-        return Compilation(tuple(self.programs), peaks)
+        layout, named = self.record.layout, [self._by_name(s.index) for s in self.record.stages]
+        peaks = [peak_of_rank(self.record, rank, holdings, named) for rank in range(layout.ranks)]
+        return Compilation(tuple(self.programs), tuple(peaks[rank] for rank in layout.rank_of))
 
     def _by_name(self, stage: int) -> Mapping[str, Sequence[ProgramRow]]:
         found: dict[str, list[ProgramRow]] = {}
@@ -115,16 +116,18 @@ class _Pipeline:
 
     def _stage(self, stage: int) -> Holdings:
         functions, microbatches = self.parts.stages[stage], self.record.microbatches
-        ahead, back = functions.forward_code, functions.backward_code
-        made = self._compile(functions.forward.lower(*(self._reads(stage, v) for v in ahead.reads)), stage, "forward",
-                             microbatches)
-        self.lies |= {(stage, v): where for v, where in zip(ahead.makes, made, strict=True)}
-        if self.record.kind == "train":
+        for kind, code in functions.codes.items():
+            if kind is not functions.summing and code.makes:
+                lowered = functions.programs[kind].lower(*(self._reads(stage, v) for v in code.reads))
+                made = self._compile(lowered, stage, kind, microbatches)
+                self.lies |= {(stage, v): where for v, where in zip(code.makes, made, strict=True)}
+        if functions.summing is not None:
             sums = self._compile(functions.zeros.lower(), stage, "zeros", 1)
             given = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where) for x, where in
                           zip(jax.eval_shape(functions.zeros), sums, strict=True))
-            lowered = functions.backward.lower(given, *(self._reads(stage, v) for v in back.reads))
-            self._compile(lowered, stage, "backward", microbatches)
+            reads = (self._reads(stage, v) for v in functions.codes[functions.summing].reads)
+            self._compile(functions.programs[functions.summing].lower(given, *reads), stage, functions.summing,
+                          microbatches)
             self._compile(functions.finish.lower(given), stage, "finish", 1)
         return self._holdings(stage)
 
@@ -133,7 +136,7 @@ class _Pipeline:
         compile_update(self.parts.update, lambda lowered, stage: self._compile(lowered, stage, "update", 1))
 
     def _compile(self, lowered: Any, stage: int, name: str, times: int) -> Any:
-        each = 4 if self.record.kind == "train" else 1
+        each = len(self.parts.code.kinds) + 2 if self.record.kind == "train" else 1
         rounds = len(self.parts.update.rounds) if self.parts.update is not None else 0
         self.progress(f"stage {stage}, {name}", len(self.programs) / (each * len(self.record.stages) + rounds))
         program, made = compile_program(lowered, stage, name, times, len(self.record.stages[stage].devices))
@@ -145,6 +148,15 @@ class _Pipeline:
         where = self.lies.get((stage, value)) or sharding(self.built.placed.meshes[stage],
                                                           self.parts.code.spec(value, stage))
         return jax.ShapeDtypeStruct(typed.shape, dtype_of(typed.dtype), sharding=where)
+
+    def _lies_here(self, stage: int, value: int, homes: Mapping[int, int]) -> bool:
+        """Whether a parameter is there already as this stage reads it: its home has the same devices."""
+        home, placed = homes.get(value), self.built.placed
+        if home is None or self.record.layout.rank_of[home] != self.record.layout.rank_of[stage]:
+            return False
+        rank = len(self.built.given.graph.values[value].shape)
+        there, here = (sharding(placed.meshes[s], self.parts.code.spec(value, s)) for s in (home, stage))
+        return there.is_equivalent_to(here, rank)
 
     def _bytes(self, stage: int, values: Sequence[int]) -> int:
         return sum(_shard_bytes(self._reads(stage, v)) for v in values)
@@ -158,15 +170,17 @@ class _Pipeline:
         homes = {p.value: p.home for p in self.record.params}
         always = {v for role in (Role.PARAM, Role.CONST) for v in code.reads_on(stage, role)}
         batch = set(code.reads_on(stage, Role.BATCH))
-        arrives = [v for v in functions.forward_code.reads if v not in always | batch]
-        own = {v for v, s in self.lies if s == stage} | set(functions.forward_code.makes)
-        kept = [v for v in self.parts.keep[stage] if (v in own or v in arrives) and v not in always | batch]
-        cotangents = [v for v in functions.backward_code.reads if v not in always | batch | set(kept)]
+        known = set[int]()  # what is there of a microbatch: come from other stages, or made here
+        arrives, kept = dict[Kind, int](), dict[Kind, int]()
+        for kind, task in functions.codes.items():
+            come = [v for v in task.reads if v not in always | batch | known]
+            known |= {*come, *task.makes}
+            arrives[kind] = self._bytes(stage, come)
+            kept[kind] = self._bytes(stage, sorted(code.read_after(stage, kind) & known))
         return Holdings(
             fixed_bytes=sum(_shard_bytes(x) for x, p in leaves if p.home == stage)
-            + self._bytes(stage, [v for v in always if homes.get(v, stage) != stage or v not in homes]),
-            batch_bytes=self._bytes(stage, sorted(batch)), arrives_bytes=self._bytes(stage, arrives),
-            kept_bytes=self._bytes(stage, kept), cotangent_bytes=self._bytes(stage, cotangents),
+            + self._bytes(stage, [v for v in always if homes.get(v) != stage and not self._lies_here(stage, v, homes)]),
+            batch_bytes=self._bytes(stage, sorted(batch)), arrives_bytes=arrives, kept_bytes=kept,
             visiting_bytes=_visiting(self.record, self.parts.update, stage))
 
 

@@ -1,10 +1,11 @@
 """Hand-written plans: every decision given by name, so that tests need no search."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from planner.core.graph import Phase, Program, Role
 from planner.core.hardware import Cluster, Device, Link
+from planner.core.layout import Layout, Placement, placed
 from planner.core.plan import (
     DEVICE,
     HOST,
@@ -34,7 +35,8 @@ def whole(_: str, shape: tuple[int, ...]) -> Spec:
 
 @dataclass(frozen=True)
 class Design:
-    """One plan in short. `bounds`: forward operators at which stages after the first begin; None: equal shares."""
+    """One plan in short. `bounds`: forward operators at which stages after the first begin; None: equal shares.
+    `chunks`: stages per group of devices, which lie as `placement` says."""
 
     stages: int = 1
     mesh_shape: tuple[int, ...] = (8,)
@@ -50,7 +52,12 @@ class Design:
     offload: bool = False
     bounds: tuple[int, ...] | None = None
     layers_per_stage: int = 1
-    devices: Sequence[int] = field(default_factory=tuple)
+    placement: Placement = Placement.LINE
+    chunks: int = 1
+
+    @property
+    def layout(self) -> Layout:
+        return placed(self.placement, self.stages // self.chunks, self.chunks)
 
 
 def record_of(model: Model, design: Design) -> PlanRecord:
@@ -65,22 +72,22 @@ def record_of(model: Model, design: Design) -> PlanRecord:
         per *= n
     layers, stages = [], []
     for s in range(design.stages):
-        first, last = bounds[s], bounds[s + 1]
+        first, last, rank = bounds[s], bounds[s + 1], design.layout.rank_of[s]
         k = design.layers_per_stage
         cuts = [first + (last - first) * n // k for n in range(k + 1)]
         layers += [LayerInfo((a, b), s * k + n, f"layer {n}", 1, 0, 0)
                    for n, (a, b) in enumerate(zip(cuts, cuts[1:], strict=False))]
         mine = (s * k, (s + 1) * k)
         stages.append(StagePlan(
-            s, mine, (first, last), tuple(range(s * per, (s + 1) * per)), design.mesh_shape,
+            s, mine, (first, last), tuple(range(rank * per, (rank + 1) * per)), design.mesh_shape,
             tuple("abc"[:len(design.mesh_shape)]),
             _specs(program, design, params), _uses(program, design, bounds[s:s + 2], params),
             tuple(range(*mine)) if design.recompute else (), 1, TimeParts(1e-3), MemoryParts(1), (), 0.0, 0.0,
             "optimal", "test", "", offload=tuple(range(*mine)) if design.offload else ()))
-    return PlanRecord(SCHEMA_VERSION, "0", model.name, model.kind, program.fingerprint, CLUSTER, per * design.stages,
-                      model.batch_size, design.microbatches, design.schedule, tuple(stages), params, tuple(layers),
-                      tuple(OpInfo(op.primitive, 0, 0, (), "") for op in program.forward.ops), 1.0, 1.0, 1, "float32",
-                      (), (), (), (), ())
+    infos = tuple(OpInfo(op.primitive, 0, 0, (), "") for op in program.forward.ops)
+    return PlanRecord(SCHEMA_VERSION, "0", model.name, model.kind, program.fingerprint, CLUSTER,
+                      per * design.layout.ranks, model.batch_size, design.microbatches, design.schedule, tuple(stages),
+                      params, tuple(layers), infos, 1.0, 1.0, 1, "float32", (), (), (), (), ())
 
 
 def _homes(program: Program, bounds: tuple[int, ...]) -> dict[int, int]:
