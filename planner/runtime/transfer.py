@@ -1,7 +1,7 @@
 """Arrays on their way from one stage to another: the one place that knows how bytes travel.
 
 In: arrays, how they lie on the sender's mesh (which every process knows, whether it holds a part of them or not) and
-how the receiver wants them. Out: the arrays there. Within a process that is `jax.device_put`.
+how the receiver wants them. Out: the arrays there. Within a process that is `Routes`.
 """
 
 from collections.abc import Sequence
@@ -10,12 +10,14 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding
 
+from planner.runtime.routes import Routes
+
 
 class Transfers:
     """What carries the arrays of a run over `meshes`, one mesh per stage."""
 
     def __init__(self, meshes: Sequence[Mesh]) -> None:
-        self._meshes = tuple(meshes)
+        self._meshes, self._routes = tuple(meshes), Routes()
 
     def place(self, arrays: Sequence[Any], wanted: Sequence[NamedSharding]) -> list[Any]:
         """Arrays of the host, the batch or constants, to where they are wanted."""
@@ -30,4 +32,4 @@ class Transfers:
           wanted: how they shall lie; all on the devices of one stage.
         """
         assert len(arrays) == len(lie) == len(wanted)
-        return jax.device_put(list(arrays), list(wanted))
+        return self._routes.send(arrays, wanted)
