@@ -146,6 +146,9 @@ class StagePlan:
         the settled one; the emitter constrains it just before use.
       recompute: layers whose forward is run again in the backward instead of saving its activations.
       offload: layers of which what waits for the backward waits in the host's memory.
+      selected: (layer, values of `Program.micro`): layers of whose forward these values are kept and what else the
+        backward needs is run again. A layer is in `recompute`, in `selected`, or in neither: then all that its
+        backward reads is kept.
       in_flight: microbatches whose activations are held at the peak.
       time, memory: predictions.
       collectives: what is predicted to be communicated.
@@ -180,6 +183,7 @@ class StagePlan:
     waiting: int = 0
     waiting_bytes: int = 0
     offload: tuple[int, ...] = ()
+    selected: tuple[tuple[int, tuple[int, ...]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

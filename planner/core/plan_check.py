@@ -157,6 +157,11 @@ def _check_stage(plan: PlanRecord, n: int, stage: StagePlan) -> None:
              f"names a layer that is not of the stage, which has [{first}, {last})")
     _require(all(first <= layer < last for layer in stage.offload), f"{place}.offload",
              f"names a layer that is not of the stage, which has [{first}, {last})")
+    some = [layer for layer, _ in stage.selected]
+    _require(all(first <= layer < last for layer in some), f"{place}.selected",
+             f"names a layer that is not of the stage, which has [{first}, {last})")
+    _require(len(set(some)) == len(some) and not set(some) & set(stage.recompute), f"{place}.selected",
+             "names a layer twice, or one that is recomputed whole")
     _require(1 <= stage.in_flight <= plan.microbatches, f"{place}.in_flight",
              f"is {stage.in_flight}, of {plan.microbatches} microbatches")
 

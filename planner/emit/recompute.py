@@ -1,8 +1,9 @@
-"""Recomputation: layers whose forward is run again in the backward, from the values that enter them.
+"""Recomputation: layers whose forward is run again in the backward, from the values that enter them or are kept.
 
 Before the first backward operator of such a layer, its forward operators are repeated on values behind a barrier, and
 the layer's backward operators read the repeated results. Nothing but what enters the layer is then alive between
-forward and backward (Chen et al., arXiv:1604.06174; `jax.checkpoint` does the same to a function). Cotangents that
+forward and backward (Chen et al., arXiv:1604.06174; `jax.checkpoint` does the same to a function), or that and the
+values that the plan selected (Korthikanti et al., arXiv:2205.05198; `jax.checkpoint` with a policy). Cotangents that
 arrive are put behind the same barrier, so that the repetition cannot start before they are there.
 
 In: `Annotated`. Out: `Annotated`.
@@ -21,19 +22,23 @@ from planner.emit.micro import ways_to_gradients
 
 @dataclass(frozen=True)
 class _Repeat:
-    """What one layer needs: the operators to repeat, what they read from outside, arriving cotangents, who reads."""
+    """What one layer needs: the operators to repeat, what they read that they don't make, arriving cotangents, who
+    reads."""
 
     stage: int
     ops: tuple[int, ...]
     entering: tuple[int, ...]
     arriving: tuple[int, ...]
     readers: frozenset[int]
+    kept: frozenset[int]
 
 
 def with_recompute(record: PlanRecord, given: Annotated) -> Annotated:
-    """The same computation, with the layers in `StagePlan.recompute` run again in the backward."""
-    repeats = [r for stage in record.stages for layer in stage.recompute
-               if (r := _repeat(given, stage.index, record.layers[layer].ops)) is not None]
+    """The same computation, with the layers in `StagePlan.recompute` and `selected` run again in the backward."""
+    nothing: tuple[int, ...] = ()
+    repeats = [r for stage in record.stages
+               for layer, kept in (*((layer, nothing) for layer in stage.recompute), *stage.selected)
+               if (r := _repeat(given, stage.index, record.layers[layer].ops, frozenset(kept))) is not None]
     if not repeats:
         return given
     edit = Edit(given)
@@ -53,25 +58,26 @@ def _again(edit: Edit, given: Annotated, what: _Repeat) -> dict[int, int]:
     if held:
         names = edit.barrier(held, what.stage, Phase.BACKWARD, given.graph.ops[what.ops[0]].origin)
     for n in what.ops:
-        names |= edit.repeat(n, names, what.stage)
+        made = edit.repeat(n, names, what.stage)
+        names |= {old: new for old, new in made.items() if old not in what.kept}
     return names
 
 
-def _repeat(given: Annotated, stage: int, origins: tuple[int, int]) -> _Repeat | None:
+def _repeat(given: Annotated, stage: int, origins: tuple[int, int], kept: frozenset[int]) -> _Repeat | None:
     graph = given.graph
     mine = [n for n, op in enumerate(graph.ops) if origins[0] <= op.origin < origins[1]]
     backward = [n for n in mine if graph.ops[n].phase is Phase.BACKWARD]
-    chosen = run_again(graph, mine)
+    chosen = run_again(graph, mine, kept)
     if not chosen:
         return None
-    again = {v for n in chosen for v in graph.ops[n].results}
+    again = {v for n in chosen for v in graph.ops[n].results} - kept
     own = {v for n in backward for v in graph.ops[n].results}
     late = {v for op in graph.ops if op.phase is Phase.BACKWARD for v in op.results}
     constants = {v for v, _ in graph.constants} | {i.value for i in graph.inputs_of(Role.CONST)}
     entering = _ordered(v for n in chosen for v in graph.ops[n].inputs if v not in again and v not in constants)
     left_out = own | ways_to_gradients(graph)  # this layer may cast the gradients of others: no reason to wait
     arriving = _ordered(v for n in backward for v in graph.ops[n].inputs if v in late and v not in left_out)
-    return _Repeat(stage, chosen, entering, arriving, frozenset(backward))
+    return _Repeat(stage, chosen, entering, arriving, frozenset(backward), kept)
 
 
 def _ordered(values: Iterable[int]) -> tuple[int, ...]:

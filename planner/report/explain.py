@@ -118,6 +118,10 @@ def _memory(record: PlanRecord) -> list[str]:
     if again:
         lines.append(f"{units.plural(again, 'layer')} of {len(record.layers)} run their forward a second time instead "
                      "of keeping activations.")
+    some = sum(len(s.selected) for s in record.stages)
+    if some:
+        lines.append(f"{units.plural(some, 'layer')} of {len(record.layers)} keep selected activations and make the "
+                     "others again in the backward.")
     return lines
 
 

@@ -202,7 +202,10 @@ def _indices(run: Iterable[StagePlan]) -> str:
 
 
 def _recompute_text(stage: StagePlan) -> str:
-    if not stage.recompute:
-        return "no"
+    """Layers that run all of their forward again, or selected operators of it."""
     count = stage.layers[1] - stage.layers[0]
-    return "all" if len(stage.recompute) == count else f"{len(stage.recompute)} of {count}"
+    if len(stage.recompute) == count:
+        return "all"
+    whole = [f"{len(stage.recompute)} of {count}"] if stage.recompute else []
+    some = [f"selected in {len(stage.selected)} of {count}"] if stage.selected else []
+    return "selected" if len(stage.selected) == count else ", ".join([*whole, *some]) or "no"

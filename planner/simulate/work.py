@@ -80,7 +80,8 @@ def forward_share(record: PlanRecord, stage: StagePlan) -> float:
     """Part of a stage's arithmetic under training that is its forward, by FLOPs (1/3 where matrix products rule).
 
     The record has the forward FLOPs of every layer and those of the whole step; forward to backward is as in the whole,
-    the update counted with the backward, and recomputed layers add their forward to the backward.
+    the update counted with the backward, and recomputed layers add their forward to the backward (what layers with
+    selected activations make again is not known by FLOPs, of which it has few).
     """
     whole = record.microbatches * sum(layer.flops for layer in record.layers)
     mine = sum(layer.flops for layer in record.layers[slice(*stage.layers)])

@@ -53,6 +53,8 @@ NONSENSE = [
     ("stages.0.collectives.0.axes", [5], r"plan\.stages\[0\]\.collectives\[0\]\.axes names mesh axis 5"),
     ("stages.0.collectives.0.per", "year", r"plan\.stages\[0\]\.collectives\[0\]\.per is 'year'"),
     ("stages.0.recompute", [6], r"plan\.stages\[0\]\.recompute names a layer that is not of the stage"),
+    ("stages.0.selected", [[6, [3]]], r"plan\.stages\[0\]\.selected names a layer that is not of the stage"),
+    ("stages.0.selected", [[1, [3]], [1, [4]]], r"plan\.stages\[0\]\.selected names a layer twice"),
     ("stages.0.in_flight", 9, r"plan\.stages\[0\]\.in_flight is 9, of 8 microbatches"),
     ("stages.0.time.compute_s", -0.1, r"plan\.stages\[0\]\.time\.compute_s is -0\.1, which is negative"),
     ("stages.0.memory.params_bytes", -1, r"plan\.stages\[0\]\.memory\.params_bytes is -1, which is negative"),

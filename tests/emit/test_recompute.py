@@ -40,6 +40,22 @@ def test_backward_reads_no_forward_value_made_inside_the_layer():
     assert read & first <= crossing
 
 
+def test_kept_values_are_not_made_again():
+    """Of a layer that keeps its matrix products only what is made of them is repeated, and the products are read as
+    they were, behind the barrier."""
+    _, given = rewritten(models.mlp(), Design(kept=("dot_general",), layers_per_stage=2))
+    given.graph.check()
+    ops = given.graph.ops
+    repeated = [op.primitive for op in ops[len([op for op in ops if op.phase is Phase.FORWARD]):]
+                if op.phase is Phase.BACKWARD]
+    assert repeated.count("tanh") >= 3
+    dots = {v for op in ops if op.primitive == "dot_general" and op.phase is Phase.FORWARD for v in op.results}
+    held = {v for op in ops if op.primitive == "optimization_barrier" for v in op.operands}
+    assert dots & held
+    whole = rewritten(models.mlp(), Design(recompute=True, layers_per_stage=2))[1].graph.ops
+    assert sum(op.primitive == "dot_general" for op in ops) < sum(op.primitive == "dot_general" for op in whole)
+
+
 def test_nothing_changes_without_it():
     program, given = rewritten(models.mlp(), Design())
     assert len(given.graph.ops) == len(program.micro.ops)
@@ -64,3 +80,11 @@ def test_a_stage_hands_less_to_its_own_backward():
         made = {v for op in given.graph.ops if op.phase is Phase.FORWARD for v in op.results}
         held.append(len(made.intersection(code.tasks[0, Phase.BACKWARD].reads)))
     assert held[1] == 0 < held[0]
+
+
+def test_a_stage_hands_what_it_keeps_to_its_own_backward():
+    design = Design(stages=2, mesh_shape=(4,), microbatches=2, kept=("dot_general",))
+    record, (_, given) = record_of(models.mlp(), design), rewritten(models.mlp(), design)
+    reads = set(pipeline_code(record, given).tasks[0, Phase.BACKWARD].reads)
+    makers = {v: op.primitive for op in given.graph.ops if op.phase is Phase.FORWARD for v in op.results}
+    assert {makers[v] for v in reads & set(makers)} == {"dot_general"}

@@ -35,6 +35,14 @@ def test_equal_neighbours_share_a_row():
     assert " 9–15      247" in text
 
 
+def test_layers_that_make_selected_activations_again_are_counted():
+    first, second = eight_devices().stages
+    some, every = ((n, (1, 2)) for n in (0, 1)), ((n, (1, 2)) for n in range(*second.layers))
+    stages = (replace(first, selected=tuple(some), recompute=(2,)), replace(second, selected=tuple(every)))
+    text = " ".join(tables.render(replace(eight_devices(), stages=stages), 200).split())
+    assert f"1 of {first.layers[1]}, selected in 2 of {first.layers[1]}" in text and " selected " in text
+
+
 def test_warnings_pins_and_pruning_are_shown():
     text = tables.render(eight_devices(), 80)
     assert "warning: no rule for 'eigh': replicated (model.py:42 (head))" in text

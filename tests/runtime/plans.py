@@ -50,6 +50,7 @@ class Design:
     recompute: bool = False
     opt_on_host: Callable[[str], bool] = lambda path: False
     offload: bool = False
+    kept: tuple[str, ...] = ()  # primitives whose results every layer keeps, making the rest again
     bounds: tuple[int, ...] | None = None
     layers_per_stage: int = 1
     placement: Placement = Placement.LINE
@@ -83,11 +84,17 @@ def record_of(model: Model, design: Design) -> PlanRecord:
             tuple("abc"[:len(design.mesh_shape)]),
             _specs(program, design, params), _uses(program, design, bounds[s:s + 2], params),
             tuple(range(*mine)) if design.recompute else (), 1, TimeParts(1e-3), MemoryParts(1), (), 0.0, 0.0,
-            "optimal", "test", "", offload=tuple(range(*mine)) if design.offload else ()))
+            "optimal", "test", "", offload=tuple(range(*mine)) if design.offload else (),
+            selected=tuple((n, _results(program, design.kept, layers[n].ops)) for n in range(*mine) if design.kept)))
     infos = tuple(OpInfo(op.primitive, 0, 0, (), "") for op in program.forward.ops)
     return PlanRecord(SCHEMA_VERSION, "0", model.name, model.kind, program.fingerprint, CLUSTER,
                       per * design.layout.ranks, model.batch_size, design.microbatches, design.schedule, tuple(stages),
                       params, tuple(layers), infos, 1.0, 1.0, 1, "float32", (), (), (), (), ())
+
+
+def _results(program: Program, primitives: Sequence[str], origins: tuple[int, int]) -> tuple[int, ...]:
+    return tuple(v for op in program.micro.ops if op.phase is Phase.FORWARD and op.primitive in primitives
+                 and origins[0] <= op.origin < origins[1] for v in op.results)
 
 
 def _homes(program: Program, bounds: tuple[int, ...]) -> dict[int, int]:

@@ -29,6 +29,8 @@ ONE_STAGE = {
     "operator": Design(mesh_shape=(1, 8), stored=column, batch_axes=()),
     "fsdp": Design(stored=over((0,)), used=whole),
     "zero, microbatches": Design(updated=over((0,)), microbatches=2),
+    "mixed, products kept": Design(mesh_shape=(4, 2), stored=column, kept=("dot_general",), layers_per_stage=2,
+                                   microbatches=2),
     "mixed, recomputed": Design(mesh_shape=(4, 2), stored=column, recompute=True, layers_per_stage=2, microbatches=2),
 }
 PIPELINES = {
