@@ -135,7 +135,7 @@ def problems(outcome: Outcome) -> Iterator[tuple[str, Problem, tuple[int, ...]]]
             yield "points", some.problem, some.choice(walk.rows, walk.states)
         steps = chosen.steps
         whole = stage_as_problem(stage.graph, [StageLayer(s.frontier.layer, s.frontier.before, s.frontier.after,
-                                                          s.recompute) for s in steps],
+                                                          s.way) for s in steps],
                                  stage.in_flight, int(stage.limit_bytes))
         states = [steps[0].before, *(s.after for s in steps)]
         yield "whole", whole.problem, whole.choice(states, [s.frontier.choice(s.row, s.before, s.after).tolist()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from planner.core.graph import Graph, Phase, Role
 from planner.core.hardware import LogicalMesh
 from planner.core.plan import Collective, MemoryParts, ParamPlan, StagePlan
+from planner.core.recomputation import Recompute
 from planner.core.spec import Spec
 from planner.intraop.decisions import LayerDecisions, decide
 from planner.intraop.repeats import renamed
@@ -48,7 +49,8 @@ def stage_decisions(index: ProgramIndex, layers: Layers, pick: StagePick) -> tup
     for step in pick.choice.steps:
         key = (id(step.frontier), step.row, step.before, step.after)
         if key not in known:
-            known[key] = decide(index, step.frontier.layer, step.frontier.choice(step.row, step.before, step.after))
+            known[key] = decide(index, step.frontier.layer, step.frontier.choice(step.row, step.before, step.after),
+                                step.way)
         found.append(known[key].rename(*renamed(index, layers, step.layer), names))
     return tuple(found)
 
@@ -72,16 +74,19 @@ def stage_plan(index: ProgramIndex, layers: Layers, pick: StagePick, number: int
             specs[cotangent] = specs[owner]
     uses = {(op, position, spec) for d in decisions for value, op, position, spec in d.wanted
             if specs.get(value) != spec}
-    moves = merge([m for d, step in zip(decisions, pick.choice.steps, strict=True)
-                   for m in (*d.collectives, *(d.repeated if step.recompute else ()))])
-    recompute = tuple(step.layer for step in pick.choice.steps if step.recompute)
+    moves = merge([m for d in decisions
+                   for m in (*d.collectives, *d.repeated)])
+    recompute = tuple(step.layer for step in pick.choice.steps if step.way is Recompute.ALL)
+    selected = tuple((step.layer, d.kept) for d, step in zip(decisions, pick.choice.steps, strict=True)
+                     if step.way is Recompute.SELECTED)
     return StagePlan(
         number, (pick.first, pick.last + 1), (layers.cuts[pick.first], layers.cuts[pick.last + 1]), pick.devices,
         mesh.shape, pick.axis_names, tuple(sorted(specs.items())), tuple(sorted(uses)), recompute, pick.in_flight,
         time_parts(pick.choice, moves),
         _memory(decisions, pick), moves, pick.send_s, pick.gap, "optimal" if pick.gap <= 1e-9 else "feasible",
         pick.solver, _summary(index, graph, decisions, pick),
-        layer_times(pick.choice, [d.collectives for d in decisions]))
+        layer_times(pick.choice, [d.collectives for d in decisions], [d.repeated for d in decisions]),
+        selected=selected)
 
 
 def _memory(decisions: Sequence[LayerDecisions], pick: StagePick) -> MemoryParts:

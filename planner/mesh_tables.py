@@ -3,16 +3,18 @@
 In: `Prepared`, a `MeshSpace`, the cluster, pins. Out: a `SliceTable`, and what bounds stages: how many, how large.
 """
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from planner.core.hardware import Cluster, Overlap
 from planner.core.pins import Pins
-from planner.intraop.boundary import boundary
+from planner.core.recomputation import Recompute
+from planner.intraop.boundary import Boundary, boundary
 from planner.intraop.compose import SliceTable, slice_table
-from planner.intraop.frontier import LayerFrontier, layer_frontier
-from planner.intraop.price import price_layer
+from planner.intraop.frontier import layer_frontier
+from planner.intraop.price import PricedLayer, price_layer
 from planner.intraop.setting import MAX_CLASSES, Setting
 from planner.intraop.variants import Multipliers
 from planner.pinning import pinned_specs
@@ -47,17 +49,22 @@ def memory_prices(prepared: Prepared, hardware: Cluster, devices: int, pins: Pin
     flights = sorted({1, min(hardware.device_count // devices, program.microbatches)}) \
         if program.kind == "train" else [1]
     free = no_price(prepared, pins)
-    recompute = free.recompute
-    rows = [(base * scale, k, r) for scale in PRICE_SCALES for k in flights for r in recompute]
+    rows = [(base * scale, k, r) for scale in PRICE_SCALES for k in flights for r in ways(prepared, pins)]
     return Multipliers(free.per_byte_s + tuple(r[0] for r in rows), free.in_flight + tuple(r[1] for r in rows),
                        free.recompute + tuple(r[2] for r in rows))
 
 
 def no_price(prepared: Prepared, pins: Pins) -> Multipliers:
-    """Memory for nothing, with and without recomputation where both are open."""
-    training = prepared.program.kind == "train"
-    recompute = (False,) if not training else (False, True) if pins.recompute is None else (pins.recompute,)
-    return Multipliers((0.0,) * len(recompute), (1,) * len(recompute), recompute)
+    """Memory for nothing. Nothing is recomputed then unless it is pinned."""
+    return Multipliers((0.0,), (1,), ways(prepared, pins)[:1])
+
+
+def ways(prepared: Prepared, pins: Pins) -> tuple[Recompute, ...]:
+    """How layers may be recomputed."""
+    if prepared.program.kind != "train":
+        return (Recompute.NONE,)
+    fixed = pins.recomputed
+    return tuple(Recompute) if fixed is None else (fixed,)
 
 
 def mesh_table(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pins) -> SliceTable:
@@ -68,11 +75,11 @@ def mesh_table(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pi
     """
     for classes in (MAX_CLASSES, 4, 3, 2):
         try:
-            fastest = _table(prepared, space, hardware, pins, classes, no_price(prepared, pins))
+            priced = priced_layers(prepared, space, hardware, pins, classes)
+            fastest = _table(prepared, priced, no_price(prepared, pins))
             if _all_fit(prepared, hardware, pins, fastest):
                 return fastest
-            return _table(prepared, space, hardware, pins, classes,
-                          memory_prices(prepared, hardware, space.mesh.device_count, pins))
+            return _table(prepared, priced, memory_prices(prepared, hardware, space.mesh.device_count, pins))
         except WidthExceeded as error:
             too_wide = error
     raise too_wide
@@ -86,18 +93,34 @@ def _all_fit(prepared: Prepared, hardware: Cluster, pins: Pins, fastest: SliceTa
     return bool((need[np.isfinite(need)] <= hardware.device.usable_bytes).all())
 
 
-def _table(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pins, classes: int, prices: Multipliers
-           ) -> SliceTable:
+@dataclass(frozen=True)
+class PricedClass:
+    """A distinct layer with the boundaries around it."""
+
+    priced: PricedLayer
+    before: Boundary
+    after: Boundary
+
+
+def priced_layers(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pins, classes: int
+                   ) -> list[PricedClass]:
+    """The distinct layers, priced on one logical mesh."""
     program, index, layers = prepared.program, prepared.index, prepared.layers
     setting = Setting(space.mesh, hardware.device, space.uses, program.microbatches, program.kind == "train",
                       pinned_specs(index, pins, space.names, space.mesh.shape), program.kind != "inference", classes,
                       hardware.overlap or Overlap(), apart=space.mesh.device_count < hardware.device_count)
-    frontiers: list[LayerFrontier] = []
+    found: list[PricedClass] = []
     for c, model in enumerate(prepared.models):
         first, last = layers.ranges[layers.representative(c)]
         before = boundary(index, first, space.mesh.shape, space.uses, setting.pins)
         after = boundary(index, last, space.mesh.shape, space.uses, setting.pins)
-        frontiers.append(layer_frontier(program.micro, price_layer(index, model, setting), before, after, prices))
-    table = slice_table(program.micro, space.mesh, [frontiers[c] for c in layers.classes], prices,
+        found.append(PricedClass(price_layer(index, model, setting), before, after))
+    return found
+
+
+def _table(prepared: Prepared, classes: Sequence[PricedClass], prices: Multipliers) -> SliceTable:
+    graph, setting = prepared.program.micro, classes[0].priced.setting
+    frontiers = [layer_frontier(graph, c.priced, c.before, c.after, prices) for c in classes]
+    table = slice_table(graph, setting.mesh, [frontiers[c] for c in prepared.layers.classes], prices,
                         training=setting.training)
-    return replace(table, exact=classes == MAX_CLASSES)
+    return replace(table, exact=setting.max_classes == MAX_CLASSES)

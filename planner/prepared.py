@@ -3,12 +3,14 @@
 In: a `Program`. Out: `Prepared`, and the cuts that carried state forbids.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from planner.core.graph import Program, Role
+from planner.core.hardware import Device
 from planner.intraop.choices import LayerModel
+from planner.intraop.selection import selection
 from planner.intraop.structure import layer_model
 from planner.layers import Layers, cluster_layers, crossing_bytes
 from planner.program_index import ProgramIndex, index_program
@@ -32,11 +34,15 @@ class Prepared:
         return self.index.program
 
 
-def prepare(program: Program) -> Prepared:
-    """Index a program, cut it into layers, and build the structure of each distinct layer."""
+def prepare(program: Program, device: Device | None = None) -> Prepared:
+    """Index a program, cut it into layers, and build the structure of each distinct layer. For a device it is also
+    found out what each keeps where selected tensors are recomputed; without one, nothing is selected."""
     index = index_program(program)
     layers = cluster_layers(index)
-    models = tuple(layer_model(index, *layers.ranges[layers.representative(c)]) for c in range(max(layers.classes) + 1))
+    ranges = [layers.ranges[layers.representative(c)] for c in range(max(layers.classes) + 1)]
+    models = tuple(layer_model(index, *r) for r in ranges)
+    if device is not None and program.kind == "train":
+        models = tuple(replace(m, selection=selection(index, *r, device)) for m, r in zip(models, ranges, strict=True))
     crossing = crossing_bytes(index)
     return Prepared(index, layers, models, tuple(float(crossing[c]) for c in layers.cuts), results(index, layers),
                     graph_flops(program.micro), main_dtype(program.micro))

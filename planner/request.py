@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from planner.core.graph import Graph, Program
 from planner.core.hardware import Cluster
 from planner.core.pins import Pins
+from planner.core.recomputation import Recompute
 from planner.errors import BatchError, PinError
 from planner.schedules import SCHEDULES
 
@@ -57,5 +58,8 @@ def check_pins(request: Request) -> None:
     if request.kind == "step" and ((pins.stages or 1) > 1 or (b or 1) > 1):
         raise PinError("a train step written by the user runs as one stage with one microbatch",
                        "give the loss function and the optimizer separately to have it pipelined")
+    ways = ("auto", *Recompute)
+    if isinstance(pins.recompute, str) and pins.recompute not in ways:
+        raise PinError(f"recompute={pins.recompute!r}", f"use one of {', '.join(ways)}")
     if pins.schedule is not None:
         SCHEDULES[pins.schedule]

@@ -102,7 +102,7 @@ def _try(request: Request, run: Run, microbatches: int) -> None:
         program = request.trace(microbatches, run.update)
         run.update = program.update
     with run.phase("layers"):
-        prepared = prepare(program)
+        prepared = prepare(program, request.cluster.device)
     _check_layers(request, len(prepared.layers))
     spaces = mesh_spaces(request.cluster, request.pins, single=request.kind == "step")
     tables: dict[MeshSpace, SliceTable] = {}

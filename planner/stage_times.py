@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from planner.core.plan import GATHER_OF, GRADIENT_OF, Collective, LayerTime, TimeParts
+from planner.core.recomputation import Recompute
 from planner.costs.collectives import ALL_REDUCE, REDUCE_SCATTER
 from planner.intraop.slice_choice import SliceChoice, Step
 
@@ -27,9 +28,10 @@ def time_parts(choice: SliceChoice, moves: Sequence[Collective]) -> TimeParts:
                      forward + backward, batch)
 
 
-def layer_times(choice: SliceChoice, moves: Sequence[Sequence[Collective]]) -> tuple[LayerTime, ...]:
-    """The time of every layer, from its own communications."""
-    return tuple(_layer_time(step, own) for step, own in zip(choice.steps, moves, strict=True))
+def layer_times(choice: SliceChoice, moves: Sequence[Sequence[Collective]], repeated: Sequence[Sequence[Collective]]
+                ) -> tuple[LayerTime, ...]:
+    """The time of every layer, from its own communications and those that it repeats."""
+    return tuple(_layer_time(step, own, again) for step, own, again in zip(choice.steps, moves, repeated, strict=True))
 
 
 def _hidden(step: Step) -> tuple[float, float, float]:
@@ -37,15 +39,16 @@ def _hidden(step: Step) -> tuple[float, float, float]:
     return forward, backward, batch
 
 
-def _layer_time(step: Step, moves: Sequence[Collective]) -> LayerTime:
+def _layer_time(step: Step, moves: Sequence[Collective], repeated: Sequence[Collective]) -> LayerTime:
     parts = step.frontier.parts[step.row, step.before, step.after].tolist()
     hidden = _hidden(step)
     sums = {"gather": [0.0, 0.0], "sync": [0.0, 0.0], "wait": [0.0, 0.0], "once": [0.0, 0.0]}
-    for m in (m for m in moves if m.phase != "update"):
+    more = repeated if step.way is Recompute.SELECTED else ()
+    for m in (m for m in (*moves, *more) if m.phase != "update"):
         kind = "once" if m.per == "batch" else "gather" if m.where.startswith(GATHER_OF) else \
             "sync" if m.where.startswith(GRADIENT_OF) else "wait"
         sums[kind][m.phase == "backward"] += m.time_s
-    if step.recompute:
+    if step.way is Recompute.ALL:
         for kind in ("gather", "wait"):
             sums[kind][1] += sums[kind][0]
     (gather, gather_back), (_, sync), (wait, wait_back) = sums["gather"], sums["sync"], sums["wait"]

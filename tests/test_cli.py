@@ -163,7 +163,7 @@ def test_pins_are_read():
         "plan", "m", "--boundaries", "4,8", "--mesh", "data=4,model=2", "--schedule", "gpipe", "--no-recompute",
         "--pin", "params/**/wq=None,model", "--pin", "e=data+model,-", "--pin-activation", "h=", "--recipe", "fsdp"])
     assert pins(args) == Pins(
-        boundaries=(4, 8), mesh_axes=(("data", 4), ("model", 2)), schedule="gpipe", recompute=False, recipe="fsdp",
+        boundaries=(4, 8), mesh_axes=(("data", 4), ("model", 2)), schedule="gpipe", recompute="none", recipe="fsdp",
         params=(("params/**/wq", (None, "model")), ("e", (("data", "model"), None))), activations=(("h", ()),))
 
 

@@ -52,7 +52,10 @@ def add_pins(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--mesh", metavar="NAME=N,...", help="logical mesh of every stage: data=4,model=2")
     group.add_argument("--microbatches", type=int, metavar="N", help="number of microbatches")
     group.add_argument("--schedule", metavar="NAME", help="pipeline schedule: 1f1b, gpipe")
-    group.add_argument("--recompute", action=argparse.BooleanOptionalAction, help="recompute all layers, or none")
+    group.add_argument("--recompute", nargs="?", const="all", choices=("auto", "none", "selected", "all"),
+                       help="of every layer, recompute nothing, selected tensors, or all (default without a word)")
+    group.add_argument("--no-recompute", dest="recompute", action="store_const", const="none",
+                       help="the same as --recompute none")
     group.add_argument("--recipe", choices=("data", "fsdp", "tensor", "none"), help="keep to a standard recipe")
     group.add_argument("--pin", action="append", default=[], metavar="PATH=SPEC",
                        help="sharding of parameters, per dimension: 'params/**/wq=None,model', 'embed=data+model,None'")

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from planner.core.recomputation import Recompute
+
 
 @dataclass(frozen=True)
 class Pins:
@@ -16,7 +18,8 @@ class Pins:
       params: (path or glob of parameter paths, PartitionSpec as a tuple per dimension of axis name, tuple of names, or
         None).
       activations: (name given by `jax.ad_checkpoint.checkpoint_name`, PartitionSpec as above).
-      recompute: True / False: recompute every layer / none; None: choose.
+      recompute: `"none"`, `"selected"` (tensors that are cheap to make again) or `"all"` (True and False also say all
+        and none): of every layer; None or `"auto"`: choose, layer by layer.
       recipe: restrict the search to a standard recipe: `"data"`, `"fsdp"`, `"tensor"`, `"none"` (replicate everything),
         or None.
     """
@@ -28,8 +31,17 @@ class Pins:
     schedule: str | None = None
     params: tuple[tuple[str, tuple[str | tuple[str, ...] | None, ...]], ...] = ()
     activations: tuple[tuple[str, tuple[str | tuple[str, ...] | None, ...]], ...] = ()
-    recompute: bool | None = None
+    recompute: bool | str | None = None
     recipe: str | None = None
+
+    @property
+    def recomputed(self) -> Recompute | None:
+        """How every layer is recomputed; None: to be chosen. Raises `ValueError` for a word that says neither."""
+        if self.recompute is None or self.recompute == "auto":
+            return None
+        if isinstance(self.recompute, bool):
+            return Recompute.ALL if self.recompute else Recompute.NONE
+        return Recompute(self.recompute)
 
     def describe(self) -> tuple[tuple[str, str], ...]:
         """(field, value) of what is pinned, for tables and plan files."""

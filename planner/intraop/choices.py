@@ -83,11 +83,22 @@ class Param:
 
 
 @dataclass(frozen=True)
+class Selection:
+    """Recomputing selected tensors of a layer: `kept` are the forward values that stay for the backward (what is made
+    of parameters alone included, which is no microbatch's own), `again` the forward operators that it repeats."""
+
+    kept: frozenset[int]
+    again: frozenset[int]
+
+
+@dataclass(frozen=True)
 class LayerModel:
-    """See the module."""
+    """See the module. `selection`: what is kept where selected tensors are recomputed; None where nothing lies between
+    keeping all and keeping none."""
 
     groups: tuple[Group, ...]
     tensors: tuple[Tensor, ...]
     params: tuple[Param, ...]
     links: tuple[Link, ...]
     param_links: tuple[Link, ...]
+    selection: Selection | None = None

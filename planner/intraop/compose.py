@@ -68,9 +68,8 @@ class SliceTable:
         row = int(self.variants.rows[(layer - first) % PERIOD, g])
         if row < len(self.multipliers):
             return row
-        kept, again = self.multipliers.pairs()[row - len(self.multipliers)]
-        priced = self.layers[layer].priced
-        return again if priced[again, state_in, state_out] < priced[kept, state_in, state_out] else kept
+        rows = self.multipliers.ways()[row - len(self.multipliers)]
+        return rows[int(self.layers[layer].priced[list(rows), state_in, state_out].argmin())]
 
     def memory_bytes(self, in_flight: int) -> Array:
         """Peak bytes per device of every slice and variant with that many microbatches in flight, [L, L, G]: when
@@ -138,7 +137,7 @@ def slice_table(graph: Graph, mesh: LogicalMesh, layers: Sequence[LayerFrontier]
 
 @dataclass(frozen=True)
 class _Rows:
-    """A layer's frontier, and after its own rows the cheaper of each pair that is solved both ways."""
+    """A layer's frontier, and after its own rows the cheapest of those that are solved in several ways."""
 
     priced: Array
     parts: Array
@@ -146,15 +145,16 @@ class _Rows:
 
 
 def _rows(layer: LayerFrontier, multipliers: Multipliers) -> _Rows:
-    pairs = np.array(multipliers.pairs(), dtype=np.int64).reshape(-1, 2)
-    kept, again = layer.priced[pairs[:, 0]], layer.priced[pairs[:, 1]]
-    better = again < kept
+    ways = np.array(multipliers.ways(), dtype=np.int64)
+    if not len(ways):
+        return _Rows(layer.priced, layer.parts, layer.working_bytes)
+    best = np.take_along_axis(ways[:, :, None, None], layer.priced[ways].argmin(axis=1)[:, None], axis=1)[:, 0]
+    at = (best, *np.indices(best.shape)[1:])
 
-    def cheaper(values: Array) -> Array:
-        chosen = better.reshape(*better.shape, *(1,) * (values.ndim - better.ndim))
-        return np.concatenate([values, np.where(chosen, values[pairs[:, 1]], values[pairs[:, 0]])])
+    def with_cheapest(values: Array) -> Array:
+        return np.concatenate([values, values[at]])
 
-    return _Rows(cheaper(layer.priced), cheaper(layer.parts), cheaper(layer.working_bytes))
+    return _Rows(with_cheapest(layer.priced), with_cheapest(layer.parts), with_cheapest(layer.working_bytes))
 
 
 def _entering_bytes(graph: Graph, before: Boundary, mesh: LogicalMesh) -> Array:

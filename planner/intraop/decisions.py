@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from planner.core.graph import Graph, Phase
 from planner.core.plan import GATHER_OF, GRADIENT_OF, Collective
+from planner.core.recomputation import Recompute
 from planner.core.spec import Spec, replicated, shard_count
 from planner.costs.collectives import when_merged
 from planner.costs.memory import itemsize, sum_itemsize
@@ -43,7 +44,8 @@ class ParamDecision:
 class LayerDecisions:
     """`tensors`: owner -> settled spec; `wanted`: (value, op, position) -> spec an operator works with; `exported`:
     spec of values of parameter chains; `grads`: (gradient value, spec) synchronised every microbatch; `grads_bytes` per
-    device; `repeated`: communications beside `collectives` if the layer is recomputed."""
+    device; `repeated`: communications beside `collectives`, for what is run again; `kept`: the values that stay where
+    selected tensors are recomputed."""
 
     tensors: tuple[tuple[int, Spec], ...]
     wanted: tuple[tuple[int, int, int, Spec], ...]
@@ -53,6 +55,7 @@ class LayerDecisions:
     grads_bytes: float
     collectives: tuple[Collective, ...]
     repeated: tuple[Collective, ...]
+    kept: tuple[int, ...] = ()
 
     def rename(self, value: Mapping[int, int], op: Mapping[int, int], names: Mapping[int, tuple[str, int | None]]
                ) -> "LayerDecisions":
@@ -65,11 +68,11 @@ class LayerDecisions:
             tuple((v(x), s) for x, s in self.exported), tuple((v(x), s) for x, s in self.grads),
             tuple(ParamDecision(v(p.value), *names[v(p.value)], p.spec, p.update_spec, p.deferred, p.home,
                                 p.params_bytes, p.opt_state_bytes) for p in self.params),
-            self.grads_bytes, self.collectives, self.repeated)
+            self.grads_bytes, self.collectives, self.repeated, tuple(sorted(v(x) for x in self.kept)))
 
 
-def decide(index: ProgramIndex, layer: PricedLayer, choice: NDArray[np.int16]) -> LayerDecisions:
-    """Spell out a choice."""
+def decide(index: ProgramIndex, layer: PricedLayer, choice: NDArray[np.int16], way: Recompute) -> LayerDecisions:
+    """Spell out a choice of a layer that is recomputed in that way."""
     graph = index.program.micro
     tensors: list[tuple[int, Spec]] = []
     wanted: list[tuple[int, int, int, Spec]] = []
@@ -95,6 +98,8 @@ def decide(index: ProgramIndex, layer: PricedLayer, choice: NDArray[np.int16]) -
         grads_bytes += float(layer.edges[link.group, layer.param_variable(link.item)]["resident_bytes"][row, pick])
         moves += _param_moves(index, link, layer, price, row, pick)
         grads += _grad_specs(index, link, layer, pick)
+    selected = layer.model.selection if way is Recompute.SELECTED else None
+    kept = tuple(sorted(selected.kept)) if selected is not None else ()
     params: list[ParamDecision] = []
     for item, param in enumerate(layer.model.params):
         pick = int(choice[layer.param_variable(item)])
@@ -106,7 +111,7 @@ def decide(index: ProgramIndex, layer: PricedLayer, choice: NDArray[np.int16]) -
                 dims = param.classes.dims(e, len(graph.values[e].shape))
                 exported.append((e, stored.spec(pick, dims)))
     return LayerDecisions(tuple(tensors), tuple(wanted), tuple(exported), tuple(grads), tuple(params), grads_bytes,
-                          tuple(moves), tuple(repeated(index, layer, choice)))
+                          tuple(moves), tuple(repeated(index, layer, choice, way)), kept)
 
 
 def _param(graph: Graph, layer: PricedLayer, item: int, pick: int) -> ParamDecision:

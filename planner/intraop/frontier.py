@@ -17,16 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.core.graph import Graph, Phase
+from planner.core.recomputation import Recompute
 from planner.core.spec import Spec, shard_count
 from planner.costs.memory import value_bytes
 from planner.costs.overlap import hidden_s
 from planner.intraop.boundary import Boundary
 from planner.intraop.price import PricedLayer
-from planner.intraop.setting import HIDDEN
+from planner.intraop.setting import AGAIN, HIDDEN
 from planner.intraop.variants import Multipliers
 from planner.solvers.eliminate_tables import eliminate
 
 Array = NDArray[np.float64]
+
+_NONE, _SELECTED, _ALL = range(len(Recompute))
 
 PARTS = ("forward_s", "backward_s", "batch_s", "resident_bytes", "saved_bytes", "sync_bytes")
 
@@ -38,8 +41,9 @@ class LayerFrontier:
     kernels and is no part of forward, backward and batch; `excess_s[g, i, o]`, seconds of a step that were to hide and
     can't: they are in the parts and not in `priced`.
 
-    In a recomputed variant, `saved_bytes` is zero (what enters the layer is counted where it is made) and what is saved
-    inside moves to `working_bytes`.
+    In a variant that recomputes all, `saved_bytes` are those of what the layer hands on (what enters it is counted
+    where it is made), where selected tensors are recomputed also those of what is kept; what is saved no longer moves
+    to `working_bytes`.
     """
 
     priced: Array
@@ -80,13 +84,13 @@ def layer_frontier(graph: Graph, layer: PricedLayer, before: Boundary, after: Bo
     g, i, o = (a.ravel() for a in np.indices(solved.table.shape))
     choices = np.zeros((len(g), n + 2), dtype=np.int64)
     choices[:, open_choices] = solved.decode_many(g, np.stack([i, o], axis=1))
-    points = _points(graph, layer, choices[:, :n], np.array(multipliers.recompute)[g])
+    points = _points(graph, layer, choices[:, :n], _ways(layer, multipliers)[g])
     return _frontier(layer, points, solved.table, before, after)
 
 
-def one_point(graph: Graph, layer: PricedLayer, choice: NDArray[np.int64], *, recompute: bool) -> LayerFrontier:
+def one_point(graph: Graph, layer: PricedLayer, choice: NDArray[np.int64], recompute: Recompute) -> LayerFrontier:
     """The frontier that has one choice alone, whatever the boundaries."""
-    points = _points(graph, layer, choice[None], np.array([recompute]))
+    points = _points(graph, layer, choice[None], _ways(layer, Multipliers((0.0,), (1,), (recompute,))))
     b = layer.setting.microbatches
     step_s = points.parts[0, :3] @ np.array([b, b, 1.0]) - _unhidden(layer, points)[0]
     anywhere = Boundary((), ((),))
@@ -104,18 +108,28 @@ class _Points:
     excess: Array
 
 
-def _points(graph: Graph, layer: PricedLayer, choices: NDArray[np.int64], again: NDArray[np.bool_]) -> _Points:
-    """Price choices per variable; `again`: which are of a recomputed layer."""
+def _points(graph: Graph, layer: PricedLayer, choices: NDArray[np.int64], ways: NDArray[np.int64]) -> _Points:
+    """Price choices per variable; `ways`: as `_ways` gives them, how the layer is recomputed under each."""
     parts = _parts(layer, choices)
     working = _working(layer, choices)
+    again, some = ways == _ALL, ways == _SELECTED
     hidden, excess = _hidden(layer, choices, again)
     parts[:, :3] += excess
-    if again.any():
-        working = working + np.where(again, parts[:, 4], 0.0)
+    if again.any() or some.any():
+        more_s, kept = _parts(layer, choices, AGAIN).T * some
+        working = working + np.where(again | some, np.maximum(parts[:, 4] - kept, 0.0), 0.0)
         for seconds in (parts, hidden, excess):
             seconds[:, 1] += np.where(again, seconds[:, 0], 0.0)
-        parts[:, 4] = np.where(again, _handed_out(graph, layer, choices), parts[:, 4])
+        parts[:, 1] += more_s
+        parts[:, 4] = np.where(again | some, kept + _handed_out(graph, layer, choices), parts[:, 4])
     return _Points(choices, parts, working, hidden, excess)
+
+
+def _ways(layer: PricedLayer, multipliers: Multipliers) -> NDArray[np.int64]:
+    """Per variant, how the layer is recomputed in it, as a position in `Recompute`; not at all where selected tensors
+    are to be and the layer has none."""
+    found = np.array([list(Recompute).index(way) for way in multipliers.recompute])
+    return np.where(found == _SELECTED, _NONE, found) if layer.model.selection is None else found
 
 
 def _unhidden(layer: PricedLayer, points: _Points) -> Array:
@@ -168,10 +182,11 @@ def _weights(layer: PricedLayer, multipliers: Multipliers) -> dict[str, Array]:
     """Per kind of cost and multiplier, its weight in the objective (seconds of step time)."""
     b = float(layer.setting.microbatches)
     price = np.array(multipliers.per_byte_s)
-    again = np.array(multipliers.recompute, dtype=float)
-    saved = price * np.array(multipliers.in_flight) * (1 - again)
-    return {"forward_s": b * (1 + again), "backward_s": np.full(len(price), b), "batch_s": np.ones(len(price)),
-            "resident_bytes": price, "saved_bytes": saved, "sync_bytes": np.zeros(len(price)),
+    ways, held = _ways(layer, multipliers), price * np.array(multipliers.in_flight)
+    return {"forward_s": b * (1.0 + (ways == _ALL)), "backward_s": np.full(len(price), b),
+            "batch_s": np.ones(len(price)), "resident_bytes": price, "saved_bytes": held * (ways == _NONE),
+            "sync_bytes": np.zeros(len(price)), "again_s": b * (ways == _SELECTED),
+            "kept_bytes": held * (ways == _SELECTED),
             **{kind: np.zeros(len(price)) for kind in HIDDEN}}
 
 

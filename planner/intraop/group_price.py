@@ -17,11 +17,11 @@ from planner.costs.compute import FILTER_GRADIENT, FORWARD, INPUT_GRADIENT, traf
 from planner.costs.memory import itemsize, value_bytes
 from planner.costs.resharding import moved_bytes, reshard_table
 from planner.intraop.arithmetic import CONVOLUTION, Local, arithmetic_s
-from planner.intraop.choices import Group
+from planner.intraop.choices import Group, Selection
 from planner.intraop.dims import OpClasses
 from planner.intraop.group_costs import LINEAR, op_work
 from planner.intraop.relayout import relaid
-from planner.intraop.setting import Array, Costs, Setting
+from planner.intraop.setting import AGAIN, Array, Costs, Setting
 from planner.intraop.structure import ANCHORS
 from planner.program_index import ProgramIndex
 from planner.strategies import Strategies, axes_in
@@ -45,7 +45,8 @@ class GroupPrice:
     reduce-scatter.
     """
 
-    def __init__(self, index: ProgramIndex, group: Group, strategies: Strategies, setting: Setting) -> None:
+    def __init__(self, index: ProgramIndex, group: Group, strategies: Strategies, setting: Setting,
+                 selection: Selection | None = None) -> None:
         self.graph = index.program.micro
         self.owner = index.owner
         self.batch_dims = index.batch_dims
@@ -53,7 +54,9 @@ class GroupPrice:
         self.group = group
         self.strategies = strategies
         self.setting = setting
-        self.costs: Costs = {k: np.zeros(len(strategies)) for k in ("forward_s", "backward_s", "saved_bytes")}
+        self.costs: Costs = {k: np.zeros(len(strategies)) for k in ("forward_s", "backward_s", "saved_bytes", *AGAIN)}
+        self.again = frozenset[int]() if selection is None else selection.again.intersection(group.ops)
+        self.remade = frozenset(r for n in self.again for r in self.graph.ops[n].results)
         self.working = np.zeros(len(strategies))
         self.pending: dict[int, NDArray[np.int64]] = {}
         self.settled: list[Settled] = []
@@ -61,7 +64,6 @@ class GroupPrice:
         self._started: dict[tuple[int, Phase], list[NDArray[np.int64]]] = {}  # masks of a depth, whose start is paid
         self._compute(index)
         self._reductions(index)
-        self._saved()
         self.handed_back = self._hand_back(index)
 
     def dims(self, value: int) -> tuple[int | None, ...]:
@@ -77,11 +79,21 @@ class GroupPrice:
         for phase, kind in ((Phase.FORWARD, "forward_s"), (Phase.BACKWARD, "backward_s")):
             ops = [n for n in self.group.ops
                    if (self.graph.ops[n].phase is Phase.BACKWARD) == (phase is Phase.BACKWARD)]
-            heavy = [n for n in ops if self.graph.ops[n].primitive in ANCHORS]
-            for n in heavy:
-                self._heavy(n, by_op[n], kind)
-            self._fused([n for n in ops if n not in set(heavy)], by_op, kind)
-            self._relayout(ops, kind)
+            self._kernels_of(ops, by_op, kind)
+        self._kernels_of(sorted(self.again), by_op, "again_s")
+
+    def _kernels_of(self, ops: Sequence[int], by_op: Mapping[int, OpClasses], kind: str) -> None:
+        heavy = [n for n in ops if self.graph.ops[n].primitive in ANCHORS]
+        for n in heavy:
+            self._heavy(n, by_op[n], kind)
+        self._fused([n for n in ops if n not in set(heavy)], by_op, kind)
+        self._relayout(ops, kind)
+
+    def hold(self, saved: Iterable[int], selected: Iterable[int]) -> None:
+        """Count values that only this group knows: those that its backward part reads, and those that are kept where
+        selected tensors are recomputed."""
+        for kind, values in (("saved_bytes", saved), ("kept_bytes", selected)):
+            self.costs[kind] = self.costs[kind] + self._bytes(sorted(values))
 
     def _heavy(self, n: int, classes: OpClasses, kind: str) -> None:
         work = op_work(self.graph, n)
@@ -126,7 +138,8 @@ class GroupPrice:
         mine = set(ops)
         made = {r for n in ops for r in self.graph.ops[n].results}
         used_inside = {v for n in ops for v in self.graph.ops[n].inputs}
-        used_outside = {v for n in self.group.ops if n not in mine for v in self.graph.ops[n].inputs}
+        used_outside = {v for n in self.group.ops if n not in mine and self._runs_beside(n, kind)
+                        for v in self.graph.ops[n].inputs}
         leaving = [v for v in sorted(made) if v not in used_inside or v in used_outside]
         outer = sorted(used_inside - made) + leaving
         reduces = sum(bool(by_op[n].reduced) for n in ops)
@@ -143,6 +156,11 @@ class GroupPrice:
             kernels = self._kernels(ops, by_op, leaving) if device.kernel_per_result else 1 + reduces
             self.costs[kind] += np.maximum(arithmetic, _traffic_s(moved, cold, device)) + device.launch_s * kernels
         self.working = np.maximum(self.working, moved)
+
+    def _runs_beside(self, n: int, kind: str) -> bool:
+        """Whether an operator is there to read what others of the group make: in a repetition only the repeated ones
+        and the backward are."""
+        return kind != "again_s" or n in self.again or self.graph.ops[n].phase is Phase.BACKWARD
 
     def _bytes(self, values: Iterable[int]) -> Array:
         """Of one device, per strategy."""
@@ -201,19 +219,11 @@ class GroupPrice:
                 seconds[rows] = np.where(paid[rows], later.over(local[rows]), first.over(local[rows]))
         started.append(mask)
         self.costs["backward_s" if phase is Phase.BACKWARD else "forward_s"] += seconds
+        if value in self.remade:
+            self.costs["again_s"] += seconds
         self.settled.append(Settled(value, mask, phase, seconds))
         self._depth[value] = depth + 1
         self.pending[value] = np.zeros_like(mask)
-
-    def _saved(self) -> None:
-        """Values made in the forward part that only this group's backward part reads."""
-        if not self.setting.training:
-            return
-        ops = [self.graph.ops[n] for n in self.group.ops]
-        made = {r for op in ops if op.phase is Phase.FORWARD for r in op.results}
-        kept = {v for op in ops if op.phase is Phase.BACKWARD for v in op.inputs}
-        for v in sorted(made & kept):
-            self.costs["saved_bytes"] += value_bytes(self.graph.values[v]) / self.shards_of(v)
 
     def _hand_back(self, index: ProgramIndex) -> tuple[int, ...]:
         """New values of carried state that the group makes. A run keeps them whole on every device between steps."""

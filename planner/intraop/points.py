@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.core.recomputation import Recompute
 from planner.intraop.frontier import LayerFrontier
 from planner.intraop.variants import Multipliers
 
@@ -25,11 +26,11 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Source:
-    """Where a row of `Points` comes from: a row of a frontier, and whether it recomputes the layer."""
+    """Where a row of `Points` comes from: a row of a frontier, and how it recomputes the layer."""
 
     frontier: LayerFrontier
     row: int
-    recompute: bool
+    recompute: Recompute
 
 
 @dataclass(frozen=True)

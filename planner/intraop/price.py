@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from planner.core.graph import Graph, Phase
-from planner.core.hardware import LogicalMesh
 from planner.core.spec import Spec, shard_count
 from planner.costs.collectives import when_merged
 from planner.costs.memory import itemsize, sum_itemsize, value_bytes
 from planner.costs.resharding import reshard_table
+from planner.intraop.again import hold_inside, link_again, second_copy
 from planner.intraop.choices import Group, LayerModel, Link, Param, Tensor
 from planner.intraop.group_price import GroupPrice
 from planner.intraop.joint_sums import Origin, TensorChoices, contributions, joined, joint_cost, tensor_choices
@@ -59,16 +59,19 @@ def price_layer(index: ProgramIndex, model: LayerModel, setting: Setting) -> Pri
     groups = tuple(_group_strategies(index, g, w, setting) for g, w in zip(model.groups, weights, strict=True))
     params = tuple(param_choices(p, setting.uses, shape, deferrable=setting.training and setting.microbatches > 1,
                                  pinned=setting.pins.get(p.value)) for p in model.params)
-    priced = [GroupPrice(index, g, s, setting) for g, s in zip(model.groups, groups, strict=True)]
+    priced = [GroupPrice(index, g, s, setting, model.selection) for g, s in zip(model.groups, groups, strict=True)]
+    hold_inside(graph, model, priced)
     tensors = _tensor_choices(index, model, priced, setting)
     unary = [p.costs for p in priced]
-    unary += [_tensor_costs(graph, t, choices, setting) for t, choices in zip(model.tensors, tensors, strict=True)]
+    unary += [_tensor_costs(graph, t, c, model, setting) for t, c in zip(model.tensors, tensors, strict=True)]
     unary += [param_unary(graph, p, c, setting.mesh, setting.device, training=setting.training)
               for p, c in zip(model.params, params, strict=True)]
     edges: dict[tuple[int, int], Costs] = {}
     for link in model.links:
         owner = model.tensors[link.item].owner
         costs = _link_costs(index, link, owner, priced[link.group], tensors[link.item], setting)
+        if model.selection is not None:
+            costs |= link_again(graph, link, owner, priced[link.group], tensors[link.item].specs, model.selection)
         _add_edge(edges, (link.group, len(groups) + link.item), costs)
     for link in model.param_links:
         costs = _param_link_costs(index, link, model.params[link.item], params[link.item], priced[link.group], setting)
@@ -160,7 +163,7 @@ def _tensor_choices(index: ProgramIndex, model: LayerModel, priced: Sequence[Gro
                  for t, m in zip(model.tensors, makers, strict=True))
 
 
-def _tensor_costs(graph: Graph, tensor: Tensor, choices: TensorChoices, setting: Setting) -> Costs:
+def _tensor_costs(graph: Graph, tensor: Tensor, choices: TensorChoices, model: LayerModel, setting: Setting) -> Costs:
     whole = value_bytes(graph.values[tensor.owner])
     held = np.array([whole / shard_count(s, setting.mesh.shape) for s in choices.specs])
     costs: Costs = {"backward_s": joint_cost(graph, tensor, choices, setting.mesh)}
@@ -168,6 +171,9 @@ def _tensor_costs(graph: Graph, tensor: Tensor, choices: TensorChoices, setting:
         costs["resident_bytes"] = held
     elif tensor.saved and tensor.made_here and setting.keeps:
         costs["saved_bytes"] = held
+    if model.selection is not None and tensor.owner in model.selection.kept and tensor.made_here \
+            and tensor.place != "out":  # what is handed on is counted in every recomputed layer
+        costs["kept_bytes"] = held
     return costs
 
 
@@ -191,7 +197,7 @@ def _link_costs(index: ProgramIndex, link: Link, owner: int, price: GroupPrice, 
         table = reshard_table(shape, itemsize(graph.values[read.value].dtype), specs, wanted, mesh)
         costs["backward_s" if backward else "forward_s"] += table.T[row]
     if saved_again and setting.training:
-        costs["saved_bytes"] += _second_copy(graph, owner, price, specs, mesh)
+        costs["saved_bytes"] += second_copy(graph, owner, price, specs, mesh)
     for value, op in link.makes:
         backward = graph.ops[op].phase is Phase.BACKWARD
         if backward != (value != owner):
@@ -203,21 +209,15 @@ def _link_costs(index: ProgramIndex, link: Link, owner: int, price: GroupPrice, 
     return costs
 
 
-def _second_copy(graph: Graph, owner: int, price: GroupPrice, specs: tuple[Spec, ...], mesh: LogicalMesh) -> Array:
-    """Bytes of the resharded copy that is kept for the backward pass beside the settled one."""
-    wanted, row = price.required(owner)
-    whole = value_bytes(graph.values[owner])
-    table = np.array([[0.0 if w == s else whole / shard_count(w, mesh.shape) for s in specs] for w in wanted])
-    return table.reshape(len(wanted), len(specs))[row]
-
-
 def _param_link_costs(index: ProgramIndex, link: Link, param: Param, choices: ParamChoices, price: GroupPrice,
                       setting: Setting, shared: Shared | None = None) -> Costs:
     """Gathering a parameter where it is used (in forward and again in backward), and combining its gradient."""
     graph, mesh = index.program.micro, setting.mesh
     size = (len(price.strategies), len(choices))
-    costs = {k: np.zeros(size) for k in ("forward_s", "backward_s", "batch_s", "resident_bytes", "sync_bytes")}
+    costs = {k: np.zeros(size) for k in ("forward_s", "backward_s", "batch_s", "resident_bytes", "sync_bytes",
+                                         "again_s")}
     fetched: set[tuple[int, bool]] = set()
+    late = {r.value for r in link.reads if graph.ops[r.op].phase is Phase.BACKWARD}
     for read in link.reads:
         if index.owner.get(read.value, read.value) != read.value:
             continue
@@ -231,6 +231,8 @@ def _param_link_costs(index: ProgramIndex, link: Link, param: Param, choices: Pa
         table = reshard_table(value.shape, itemsize(value.dtype), stored, wanted, mesh)
         _add_time(costs, "backward_s" if backward else "forward_s", table.T[np.ix_(row, at)],
                   setting.overlap.parameter_gather)
+        if read.value not in late and any(r.op in price.again for r in link.reads if r.value == read.value):
+            costs["again_s"] = costs["again_s"] + table.T[np.ix_(row, at)]
     for value, op in link.makes:
         if graph.ops[op].phase is not Phase.BACKWARD:
             continue

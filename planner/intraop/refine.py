@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from planner.core.graph import Graph
 from planner.core.problem import Status
+from planner.core.recomputation import Recompute
 from planner.intraop.chain import Walk, best_walk, priced_walk, tightest, walks_through
 from planner.intraop.compose import SliceTable
 from planner.intraop.frontier import LayerFrontier, layer_frontier
@@ -87,7 +88,7 @@ class Columns:
         """Solve the layers again at a price; False if they were, at nearly that price."""
         if per_byte_s <= 0 or any(abs(per_byte_s - p) <= TOLERANCE * p for p in self.prices):
             return False
-        stage, ways = self.stage, sorted(set(self.stage.table.multipliers.recompute))
+        stage, ways = self.stage, [w for w in Recompute if w in self.stage.table.multipliers.recompute]
         prices = Multipliers((per_byte_s,) * len(ways), (stage.in_flight,) * len(ways), tuple(ways))
         for solved in self.found.values():
             old = solved[0][0]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from planner.core.graph import Graph, Phase
 from planner.core.plan import GATHER_OF, Collective
-from planner.core.recomputation import run_again
+from planner.core.recomputation import Recompute, run_again
 from planner.core.spec import Spec
 from planner.costs.collectives import ALL_REDUCE
 from planner.costs.memory import itemsize
@@ -24,11 +24,14 @@ from planner.program_index import ProgramIndex
 from planner.strategies import axes_in
 
 
-def repeated(index: ProgramIndex, layer: PricedLayer, choice: NDArray[np.int16]) -> list[Collective]:
-    """What the backward communicates beside what is listed, if the layer is recomputed; see the module."""
+def repeated(index: ProgramIndex, layer: PricedLayer, choice: NDArray[np.int16], way: Recompute) -> list[Collective]:
+    """What the backward communicates beside what is listed, recomputed in that way; see the module."""
     graph, model = index.program.micro, layer.model
+    if way is Recompute.NONE:
+        return []
     ops = {n for g in model.groups for n in g.ops} | {n for p in model.params for n in p.chain}
-    again = frozenset(run_again(graph, ops))
+    selected = way is Recompute.SELECTED and model.selection is not None
+    again = model.selection.again if selected and model.selection else frozenset(run_again(graph, ops))
     found: list[Collective] = []
     for g, price in enumerate(layer.prices):
         found += _inside(graph, price, int(choice[g]), again)

@@ -19,7 +19,12 @@ Array = NDArray[np.float64]
 Costs = dict[str, Array]
 """Arrays by kind: `forward_s` and `backward_s` per microbatch, `batch_s` once per batch, `resident_bytes` held all the
 time, `saved_bytes` per microbatch in flight, `sync_bytes` while all gradients are combined at once. `HIDDEN` is what
-is left out of the first three because it may run beside kernels. An absent kind is zero."""
+is left out of the first three because it may run beside kernels, `AGAIN` holds where selected tensors are recomputed.
+An absent kind is zero."""
+
+AGAIN = ("again_s", "kept_bytes")
+"""What is added to `backward_s`, and what takes the place of `saved_bytes`, where a layer recomputes selected tensors.
+"""
 
 HIDDEN = ("hidden_forward_s", "hidden_backward_s", "hidden_batch_s")
 """Kinds of seconds that may hide, of `forward_s`, `backward_s` and `batch_s`."""

@@ -203,7 +203,7 @@ def _repriced(index: ProgramIndex, step: Step, item: int, shared: Shared) -> Ste
     layer = with_shared(index, step.frontier.layer, item, shared)
     picks = step.frontier.choice(step.row, step.before, step.after).astype(np.int64)
     picks[layer.param_variable(item)] = 0
-    point = one_point(index.program.micro, layer, picks, recompute=step.recompute)
+    point = one_point(index.program.micro, layer, picks, step.recompute)
     return replace(step, frontier=point, row=0, before=0, after=0)
 
 

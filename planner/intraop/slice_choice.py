@@ -7,20 +7,27 @@ read from.
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from planner.core.recomputation import Recompute
 from planner.intraop.compose import SliceTable
 from planner.intraop.frontier import PARTS, LayerFrontier
 
 
 @dataclass(frozen=True)
 class Step:
-    """A layer of a slice: the row of its frontier, the boundary states around it, whether it is recomputed."""
+    """A layer of a slice: the row of its frontier, the boundary states around it, how it is recomputed."""
 
     layer: int
     frontier: LayerFrontier
     row: int
     before: int
     after: int
-    recompute: bool
+    recompute: Recompute
+
+    @property
+    def way(self) -> Recompute:
+        """How the layer is recomputed; nothing of one of which nothing can be selected."""
+        selects = self.frontier.layer.model.selection is not None
+        return self.recompute if selects or self.recompute is not Recompute.SELECTED else Recompute.NONE
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,19 @@
 and refinement, and a large problem from practice for solvers.
 
 Nodes are a choice of state per boundary, and the variables of each `PricedLayer`, of which tensors that cross a
-boundary are tied to its state. Each layer is recomputed or not as told. Time has a point for every group of every
+boundary are tied to its state. Each layer is recomputed as told. Time has a point for every group of every
 layer, and one more, when gradients are combined:
 
     resident bytes                  always
-    saved bytes · in flight         at all groups' points (of a recomputed layer, only what it hands on)
+    saved bytes · in flight         at all groups' points (of a recomputed layer, only what it hands on or keeps)
     working bytes of a group        at its own point
-    saved bytes once                at a recomputed layer's points
+    saved bytes once                at a recomputed layer's points (less those that it keeps)
     sync bytes                      at the last point
 
 so that the peak is that of `compose.SliceTable.memory_bytes`. A node has one interval: bytes over other times, and
 those of a pair of choices, are on nodes that follow from others. Costs are whole nanoseconds of step time.
 
-In: `PricedLayer`s, the boundaries around them, which are recomputed, the limit. Out: a `WholeStage`.
+In: `PricedLayer`s, the boundaries around them, how they are recomputed, the limit. Out: a `WholeStage`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from planner.core.graph import Graph
 from planner.core.problem import INFINITE_COST, Edge, Node, Problem
+from planner.core.recomputation import Recompute
 from planner.core.spec import shard_count
 from planner.costs.memory import value_bytes
 from planner.intraop.boundary import Boundary
@@ -40,12 +41,12 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class StageLayer:
-    """A layer of a stage: its prices, the boundaries before and after it, whether it is recomputed."""
+    """A layer of a stage: its prices, the boundaries before and after it, how it is recomputed."""
 
     priced: PricedLayer
     before: Boundary
     after: Boundary
-    recompute: bool = False
+    recompute: Recompute = Recompute.NONE
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,8 @@ def _add_layer(made: _Builder, graph: Graph, layer: StageLayer, states: tuple[in
                times: tuple[int, int, int]) -> tuple[int, ...]:
     priced, first, end = layer.priced, times[0], times[2]
     b = priced.setting.microbatches
-    weights = {"forward_s": b * (1 + layer.recompute), "backward_s": b, "batch_s": 1}
+    weights = {"forward_s": b * (1 + (layer.recompute is Recompute.ALL)), "backward_s": b, "batch_s": 1,
+               "again_s": b * (layer.recompute is Recompute.SELECTED)}
     at: list[int] = []
     for v, costs in enumerate(priced.unary):
         shape = (len_of(priced, v),)
@@ -162,7 +164,7 @@ def _add_layer(made: _Builder, graph: Graph, layer: StageLayer, states: tuple[in
                                         strict=True):
             if tensor.place in places and tensor.owner in bound.owners:
                 made.tie(v, state, agreement(priced.tensors[item], bound, tensor.owner))
-        if layer.recompute and tensor.place == "out" and tensor.made_here:
+        if layer.recompute is not Recompute.NONE and tensor.place == "out" and tensor.made_here:
             whole = value_bytes(graph.values[tensor.owner])
             made.hold(v, (0, end), in_flight * np.array([whole / shard_count(s, priced.setting.mesh.shape)
                                                          for s in priced.tensors[item]]))
@@ -170,13 +172,15 @@ def _add_layer(made: _Builder, graph: Graph, layer: StageLayer, states: tuple[in
 
 
 def _held(costs: Mapping[str, Array], shape: tuple[int, ...], in_flight: int, times: tuple[int, int, int], *,
-          recompute: bool) -> list[tuple[tuple[int, int], Array]]:
+          recompute: Recompute) -> list[tuple[tuple[int, int], Array]]:
     """(when, how many bytes) by kind."""
     first, last, end = times
-    kept = ((first, last), 1) if recompute else ((0, end), in_flight)
-    kinds = {"resident_bytes": ((0, end + 1), 1), "saved_bytes": kept, "sync_bytes": ((end, end + 1), 1)}
+    kept, times_kept = ((0, end), in_flight) if recompute is Recompute.NONE else ((first, last), 1)
+    kinds = [("resident_bytes", (0, end + 1), 1), ("saved_bytes", kept, times_kept), ("sync_bytes", (end, end + 1), 1)]
+    if recompute is Recompute.SELECTED:
+        kinds += [("kept_bytes", (0, end), in_flight), ("kept_bytes", (first, last), -1)]
     together: dict[tuple[int, int], Array] = {}
-    for kind, (span, times_held) in kinds.items():
+    for kind, span, times_held in kinds:
         if kind in costs:
             together[span] = together.get(span, np.zeros(shape)) + times_held * costs[kind]
     return [(span, usages) for span, usages in together.items() if usages.any()]

@@ -20,7 +20,7 @@ MICROBATCHES = 2
 @cache
 def tight_table(layers: int = 3, memory_bytes: int = 1 << 20) -> tuple[SliceTable, Prepared]:
     """On devices with so little memory that its price matters."""
-    prepared = prepare(program(transformer(layers), MICROBATCHES))
+    prepared = prepare(program(transformer(layers), MICROBATCHES), DGX.device)
     cluster: Cluster = replace(DGX, device=replace(DGX.device, memory_bytes=memory_bytes))
     return mesh_table(prepared, MeshSpace(mesh(2), ("x",), (AxisUse.ANY,)), cluster, Pins()), prepared
 

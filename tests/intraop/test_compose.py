@@ -2,18 +2,19 @@
 
 from dataclasses import replace
 from functools import cache
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pytest
 
 from planner.core.hardware import Cluster
 from planner.core.pins import Pins
+from planner.core.recomputation import Recompute
 from planner.core.spec import shard_count
 from planner.costs.memory import value_bytes
 from planner.intraop.compose import SliceTable
 from planner.intraop.frontier import PARTS
-from planner.intraop.variants import PERIOD, SHARES, Multipliers, slice_variants
+from planner.intraop.variants import MIXTURES, PERIOD, Multipliers, slice_variants
 from planner.mesh_tables import mesh_table
 from planner.prepared import Prepared, prepare
 from planner.spaces import MeshSpace
@@ -26,7 +27,7 @@ SLICES = ((0, 2), (1, 3), (2, 2))
 @cache
 def table(memory_bytes: int = 1 << 20) -> tuple[SliceTable, Prepared]:
     """On devices with so little memory that its price matters."""
-    prepared = prepare(program(transformer(), 2))
+    prepared = prepare(program(transformer(), 2), DGX.device)
     space = MeshSpace(mesh(2), ("x",), (AxisUse.ANY,))
     cluster: Cluster = replace(DGX, device=replace(DGX.device, memory_bytes=memory_bytes))
     return mesh_table(prepared, space, cluster, Pins()), prepared
@@ -55,12 +56,12 @@ def every_way(t, prepared, first, last, g, rows_at):
 @pytest.mark.parametrize("ends", SLICES)
 def test_every_variant_is_the_best_over_all_boundary_states(ends):
     t, prepared = table()
-    pairs = t.multipliers.pairs()
-    assert len(pairs) > 1
+    ways = t.multipliers.ways()
+    assert len(ways) > 1
     for g in range(0, len(t.variants), 5):
         def rows_at(n, g=g):
             row = t.variants.rows[n % PERIOD, g]
-            return pairs[row - len(t.multipliers)] if row >= len(t.multipliers) else (row,)
+            return ways[row - len(t.multipliers)] if row >= len(t.multipliers) else (row,)
 
         first, last = ends
         assert t.priced[first, last, g] == pytest.approx(every_way(t, prepared, first, last, g, rows_at), rel=1e-9)
@@ -84,7 +85,7 @@ def test_the_cheapest_mixture_bounds_every_share_at_its_price():
     t, _ = table()
     v = t.variants
     mixed = {(v.per_byte_s[g], v.in_flight[g]): g for g in v.bounding(10**9)}
-    assert len(mixed) == len(t.multipliers.pairs())
+    assert len(mixed) == len(t.multipliers.ways()) + 1
     for g in range(len(v)):
         free = mixed[v.per_byte_s[g], v.in_flight[g]]
         assert (t.priced[0, -1, free] <= t.priced[0, -1, g] * (1 + 1e-12)).all()
@@ -92,26 +93,42 @@ def test_the_cheapest_mixture_bounds_every_share_at_its_price():
 
 def test_more_recomputation_saves_memory_and_costs_time():
     t, _ = table()
-    free = [g for g in range(len(t.variants)) if t.variants.per_byte_s[g] == 0 and t.variants.share[g] is not None]
-    assert [t.variants.share[g] for g in free] == list(SHARES)
-    times, memory = t.microbatch_s[0, -1, free], t.parts[0, -1, free, 4]
-    assert (np.diff(times) >= 0).all() and times[-1] > times[0]
-    assert (np.diff(memory) <= 0).all() and memory[-1] < memory[0]
+    v, least = t.variants, min(p for p in t.variants.per_byte_s if p)
+    rows = {v.pattern[g]: g for g in range(len(v)) if v.per_byte_s[g] == least and v.in_flight[g] == 1}
+    for few, many in combinations(Recompute, 2):
+        between = [rows[p] for p in rows if p is not None and set(p) <= {few, many}]
+        between.sort(key=lambda g: v.pattern[g].count(many))
+        assert [v.pattern[g].count(many) / PERIOD for g in between] == [
+            0.0, *(share for a, b, share in MIXTURES if (a, b) == (few, many)), 1.0]
+        times, memory = t.microbatch_s[0, -1, between], t.parts[0, -1, between, 4]
+        assert (np.diff(times) >= 0).all() and times[-1] > times[0]
+        assert (np.diff(memory) <= 0).all() and memory[-1] < memory[0]
 
 
 def test_shares_are_spread_evenly_and_pinned_recomputation_is_not_mixed():
-    both = slice_variants(Multipliers((0.0, 0.0), (1, 1), (False, True)))
-    for g, share in enumerate(SHARES):
-        assert both.rows[:, g].sum() == share * PERIOD
-    assert both.share == (*SHARES, None)
-    only = slice_variants(Multipliers((0.0, 1.0), (1, 1), (True, True)))
-    assert only.share == (1.0, 1.0) and only.bounding(1) == [0, 1]
+    every = slice_variants(Multipliers((0.1,) * 3, (1,) * 3, tuple(Recompute)))
+    assert every.pattern[:3] == tuple((way,) * PERIOD for way in Recompute) and every.pattern[-1] is None
+    for (few, many, share), pattern in zip(MIXTURES, every.pattern[3:-1], strict=True):
+        assert pattern is not None
+        assert (pattern.count(few), pattern.count(many)) == ((1 - share) * PERIOD, share * PERIOD)
+    assert every.bounding(1) == [len(every) - 1]
+    only = slice_variants(Multipliers((0.0, 1.0), (1, 1), (Recompute.ALL,) * 2))
+    assert only.pattern == ((Recompute.ALL,) * PERIOD,) * 2 and only.bounding(1) == [0, 1]
+
+
+def test_where_memory_is_free_recomputing_nothing_bounds_every_way():
+    some = Multipliers((0.0, 0.1, 0.1, 0.1), (1,) * 4, (Recompute.NONE, *Recompute))
+    assert slice_variants(some).bounding(1) == [0, len(slice_variants(some)) - 1]
+    t, _ = table()
+    free = next(g for g in range(len(t.variants)) if t.variants.per_byte_s[g] == 0)
+    step = 2 * t.microbatch_s[0, -1] + t.batch_s[0, -1]
+    assert step[free] <= step.min() * (1 + 1e-12)
 
 
 def test_where_every_slice_fits_no_price_is_tried_and_none_would_be_faster():
     tight, _ = table()
     roomy, _ = table(80 * 10**9)
-    assert len(roomy.multipliers) == 2 < len(tight.multipliers)
+    assert len(roomy.multipliers) == 1 < len(tight.multipliers)
     first, last = np.triu_indices(len(roomy.layers))
     step = (roomy.microbatch_s + roomy.batch_s / 2)[first, last]
     other = (tight.microbatch_s + tight.batch_s / 2)[first, last]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from planner.core.problem import Status, evaluate
+from planner.core.recomputation import Recompute
 from planner.intraop.as_problem import as_problem
 from planner.intraop.boundary import boundary
 from planner.intraop.frontier import layer_frontier
@@ -17,7 +18,7 @@ from planner.solvers import solve
 from planner.strategies import AxisUse
 from tests.intraop.programs import DGX, mesh, mlp, program, transformer
 
-FREE = Multipliers((0.0,), (1,), (False,))
+FREE = Multipliers((0.0,), (1,), (Recompute.NONE,))
 
 
 def priced(model, shape, layer=0, microbatches=1, uses=None):
@@ -82,7 +83,7 @@ def test_memory_prices_bound_the_limited_optimum_from_below():
     free = solved(index, first, last, costs)
     most = float(free.parts[..., 3:5].sum(-1)[np.unravel_index(free.priced.argmin(), free.priced.shape)])
     base = float(free.priced.min())
-    prices = Multipliers(tuple(base / most * s for s in (0.0, 0.1, 1.0, 10.0)), (1,) * 4, (False,) * 4)
+    prices = Multipliers(tuple(base / most * s for s in (0.0, 0.1, 1.0, 10.0)), (1,) * 4, (Recompute.NONE,) * 4)
     frontier = solved(index, first, last, costs, prices)
     for share in (0.9, 0.7, 0.5):
         limit = int(most * share)
@@ -99,7 +100,7 @@ def test_memory_prices_bound_the_limited_optimum_from_below():
 
 def test_recomputing_saves_memory_and_costs_time():
     index, first, last, costs = priced(transformer(), (2,), 1)
-    frontier = solved(index, first, last, costs, Multipliers((0.0, 0.0), (1, 1), (False, True)))
+    frontier = solved(index, first, last, costs, Multipliers((0.0, 0.0), (1, 1), (Recompute.NONE, Recompute.ALL)))
     at = (0, *np.unravel_index(frontier.priced[0].argmin(), frontier.priced[0].shape))
     again = (1, *np.unravel_index(frontier.priced[1].argmin(), frontier.priced[1].shape))
     assert frontier.parts[again][4] < 0.5 * frontier.parts[at][4]

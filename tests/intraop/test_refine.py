@@ -82,8 +82,10 @@ def test_a_variant_costs_and_holds_the_same_in_the_stage_problem():
     priced = 0
     for limit in (of.limit_bytes, 2 * of.limit_bytes):
         made = stage_problem(layers, all_points(layers), limit)
-        for g in range(len(of.table.variants)):
-            rows, states = rows_and_states(table_choice(of.table, of.first, of.last, g))
+        variants = [rows_and_states(table_choice(of.table, of.first, of.last, g))
+                    for g in range(len(of.table.variants))]
+        walks = [best_walk(layers, price)[1] for price in sorted(set(of.table.multipliers.per_byte_s))]
+        for rows, states in (*variants, *((w.rows, w.states) for w in walks)):
             picks = made.choice(rows, states)
             if -1 in picks:  # another point between the same states is as good in all respects
                 continue
@@ -200,7 +202,7 @@ def test_refining_twice_gives_the_same():
 
 
 def whole(of, choice, limit):
-    layers = [StageLayer(s.frontier.layer, s.frontier.before, s.frontier.after, s.recompute) for s in choice.steps]
+    layers = [StageLayer(s.frontier.layer, s.frontier.before, s.frontier.after, s.way) for s in choice.steps]
     return stage_as_problem(of.graph, layers, of.in_flight, limit)
 
 
