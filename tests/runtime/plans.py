@@ -1,6 +1,6 @@
 """Hand-written plans: every decision given by name, so that tests need no search."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from planner.core.graph import Phase, Program, Role
