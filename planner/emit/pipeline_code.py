@@ -38,6 +38,8 @@ class PipelineCode:
       readers: value -> stages that read it, in order.
       grads: per stage, the parameters whose gradient it contributes to, with the contributing values.
       state_successor: value of a STATE input -> value that holds it for the next microbatch.
+      makers: value that a task makes for others -> its stage.
+      mesh_shapes: per stage.
     """
 
     given: Annotated
@@ -47,10 +49,18 @@ class PipelineCode:
     readers: Mapping[int, tuple[int, ...]]
     grads: tuple[Summed, ...]
     state_successor: Mapping[int, int]
+    makers: Mapping[int, int]
+    mesh_shapes: tuple[tuple[int, ...], ...]
 
     def spec(self, value: int, stage: int) -> Spec:
-        """How a value lies on a stage; whole where the plan does not say."""
-        return self.given.specs[stage].get(value, replicated(len(self.given.graph.values[value].shape)))
+        """How a value lies on a stage. Where the plan does not say, as where it was made if the meshes are alike, so
+        that it is handed over as it lies; else whole."""
+        if value in self.given.specs[stage]:
+            return self.given.specs[stage][value]
+        maker = self.makers.get(value, stage)
+        if maker != stage and self.mesh_shapes[maker] == self.mesh_shapes[stage] and value in self.given.specs[maker]:
+            return self.given.specs[maker][value]
+        return replicated(len(self.given.graph.values[value].shape))
 
     def reads_on(self, stage: int, role: Role | None) -> tuple[int, ...]:
         """Values of one role (None: results of tasks) that a task of a stage reads."""
@@ -84,7 +94,8 @@ def pipeline_code(record: PlanRecord, given: Annotated) -> PipelineCode:
         for v in code.reads:
             readers.setdefault(v, set()).add(code.stage)
     return PipelineCode(given, kinds, tasks, role, {v: tuple(sorted(s)) for v, s in readers.items()}, grads,
-                        _successors(graph))
+                        _successors(graph), {v: code.stage for code in tasks.values() for v in code.makes},
+                        tuple(s.mesh_shape for s in record.stages))
 
 
 def _names(record: PlanRecord, given: Annotated, kinds: Sequence[Kind]) -> list[Name]:

@@ -57,6 +57,21 @@ def in_microbatches(leaf: BatchLeaf, array: Any, microbatches: int) -> Any:
     return array.reshape(microbatches, leaf.shape[0] // microbatches, *leaf.shape[1:]) if leaf.split else array
 
 
+def in_parts(arrays: Sequence[Any], microbatches: int) -> list[Any]:
+    """Every microbatch's part of every array, microbatch by microbatch; arrays of JAX are cut by one program."""
+    if arrays and all(isinstance(x, jax.Array) for x in arrays):
+        return _cut(tuple(arrays), microbatches)
+    return _parts(arrays, microbatches)
+
+
+def _parts(arrays: Sequence[Any], microbatches: int) -> list[Any]:
+    sizes = [x.shape[0] // microbatches for x in arrays]
+    return [x[m * size:(m + 1) * size] for m in range(microbatches) for x, size in zip(arrays, sizes, strict=True)]
+
+
+_cut = jax.jit(_parts, static_argnums=1)
+
+
 def combined_loss(losses: Any, reduction: str) -> Any:
     """`[microbatches]` losses as the loss of the batch."""
     return losses.sum() if reduction == "sum" else losses.mean()

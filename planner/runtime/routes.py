@@ -75,9 +75,9 @@ class Routes:
 
 def route(lies: Sharding, wanted: NamedSharding, shape: tuple[int, ...]) -> Route:
     """How an array of that shape comes from one sharding to another."""
-    source, target = _devices(lies), _devices(wanted)
-    if lies.memory_kind != wanted.memory_kind or _can_be_copied(lies, wanted, shape):
-        return Route(copied=wanted)
+    source, target = tuple(lies.devices_indices_map(shape)), _devices(wanted)
+    if lies.memory_kind != wanted.memory_kind or len(source) == 1 or _can_be_copied(lies, wanted, shape):
+        return Route(copied=wanted)  # what lies on one device JAX slices there
     if source == target:
         return Route(after=wanted)
     if len(source) == len(target):
@@ -99,12 +99,10 @@ def _key(index: Any) -> tuple[tuple[int | None, int | None, int | None], ...]:
     return tuple((s.start, s.stop, s.step) for s in index)
 
 
-def _devices(sharding: Sharding) -> tuple[Any, ...]:
+def _devices(sharding: NamedSharding) -> tuple[Any, ...]:
     """Its devices, in their order."""
-    if isinstance(sharding, NamedSharding):
-        assert isinstance(sharding.mesh, Mesh)
-        return tuple(sharding.mesh.devices.flat)
-    return tuple(sharding.device_set)
+    assert isinstance(sharding.mesh, Mesh)
+    return tuple(sharding.mesh.devices.flat)
 
 
 def _same(*arrays: Any) -> tuple[Any, ...]:

@@ -21,6 +21,8 @@ class Transfers:
 
     def place(self, arrays: Sequence[Any], wanted: Sequence[NamedSharding]) -> list[Any]:
         """Arrays of the host, the batch or constants, to where they are wanted."""
+        if all(isinstance(x, jax.Array) for x in arrays):
+            return self._routes.send(arrays, wanted)
         return jax.device_put(list(arrays), list(wanted))
 
     def send(self, arrays: Sequence[Any], lie: Sequence[NamedSharding], wanted: Sequence[NamedSharding]) -> list[Any]:
