@@ -98,7 +98,7 @@ def _scale(exact: PlanRecord, summed: PlanRecord, cluster: Cluster, scale: float
 
 
 def _peak(record: PlanRecord) -> int:
-    return max(s.memory.total_bytes for s in record.stages)
+    return record.peak_bytes
 
 
 def _missing(request: Request, need: int) -> MemoryLimitError:

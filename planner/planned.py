@@ -77,7 +77,7 @@ class Plan:
     @property
     def peak_bytes(self) -> int:
         """Predicted peak memory of the fullest device."""
-        return max((s.memory.total_bytes for s in self.record.stages), default=0)
+        return self.record.peak_bytes
 
     @property
     def mfu(self) -> float:

@@ -249,3 +249,51 @@ def test_overlap_makes_the_plan_faster_and_its_bound_lower():
     assert hiding.record.lower_bound_s <= hiding.step_time_s
     assert hiding.stages[0].time.hidden_s > 0 and plain.stages[0].time.hidden_s == 0
     assert hiding.simulate().overlap > 0.05
+
+
+def test_of_a_backward_in_two_the_next_stage_waits_for_the_first_part_only():
+    """One microbatch, two stages: forwards 1 + 1, input gradients 1 + 1, then stage 0's weight gradient of 2, beside
+    which stage 1 does its own."""
+    works = [uniform(1.0, 3.0, 2.0)] * 2
+    assert run(SCHEDULES["zb-h1"], works, 1).step_time_s == 6.0
+    assert run(SCHEDULES["1f1b"], works, 1).step_time_s == 8.0
+
+
+def test_stages_of_one_rank_work_in_turn():
+    """Two stages on one rank: three microbatches of 1 + 2 s through both are 18 s of one rank's work."""
+    layout = placed(Placement.LOOP, 1, 2)
+    line = run(SCHEDULES["interleaved"], [uniform(1.0, 2.0, batch_s=0.5)] * 2, 3, layout=layout)
+    assert line.step_time_s == 19.0 and line.bubble == 0
+    spans = sorted((i.start_s, i.end_s) for i in line.intervals if i.stream is Stream.COMPUTE)
+    assert all(a[1] <= b[0] + 1e-9 for a, b in itertools.pairwise(spans))
+
+
+def test_stages_of_one_rank_add_up_their_memory():
+    """Interleaved on 2 ranks: rank 0 holds 5 of 2 · 4 microbatches of its stages at most, rank 1 holds 3."""
+    layout = placed(Placement.LOOP, 2, 2)
+    held = in_flight("interleaved", layout, 4)
+    works = [replace(uniform(1.0, 2.0), memory=MemoryParts(100, 0, 0, 10 * n, 0), in_flight=n) for n in held]
+    line = run(SCHEDULES["interleaved"], works, 4, layout=layout)
+    assert [line.rank_memory_curve(r).peak_bytes for r in (0, 1)] == [200 + 50, 200 + 30]
+    assert [line.memory_curve(s).peak_bytes for s in range(4)] == [100 + 10 * n for n in held]
+
+
+def test_what_a_weight_gradient_waits_for_is_held_until_it_ends():
+    """Last of two stages under ZB-H1: one microbatch in flight (10) beside one that waits (4), or two that wait."""
+    work = replace(uniform(1.0, 2.0, 1.0), memory=MemoryParts(100, 0, 0, 14, 0), in_flight=1, waiting=1,
+                   waiting_bytes=4)
+    line = run(SCHEDULES["zb-h1"], [uniform(1.0, 2.0, 1.0), work], 6)
+    assert work.microbatch_bytes == 10
+    assert line.memory_curve(1).peak_bytes == 114
+    assert line.memory_curve(1).held_bytes[-1] == 100
+
+
+@given(st.lists(layers, min_size=1, max_size=3), overlaps, st.integers(1, 4), st.floats(0, 1))
+def test_a_backward_in_two_takes_as_long_as_one(pieces, overlap, microbatches, share):
+    """On a single stage nothing waits: the two parts are the whole, communication that hides included or not."""
+    works = [StageWork(tuple(replace(p, weight_s=share * p.backward_s) for p in pieces), update_s=0.5)]
+    whole, parts = (run(SCHEDULES[name], works, microbatches, None) for name in ("1f1b", "zb-h1"))
+    assert parts.step_time_s == pytest.approx(whole.step_time_s, rel=1e-9)
+    assert parts.stages[0].kernels_s == pytest.approx(whole.stages[0].kernels_s, rel=1e-9)
+    hiding = run(SCHEDULES["zb-h1"], works, microbatches, overlap)
+    assert hiding.step_time_s <= parts.step_time_s * (1 + 1e-9)

@@ -254,6 +254,18 @@ class PlanRecord:
         return layout_of([stage.devices for stage in self.stages])
 
     @property
+    def rank_bytes(self) -> tuple[int, ...]:
+        """Per rank, the peak memory of one of its devices: of all its stages together."""
+        layout = self.layout
+        return tuple(sum(self.stages[s].memory.total_bytes for s in layout.stages_of(rank))
+                     for rank in range(layout.ranks))
+
+    @property
+    def peak_bytes(self) -> int:
+        """The peak memory of the fullest device."""
+        return max(self.rank_bytes)
+
+    @property
     def gap(self) -> float:
         """(predicted - lower bound) / predicted, of the whole search."""
         return max(0.0, 1.0 - self.lower_bound_s / self.step_time_s) if self.step_time_s else 0.0

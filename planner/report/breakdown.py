@@ -5,6 +5,7 @@ nothing is priced again here. Device time is what the devices of the cluster spe
 `device_count * step_time_s`; what no part claims is idle: pipeline bubbles and uneven stages.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from planner.core.plan import PlanRecord, StagePlan
@@ -65,6 +66,11 @@ def memory_parts(stage: StagePlan) -> tuple[int, ...]:
     """Bytes of one device of a stage by `MEMORY_KINDS`."""
     m = stage.memory
     return (m.params_bytes, m.opt_state_bytes, m.grads_bytes, m.activations_bytes, m.transient_bytes)
+
+
+def memory_of(stages: Iterable[StagePlan]) -> tuple[int, ...]:
+    """The same of several stages that share their devices."""
+    return tuple(map(sum, zip(*map(memory_parts, stages), strict=True)))
 
 
 def peak(record: PlanRecord) -> Peak:

@@ -43,7 +43,7 @@ def rows(plans: Mapping[str, PlanRecord | str]) -> list[dict[str, Any]]:
 
 
 def _peak(record: PlanRecord) -> int:
-    return max((s.memory.total_bytes for s in record.stages), default=0)
+    return record.peak_bytes
 
 
 def _meshes(record: PlanRecord) -> str:

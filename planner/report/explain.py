@@ -106,14 +106,16 @@ def _communication(record: PlanRecord) -> list[str]:
 
 
 def _memory(record: PlanRecord) -> list[str]:
-    full = max(record.stages, key=lambda s: (s.memory.total_bytes, -s.index))
-    total, capacity = full.memory.total_bytes, record.cluster.device.memory_bytes
+    total, capacity = record.peak_bytes, record.cluster.device.memory_bytes
+    full = [record.stages[s] for s in record.layout.stages_of(record.rank_bytes.index(total))]
     parts = [f"{kind} {units.size(part)}" for kind, part in
-             zip(breakdown.MEMORY_KINDS, breakdown.memory_parts(full), strict=True) if part]
-    lines = [f"fullest is stage {full.index}: {units.size(total)} of {units.size(capacity)} "
+             zip(breakdown.MEMORY_KINDS, breakdown.memory_of(full), strict=True) if part]
+    names = f"stage {full[0].index}" if len(full) == 1 else f"where stages {units.ranges(s.index for s in full)} share"
+    lines = [f"fullest is {names}: {units.size(total)} of {units.size(capacity)} "
              f"({units.share(total / capacity)}) on each device: {', '.join(parts)}."]
-    if full.in_flight > 1:
-        lines.append(f"its activations are those of {full.in_flight} microbatches in flight.")
+    held = [s.in_flight for s in full]
+    if sum(held) > 1:
+        lines.append(f"its activations are those of {' and '.join(map(str, held))} microbatches in flight.")
     again = sum(len(s.recompute) for s in record.stages)
     if again:
         lines.append(f"{units.plural(again, 'layer')} of {len(record.layers)} run their forward a second time instead "

@@ -35,9 +35,9 @@ def pictures() -> dict[str, Picture]:
     """The kinds, in the order of the overview."""
     return {
         "devices": Picture(devices.draw, lambda r: (9, max(1.6, min(14, 0.62 * _nodes(r))))),
-        "timetable": Picture(timetable.draw, lambda r: (15, max(1.1, 0.34 * len(r.stages)))),
-        "memory-curve": Picture(memory_curve.draw, lambda r: (15, max(1.1, 0.34 * len(r.stages)))),
-        "memory": Picture(memory.draw, lambda r: (9, max(1.0, 0.32 * len(r.stages)))),
+        "timetable": Picture(timetable.draw, lambda r: (15, max(1.1, 0.34 * r.layout.ranks))),
+        "memory-curve": Picture(memory_curve.draw, lambda r: (15, max(1.1, 0.34 * r.layout.ranks))),
+        "memory": Picture(memory.draw, lambda r: (9, max(1.0, 0.32 * r.layout.ranks))),
         "graph": Picture(graph.draw, lambda r: (11, graph.height(r, 11))),
         "shardings": Picture(shardings.draw, lambda r: (11, shardings.height(r, 11))),
     }

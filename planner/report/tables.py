@@ -121,15 +121,17 @@ def times(record: PlanRecord) -> Table:
 
 
 def memories(record: PlanRecord) -> Table:
-    """Parts of each stage's peak memory on a device, and the sum against the capacity."""
+    """Parts of each stage's peak memory on a device, and the sum against the capacity: that of all stages of the
+    device."""
     capacity = record.cluster.device.memory_bytes
     titles = ("params", "optim-\nizer", "grads", "acti-\nvations", "in\nflight", "working\nset", "peak")
     unit, scale = units.common_size(b for s in record.stages for b in breakdown.memory_parts(s))
-    rows = []
+    rows, layout = [], record.layout
     for s in record.stages:
         parts = [units.plain(b / scale) for b in breakdown.memory_parts(s)]
         total = s.memory.total_bytes
-        rows.append((s, *parts[:4], f"× {s.in_flight}", parts[4], units.plain(total / scale), bar(total / capacity)))
+        whole = record.rank_bytes[layout.rank_of[s.index]]
+        rows.append((s, *parts[:4], f"× {s.in_flight}", parts[4], units.plain(total / scale), bar(whole / capacity)))
     merged = [(_indices(s for s, *_ in run), *run[0][1:]) for run in _runs(rows, key=lambda row: row[1:])]
     columns = [*map(Column, ("stage", *titles)), Column(f"of {units.size(capacity)}", number=False)]
     return table_of(f"memory on each device, {unit}", columns, merged)
@@ -139,7 +141,7 @@ def baselines(record: PlanRecord) -> Table:
     """The standard recipes, priced by the same cost code, as ratios to the answer."""
     columns = [Column("predicted step"), Column("÷ this plan"), Column("peak memory"),
                Column("", number=False, wrap=True)]
-    peak = max((s.memory.total_bytes for s in record.stages), default=0)
+    peak = record.peak_bytes
     rows = [("this plan", units.seconds(record.step_time_s), "1.00", units.size(peak), "")]
     for b in record.baselines:
         step, ratio = "–", "–"

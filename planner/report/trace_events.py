@@ -62,18 +62,12 @@ def write_trace(line: Timeline, path: str | os.PathLike[str], measured: Measured
                            "give a path in a folder that can be written") from fault
 
 
-def rank_name(layout: Layout, rank: int) -> str:
-    """`"stage 2"`, or `"rank 0 (stages 0, 3)"` where ranks have several stages."""
-    stages = layout.stages_of(rank)
-    return f"stage {stages[0]}" if layout.chunks == 1 else f"rank {rank} (stages {', '.join(map(str, stages))})"
-
-
 def _predicted(line: Timeline, pid: Callable[[int], int], suffix: str, after_s: float = 0.0
                ) -> Iterator[dict[str, Any]]:
     """Events of the simulation, `after_s` later than its own times."""
     layout = line.layout
     for rank in range(layout.ranks):
-        yield from _process(pid(rank), rank_name(layout, rank) + suffix, THREADS)
+        yield from _process(pid(rank), units.rank_name(layout, rank) + suffix, THREADS)
     for i in line.intervals:
         yield _event(i, pid(layout.rank_of[i.stage]), layout, after_s)
     for rank in range(layout.ranks):
@@ -121,7 +115,7 @@ def _measured(layout: Layout, step: MeasuredStep, after_s: float) -> Iterator[di
             lanes[lane:lane + 1] = [task.end_s]
             placed.append((task, lane))
         busy = units.share(step.busy_s(layout.stages_of(rank)) / step.step_time_s) if step.step_time_s else "0 %"
-        yield from _process(2 * rank + 1, f"{rank_name(layout, rank)}, measured (devices busy {busy})",
+        yield from _process(2 * rank + 1, f"{units.rank_name(layout, rank)}, measured (devices busy {busy})",
                             ["tasks", *(f"tasks, {n + 1} at once" for n in range(1, len(lanes)))])
         for task, lane in placed:
             yield _task(task, 2 * rank + 1, lane, layout, after_s)

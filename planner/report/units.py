@@ -2,8 +2,16 @@
 
 from collections.abc import Iterable
 
+from planner.core.layout import Layout
+
 PROVEN = 5e-7
 """A relative gap up to this is rounding of floating-point sums."""
+
+
+def rank_name(layout: Layout, rank: int) -> str:
+    """`"stage 2"`, or `"rank 0 (stages 0, 3)"` where ranks have several stages."""
+    stages = layout.stages_of(rank)
+    return f"stage {stages[0]}" if layout.chunks == 1 else f"rank {rank} (stages {', '.join(map(str, stages))})"
 
 
 def seconds(value: float) -> str:

@@ -245,7 +245,7 @@ def memory(record: PlanRecord, devices: Sequence[jax.Device]) -> Memory:
     peaks = [s["peak_bytes_in_use"] for s in stats if "peak_bytes_in_use" in s]
     if peaks:
         return Memory(max(peaks), measured=True)
-    return Memory(max((s.memory.total_bytes for s in record.stages), default=0), measured=False)
+    return Memory(record.peak_bytes, measured=False)
 
 
 def _devices(state: RunState) -> tuple[jax.Device, ...]:

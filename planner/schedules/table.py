@@ -59,14 +59,15 @@ def _no_time(layout: Layout, microbatches: int, times: TaskTimes) -> None:
 
 @dataclass(frozen=True)
 class Schedule:
-    """One way to run a pipeline. What is held is exact, whatever the times are: it follows from the order of tasks.
+    """One way to run a pipeline. What is held follows from the order of tasks, whatever the times are.
 
     Attributes:
       name: as in `PlanRecord.schedule`.
       trains: whether it has backward tasks.
       tasks: `(layout, microbatches) -> Timetable`.
       held: `(rank, layout, microbatches)` -> most microbatches that are with a rank at once, counted once per stage of
-        the rank: been forward through the stage, and not yet through the last of its backward tasks.
+        the rank: been forward through the stage, and not yet through the last of its backward tasks. Exact, but for
+        ZB-V, which may hold less in short steps.
       splits_backward: whether backwards are input gradient and weight gradient apart.
       placement: how it wants stages to lie on ranks.
       chunks: fewest and most stages per rank (None: any number).

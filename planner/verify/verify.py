@@ -61,7 +61,8 @@ class _Stage:
         matched = match(self._record, self._stage, programs, scatters_as_reduces=merged)
         return StageReport(
             index, self._kinds(matched), _dearest(self._made(m) for m in matched.unforeseen),
-            _dearest(self._foreseen(f) for f in matched.absent), self._stage.memory.total_bytes,
+            _dearest(self._foreseen(f) for f in matched.absent),
+            self._record.rank_bytes[self._record.layout.rank_of[index]],
             compiled.peak_bytes[index], flops, sum(p.matrix_flops * p.row.times for p in programs),
             tuple(p.row for p in programs))
 

@@ -37,6 +37,7 @@ def changed(place: str, value) -> str:
 NONSENSE = [
     ("stages.1.devices", [4, 5, 6, 8], r"plan\.stages\[1\]\.devices holds device 8, the plan has 8 \(0 to 7\)"),
     ("stages.1.devices", [3, 5, 6, 7], r"plan\.stages\[1\]\.devices holds device 3, which stage 0 holds"),
+    ("stages.1.devices", [3, 2, 1, 0], r"holds device 3, which stage 0 holds, and not all the same devices"),
     ("stages.1.devices", [4, 4, 5, 6], r"plan\.stages\[1\]\.devices holds a device twice"),
     ("stages.0.devices", [0, 1, 2], r"plan\.stages\[0\]\.mesh_shape \[2, 2\] is a mesh of 4 devices, .* has 3"),
     ("stages.0.mesh_shape", [2, 4], r"plan\.stages\[0\]\.mesh_shape"),

@@ -1,5 +1,7 @@
-"""Stages on the device grid: a row for each node, a column for each of its devices, coloured by stage."""
+"""Stages on the device grid: a row for each node, a column for each of its devices, coloured by stage. Stages that
+share devices are one block."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
@@ -29,9 +31,10 @@ def draw(axes: Axes, record: PlanRecord) -> None:
     for node in range(nodes):
         if cell_h >= 0.12 or node % 8 == 0:
             axes.text(left - 0.06, (node + 0.5) * cell_h, f"node {node}", ha="right", va="center", fontsize=style.SMALL)
-    for stage in record.stages:
-        colour = style.stage_colour(stage.index)
-        found = blocks(stage.devices, per_node)
+    for rank in range(record.layout.ranks):
+        stages = [record.stages[s] for s in record.layout.stages_of(rank)]
+        colour = style.stage_colour(stages[0].index)
+        found = blocks(stages[0].devices, per_node)
         for block in found:
             for row in range(block.top, block.bottom):
                 for column in range(block.left, block.right):
@@ -41,7 +44,7 @@ def draw(axes: Axes, record: PlanRecord) -> None:
             width, height = (block.right - block.left) * cell_w, (block.bottom - block.top) * cell_h
             axes.add_patch(Rectangle((left + block.left * cell_w, block.top * cell_h), width, height, fill=False,
                                      edgecolor=style.INK, linewidth=1.0))
-            label = style.fitting(_labels(stage), width - 0.06, height - 0.04)
+            label = style.fitting(_labels(stages), width - 0.06, height - 0.04)
             if label:
                 axes.text(left + block.left * cell_w + width / 2, block.top * cell_h + height / 2, label[0],
                           ha="center", va="center", fontsize=label[1], color=style.ink_on(colour), linespacing=1.1,
@@ -79,7 +82,12 @@ def _cells(axes: Axes, nodes: int, per_node: int) -> tuple[float, float, float]:
     return left, (width - left) / per_node, height / nodes
 
 
-def _labels(stage: StagePlan) -> tuple[str, ...]:
+def _labels(stages: Sequence[StagePlan]) -> tuple[str, ...]:
+    if len(stages) > 1:
+        numbers = units.ranges(s.index for s in stages)
+        layers = units.ranges(n for s in stages for n in range(*s.layers))
+        return f"stages {numbers}\nlayers {layers}", f"{numbers}: {layers}", numbers
+    stage = stages[0]
     layers = units.ranges(range(*stage.layers))
     mesh = ", ".join(f"{name}={size}" for name, size in zip(stage.mesh_axes, stage.mesh_shape, strict=True))
     short = f"stage {stage.index}\nlayers {layers}" if "–" in layers else f"stage {stage.index}\nlayer {layers}"

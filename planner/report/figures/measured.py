@@ -18,7 +18,6 @@ from planner.report import units
 from planner.report.figures import style
 from planner.report.figures.timetable import COLOURS, LEGEND, SEEN, joined
 from planner.report.measured import MeasuredStep, MeasuredTask
-from planner.report.trace_events import rank_name
 from planner.simulate import Stream, Work, simulate
 
 SHOWN_AS = MappingProxyType({
@@ -50,7 +49,7 @@ def draw(axes: Axes, record: PlanRecord, step: MeasuredStep) -> None:
     rows = 2 * record.layout.ranks + 1
     for bar in bars:
         _draw(axes, bar, span / width, height / rows)
-    names = [rank_name(record.layout, rank) for rank in range(record.layout.ranks)]
+    names = [units.rank_name(record.layout, rank) for rank in range(record.layout.ranks)]
     axes.set_yticks([-1, *(r + x for r in range(len(names)) for x in (-0.2, 0.2))],
                     ["host", *(text for name in names for text in (name, "predicted"))],
                     fontsize=style.TINY)

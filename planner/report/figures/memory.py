@@ -1,4 +1,5 @@
-"""Memory of a device of each stage, stacked by kind, against what a device has."""
+"""Memory of a device of each rank (a stage, or those that share its devices), stacked by kind, against what a device
+has."""
 
 from matplotlib.axes import Axes
 
@@ -11,24 +12,26 @@ NEAR = 0.3
 
 
 def draw(axes: Axes, record: PlanRecord) -> None:
-    """Draw one bar a stage into the axes."""
+    """Draw one bar a rank into the axes."""
     capacity = record.cluster.device.memory_bytes
-    fullest = max((s.memory.total_bytes for s in record.stages), default=0)
+    fullest, layout = record.peak_bytes, record.layout
     unit, scale = units.common_size([fullest])
     shown = max(fullest, capacity) if fullest >= NEAR * capacity else fullest
     _, height = style.inches(axes)
-    slot = height / max(1, len(record.stages))
-    for row, stage in enumerate(record.stages):
+    slot = height / layout.ranks
+    for row in range(layout.ranks):
         left = 0.0
-        for part, colour in zip(breakdown.memory_parts(stage), style.MEMORY_COLOURS, strict=True):
+        parts = breakdown.memory_of(record.stages[s] for s in layout.stages_of(row))
+        for part, colour in zip(parts, style.MEMORY_COLOURS, strict=True):
             axes.barh(row, part / scale, left=left, height=min(0.8, 0.45 / slot), color=colour, edgecolor="white",
                       linewidth=0.4)
             left += part / scale
-        over = stage.memory.total_bytes > capacity
+        over = record.rank_bytes[row] > capacity
         axes.text(left + 0.01 * shown / scale, row, f"{units.plain(left)}", va="center", fontsize=style.SMALL,
                   color=style.ALARM if over else style.INK)
-    axes.set_yticks(range(len(record.stages)), [f"stage {s.index}" for s in record.stages], fontsize=style.SMALL)
-    axes.set_ylim(len(record.stages) - 0.5, -0.5)
+    axes.set_yticks(range(layout.ranks), [units.rank_name(layout, r) for r in range(layout.ranks)],
+                    fontsize=style.SMALL)
+    axes.set_ylim(layout.ranks - 0.5, -0.5)
     axes.set_xlim(0, 1.14 * shown / scale or 1)
     axes.tick_params(labelsize=style.SMALL, length=2)
     axes.set_xlabel(f"{unit} on each device", fontsize=style.SMALL)

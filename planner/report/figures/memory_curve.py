@@ -1,4 +1,4 @@
-"""Memory of a device of each stage over time, a row a stage, under the timetable's windows; the dashed line is what a
+"""Memory of a device of each rank over time, a row a rank, under the timetable's windows; the dashed line is what a
 device has."""
 
 import numpy as np
@@ -16,11 +16,12 @@ TALL = 0.86
 
 
 def draw(axes: Axes, record: PlanRecord) -> None:
-    """Draw one curve a stage into the axes."""
+    """Draw one curve a rank into the axes."""
     line = simulate(record, intervals=False)
     shown = windows(line, record)
     capacity = record.cluster.device.memory_bytes
-    curves = [stage.memory_curve() for stage in line.stages]
+    layout = record.layout
+    curves = [line.rank_memory_curve(rank) for rank in range(layout.ranks)]
     fullest = max(curve.peak_bytes for curve in curves)
     near = fullest >= NEAR * capacity
     top = max(fullest, capacity if near else 0.0, 1.0)
@@ -33,7 +34,7 @@ def draw(axes: Axes, record: PlanRecord) -> None:
                   bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.6, "pad": 0.5})
         if near:
             axes.plot([0, span], [base - TALL * capacity / top] * 2, color=style.ALARM, linestyle="--", linewidth=0.8)
-    axes.set_yticks(range(rows), [f"stage {s.index}" for s in record.stages], fontsize=style.SMALL)
+    axes.set_yticks(range(rows), [units.rank_name(layout, r) for r in range(rows)], fontsize=style.SMALL)
     axes.set_ylim(rows - 0.5, -0.5)
     axes.set_xlim(0, span)
     time_axis(axes, shown)

@@ -1,8 +1,9 @@
-"""The pipeline's timetable: what every stage does when, with bubbles left white.
+"""The pipeline's timetable: what every rank does when, with bubbles left white.
 
-A stage's arithmetic is a row of numbered bars; a strip below it shows communication inside the stage, and one more the
-links it receives by, where some of it runs beside arithmetic. Long steps are drawn in two windows, the filling and the
-draining of the pipeline; between them the pattern repeats and is left out. The times are those of `planner.simulate`.
+A rank is a stage, or the stages that share its devices, the later ones in lighter shades. Its arithmetic is a row of
+numbered bars; a strip below it shows communication inside the stage, and one more the links it receives by, where some
+of it runs beside arithmetic. Long steps are drawn in two windows, the filling and the draining of the pipeline; between
+them the pattern repeats and is left out. The times are those of `planner.simulate`.
 """
 
 from collections.abc import Iterable
@@ -10,9 +11,11 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from planner.core.layout import Layout
 from planner.core.plan import PlanRecord
 from planner.report import units
 from planner.report.figures import style
@@ -26,6 +29,7 @@ LEGEND = MappingProxyType({
     Work.FORWARD: "forward", Work.BACKWARD: "backward", Work.INPUT_GRADIENT: "input gradient",
     Work.WEIGHT_GRADIENT: "weight gradient", Work.UPDATE: "update", Work.SYNC: "gradient sync",
     Work.GATHER: "parameter gather", Work.REDUCE: "reductions, resharding", Work.HAND_OVER: "hand-over"})
+TASKS = (Work.FORWARD, Work.BACKWARD, Work.INPUT_GRADIENT, Work.WEIGHT_GRADIENT)
 SHOWN = 26
 """Microbatch times that fit readably into the width; a longer step is cut into two windows."""
 SEEN = 5e-4
@@ -50,7 +54,8 @@ def draw(axes: Axes, record: PlanRecord) -> None:
     shown = windows(line, record)
     width, height = style.inches(axes)
     span = shown[-1].x + shown[-1].end - shown[-1].start
-    per_inch, rows = span / width, len(record.stages)
+    layout = record.layout
+    per_inch, rows = span / width, layout.ranks
     lanes = ROWS if any(s.hidden_s > 0 for s in line.stages) else WHOLE
     seen: set[Work] = set()
     for window in shown:
@@ -58,14 +63,15 @@ def draw(axes: Axes, record: PlanRecord) -> None:
         for bar in joined(inside, SEEN * span):
             start, end = max(bar.start_s, window.start), min(bar.end_s, window.end)
             seen.add(bar.work)
-            _bar(axes, bar, window.x + start - window.start, end - start, per_inch, height / rows, lanes[bar.stream])
+            lane = Lane(*lanes[bar.stream], layout.rank_of[bar.stage], height / rows, per_inch)
+            _bar(axes, bar, window.x + start - window.start, end - start, lane, bar_colour(bar, layout))
     time_axis(axes, shown)
     if len(shown) == 2:
         gap = (shown[0].end + shown[1].x) / 2
         hidden = units.seconds(shown[1].start - shown[0].end)
         axes.text(gap, rows / 2 - 0.5, f"{hidden}\nof the same,\nnot drawn", ha="center", va="center",
                   fontsize=style.TINY, color=style.FAINT, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
-    axes.set_yticks(range(rows), [f"stage {s.index}" for s in record.stages], fontsize=style.SMALL)
+    axes.set_yticks(range(rows), [units.rank_name(layout, r) for r in range(rows)], fontsize=style.SMALL)
     axes.set_ylim(rows - 0.5, -0.5)
     axes.set_xlim(0, span)
     style.titled(axes, f"timetable, {record.schedule}" if rows > 1 else "timetable", _note(line, record))
@@ -81,8 +87,10 @@ def _note(line: Timeline, record: PlanRecord) -> str:
 def windows(line: Timeline, record: PlanRecord) -> tuple[Window, ...]:
     """The whole step in one window, or its first and last part with a gap between."""
     whole = line.step_time_s or 1.0
-    slot = max((s.time.microbatch_s + s.send_s for s in record.stages), default=whole)
-    half = slot * max(SHOWN / 2, len(record.stages) + 4)
+    layout = record.layout
+    slot = max(sum(record.stages[s].time.microbatch_s + record.stages[s].send_s for s in layout.stages_of(rank))
+               for rank in range(layout.ranks))
+    half = slot * max(SHOWN / 2, layout.ranks + 4)
     if whole <= 2 * half:
         return (Window(0.0, whole, 0.0),)
     return Window(0.0, half, 0.0), Window(whole - half, whole, 1.1 * half)
@@ -103,17 +111,32 @@ def joined(bars: Iterable[Interval], gap_s: float) -> list[Interval]:
     return sorted(found, key=lambda i: (i.stage, i.start_s))
 
 
-def _bar(axes: Axes, bar: Interval, x: float, length: float, per_inch: float, row_inches: float,
-         lane: tuple[float, float]) -> None:
-    top, bottom = lane
-    axes.add_patch(Rectangle((x, bar.stage + top), length, bottom - top, facecolor=COLOURS[bar.work],
-                             edgecolor="white", linewidth=0.6 if length / per_inch > 0.06 else 0.0))
-    if bar.microbatch is None or bar.work not in (Work.FORWARD, Work.BACKWARD):
+@dataclass(frozen=True)
+class Lane:
+    """Where a stream lies in its rank's row, from top to bottom; inches of a row; units of the axes in an inch."""
+
+    top: float
+    bottom: float
+    row: int
+    row_inches: float
+    per_inch: float
+
+
+def bar_colour(bar: Interval, layout: Layout) -> style.Rgb:
+    """The colour of what is done; the later a stage among those of its rank, the lighter."""
+    chunk = layout.stages_of(layout.rank_of[bar.stage]).index(bar.stage)
+    return style.mixed(to_rgb(COLOURS[bar.work]), 1.0, 0.55 * chunk / max(1, layout.chunks - 1))
+
+
+def _bar(axes: Axes, bar: Interval, x: float, length: float, lane: Lane, colour: style.Rgb) -> None:
+    axes.add_patch(Rectangle((x, lane.row + lane.top), length, lane.bottom - lane.top, facecolor=colour,
+                             edgecolor="white", linewidth=0.6 if length / lane.per_inch > 0.06 else 0.0))
+    if bar.microbatch is None or bar.work not in TASKS:
         return
-    label = style.fitting((str(bar.microbatch),), length / per_inch, (bottom - top) * row_inches,
+    label = style.fitting((str(bar.microbatch),), length / lane.per_inch, (lane.bottom - lane.top) * lane.row_inches,
                           (style.SMALL, style.TINY))
     if label:
-        axes.text(x + length / 2, bar.stage + (top + bottom) / 2, label[0], ha="center", va="center",
+        axes.text(x + length / 2, lane.row + (lane.top + lane.bottom) / 2, label[0], ha="center", va="center",
                   fontsize=label[1], color="black")
 
 
