@@ -8,9 +8,10 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from planner.core.graph import Graph, Op, Operand, Phase, Value
+from planner.core.plan import DEVICE, HOST
 from planner.core.spec import Spec
 from planner.emit.annotated import Annotated
-from planner.emit.payloads import Barrier, Copy
+from planner.emit.payloads import Barrier, Copy, InMemory
 
 
 class Edit:
@@ -56,6 +57,21 @@ class Edit:
         self._add(None, Op("optimization_barrier", tuple(values), tuple(names.values()), MappingProxyType({}), (), "",
                            phase, origin, Barrier()), stage)
         return names
+
+    def to_host(self, value: int, stage: int, origin: int) -> int:
+        """A copy of a forward value in the host's memory. Nothing constrains it: it lies as the value does."""
+        self._values.append(self._values[value])
+        new = len(self._values) - 1
+        self._add(None, Op("device_put", (value,), (new,), MappingProxyType({}), (), "", Phase.FORWARD, origin,
+                           InMemory(HOST)), stage)
+        return new
+
+    def from_host(self, copy: int, value: int, stage: int, origin: int) -> int:
+        """A copy on the devices, for the backward, of what was sent to the host: of `value`, as which it lies."""
+        new = self._twin(value, stage)
+        self._add(None, Op("device_put", (copy,), (new,), MappingProxyType({}), (), "", Phase.BACKWARD, origin,
+                           InMemory(DEVICE)), stage)
+        return new
 
     def finish(self) -> Annotated:
         """The rewritten graph with its annotations."""

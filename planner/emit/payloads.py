@@ -11,6 +11,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
+from planner.core.plan import HOST
+
 
 @dataclass(frozen=True, slots=True)
 class Barrier:
@@ -33,6 +35,17 @@ class Copy:
         value = operands[0]
         array = value if isinstance(value, jax.Array) else jax.numpy.asarray(np.asarray(value))
         return [jax.numpy.broadcast_to(array, self.shape)]
+
+
+@dataclass(frozen=True, slots=True)
+class InMemory:
+    """Its operand in another memory (`core.plan.DEVICE` or `HOST`) of the same devices, sharded as it is."""
+
+    memory: str
+
+    def bind(self, operands: Sequence[Any]) -> list[Any]:
+        """One result."""
+        return [jax.device_put(operands[0], jax.memory.Space.Host if self.memory == HOST else jax.memory.Space.Device)]
 
 
 @dataclass(frozen=True, slots=True)

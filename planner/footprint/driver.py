@@ -14,6 +14,7 @@ from planner.emit.rounds import placed_rounds
 from planner.emit.task_order import task_order
 from planner.emit.tasks import TaskCode
 from planner.emit.update_specs import update_places, visiting_bytes
+from planner.footprint.away import Away
 from planner.footprint.compiled import Function
 from planner.footprint.emitted import Emitted
 from planner.footprint.functions import finish_function, task_function
@@ -58,8 +59,16 @@ Needs = Callable[[str, int], Need]
 """(name of a function, stage) -> what it takes."""
 
 
-def walk(emitted: Emitted, needs: Needs | None = None) -> tuple[Call, ...]:
-    """Every call of a step in order. `needs` may say what functions take, as a compiler found; predicted by default.
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """The calls of a step in order; per stage, the most bytes of activations that a device's host holds."""
+
+    calls: tuple[Call, ...]
+    host: tuple[int, ...]
+
+
+def walk(emitted: Emitted, needs: Needs | None = None) -> Walk:
+    """Every call of a step. `needs` may say what functions take, as a compiler found; predicted by default.
 
     Names of functions: those of the schedule's kinds of tasks, `finish`, and `update0`, `update1`, ... in the order of
     the rounds.
@@ -67,7 +76,7 @@ def walk(emitted: Emitted, needs: Needs | None = None) -> tuple[Call, ...]:
     code = pipeline_code(emitted.record, emitted.given)
     driver = _Driver(emitted, code, needs or predicted(emitted, code))
     driver.run()
-    return tuple(driver.calls)
+    return Walk(tuple(driver.calls), tuple(driver.away.most))
 
 
 def walk_update(emitted: Emitted) -> tuple[Call, ...]:
@@ -134,14 +143,19 @@ class _Driver:
         self._made = [{v for (at, _), task in code.tasks.items() if at == s for v in task.makes} for s in stages]
         layout = self._record.layout
         self._mates = [[s for s in layout.stages_of(layout.rank_of[stage]) if s != stage] for stage in stages]
+        self._order = task_order(self._record, code)
+        self.away = Away(self._record, code, self._order)
         self.calls: list[Call] = []
 
     def run(self) -> None:
         """Start every task, the end of the sums, and the update."""
         for i in self._graph.inputs_of(Role.STATE):
             self._hand(self._code.readers.get(i.value, ()), i.value, 0)
-        for task in task_order(self._record, self._code):
+        for task in self._order:
+            for stage, change in self.away.before(task).items():
+                self._total[stage] += change
             self._do(task)
+            self.away.after(task, self._held.get((task.stage, task.microbatch), {}))
         if self._record.kind == "train":
             for stage in range(len(self._record.stages)):
                 if self._code.grads[stage]:

@@ -16,10 +16,12 @@ from math import prod
 from types import MappingProxyType
 
 from planner.core.graph import Graph, Op, Operand, Value
+from planner.core.plan import HOST
 from planner.core.spec import Spec, axes_of
 from planner.costs.collectives import ALL_REDUCE, REDUCE_SCATTER
 from planner.costs.memory import itemsize, shard_bytes, value_bytes
 from planner.costs.reshard_recipe import recipe
+from planner.emit.payloads import InMemory
 from planner.footprint.compilers import OTHER, Compiler, split_k
 from planner.footprint.kinds import Kind, kind_of
 from planner.footprint.products import in_common, is_foldable, is_read_as_is, order_of
@@ -152,7 +154,11 @@ class Lowering:
         elif parts > 1:
             results = self._in_parts(op, known, sizes[0], parts, n)
         elif op.primitive == "optimization_barrier":
-            results = [self.nodes.add(Kind.VIEW, [t], [size], n)[0] for t, size in zip(known, sizes, strict=True)]
+            results = [self.nodes.add(Kind.VIEW, [t], [(min(size, self.nodes.tensors[t].bytes), item)], n)[0]
+                       for t, (size, item) in zip(known, sizes, strict=True)]
+        elif isinstance(op.payload, InMemory):
+            away = op.payload.memory == HOST
+            results = self.nodes.add(Kind.HEAVY, known, [(0 if away else size, item) for size, item in sizes], n)
         else:
             results = self.nodes.add(kind_of(op, self.compiler), known, sizes, n, product=op.primitive in PRODUCTS,
                                      over=op.primitive in IN_PLACE, moves=op.primitive in MOVES)

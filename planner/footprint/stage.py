@@ -80,13 +80,13 @@ def memory_curves(record: PlanRecord, program: Program) -> tuple[MemoryCurve, ..
             return (_of_step(given, step_function(emitted)),)
         first = step_function(emitted, updates=False)
         return (_then(given, first, walk_update(emitted)),)
-    calls = walk(emitted)
+    walked = walk(emitted)
     layout, given = record.layout, [arguments(emitted, s.index) for s in record.stages]
     found: dict[int, MemoryCurve] = {}
     for rank in range(layout.ranks):
         stages = layout.stages_of(rank)
-        found |= _of_rank([c for c in calls if c.stage in stages], {s: given[s] for s in stages})
-    return tuple(found[s.index] for s in record.stages)
+        found |= _of_rank([c for c in walked.calls if c.stage in stages], {s: given[s] for s in stages})
+    return tuple(replace(found[s], host_bytes=given[s].host + walked.host[s]) for s in range(len(record.stages)))
 
 
 def arguments(emitted: Emitted, stage: int) -> Arguments:

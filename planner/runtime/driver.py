@@ -3,7 +3,8 @@
 Activations and cotangents go to the stages that read them as soon as they are made, in the sharding wanted there. State
 made by one microbatch is handed to the next. Everything that is the same in every step is looked up beforehand: which
 arguments of a program stay (parameters, constants), which a microbatch brings, what nobody reads afterwards, and what
-is sent where. A step then goes through lists; nothing waits for a device.
+is sent where. A step then goes through lists; nothing waits for a device, unless activations go to the host's memory
+(`host_transfers.py`).
 
 In: code and programs of every stage. Out: `Driver`; for each step, a `Drive`.
 """
@@ -19,6 +20,7 @@ from planner.core.graph import Role
 from planner.emit.meshes import sharding
 from planner.emit.pipeline_code import PipelineCode
 from planner.runtime.batches import BatchLeaf, in_parts
+from planner.runtime.host_transfers import Waiting
 from planner.runtime.placement import Placement
 from planner.runtime.stage_functions import StageFunctions
 from planner.runtime.transfer import Transfers
@@ -166,8 +168,9 @@ class Drive:
       outputs: per stage, value -> microbatch -> array.
     """
 
-    def __init__(self, driver: Driver, microbatches: int) -> None:
+    def __init__(self, driver: Driver, microbatches: int, waiting: Waiting | None = None) -> None:
         self._driver, self._transfers, self._count = driver, driver.transfers, microbatches
+        self._waiting = waiting
         stages = driver.stages
         self.sums: list[Any] = [f.zeros() if driver.code.grads[s] else () for s, f in enumerate(stages)]
         self.outputs: list[dict[int, dict[int, Any]]] = [{} for _ in stages]
@@ -195,6 +198,8 @@ class Drive:
     def do(self, task: Task) -> None:
         """Start one task, and send on what it makes."""
         stage, m = task.stage, task.microbatch
+        if self._waiting is not None:
+            self._waiting.before(task, self._held)
         work, held = self._driver.work[stage, task.phase], self._held[stage, m]
         made = self._called(work, stage, task.phase, held)
         for v in work.done:
@@ -211,6 +216,8 @@ class Drive:
         for sending in work.sendings:
             moved = self._transfers.send([made[n] for n in sending.places], sending.lie, sending.wanted)
             self._held[sending.stage, m].update(zip(sending.values, moved, strict=True))
+        if self._waiting is not None:
+            self._waiting.after(task, self._held)
 
     def last_state(self) -> tuple[Any, ...]:
         """The state after the last microbatch, at home."""

@@ -15,12 +15,14 @@ import jax.numpy as jnp
 from planner.core.graph import Program, Role
 from planner.core.plan import ParamPlan, PlanRecord
 from planner.emit.deferred import final_spec
+from planner.emit.host_memory import host_moves, waiting_values
 from planner.emit.meshes import sharding
 from planner.emit.pipeline_code import PipelineCode
 from planner.emit.task_order import task_order
 from planner.model import Model
 from planner.runtime.batches import batch_leaves, checked_batch, combined, combined_loss, examples_of
 from planner.runtime.driver import Drive, Driver, listed
+from planner.runtime.host_transfers import Waiting
 from planner.runtime.placement import Placement, update_graph
 from planner.runtime.stage_functions import Scale, StageFunctions
 from planner.runtime.staged import StagedFunction
@@ -30,11 +32,13 @@ from planner.runtime.transfer import Transfers
 
 @dataclass(frozen=True)
 class PipelineParts:
-    """The compiled parts of a pipeline: functions per stage, and the weight update (None without training)."""
+    """The compiled parts of a pipeline: functions per stage, the weight update (None without training), and per stage
+    the values that wait for their backward in the host's memory."""
 
     code: PipelineCode
     stages: tuple[StageFunctions, ...]
     update: StagedFunction | None
+    away: tuple[frozenset[int], ...]
 
 
 class PipelineStep:
@@ -50,6 +54,8 @@ class PipelineStep:
         self._stages = [StageFunctions(code, s.index, placed.meshes[s.index], Scale(divisor)) for s in record.stages]
         self._order = task_order(record, code)
         self._transfers = Transfers(placed.meshes)
+        self._away = waiting_values(record, code)
+        self._moves = host_moves(self._order, record.layout, [bool(v) for v in self._away])
         self._update = StagedFunction(update_graph(record, program), placed.meshes, self._transfers) \
             if program.update else None
         self._driver = Driver(code, placed, self._stages, self._transfers, self._leaves)
@@ -59,11 +65,12 @@ class PipelineStep:
     @property
     def parts(self) -> PipelineParts:
         """What the step drives, for those who look into it."""
-        return PipelineParts(self._code, tuple(self._stages), self._update)
+        return PipelineParts(self._code, tuple(self._stages), self._update, self._away)
 
     def __call__(self, state: RunState, batch: Any) -> Any:
         """One step. Training takes over the buffers of `state`."""
-        run = Drive(self._driver, self._record.microbatches)
+        waiting = Waiting(self._away, self._moves, self._record.layout) if self._moves else None
+        run = Drive(self._driver, self._record.microbatches, waiting)
         run.give(state.param_leaves, checked_batch(self._leaves, batch), state.state_leaves)
         for task in self._order:
             run.do(task)

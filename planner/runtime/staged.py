@@ -221,7 +221,9 @@ class _Run:
             self._gone[n] = self._function.away(n, self._held[v, code.stage])
         for v in {v for _, v in outs if not self._left[v]}:
             del self._held[v, code.stage]
-        self._under_way.setdefault(code.stage, UnderWay(1)).add([self._gone[n] for n, _ in outs])
+        under_way = self._under_way.setdefault(code.stage, UnderWay())
+        under_way.add([self._gone[n] for n, _ in outs])
+        under_way.settle(1)
 
 
 def _paired(code: TaskCode, pairs: Sequence[tuple[int, int]]) -> TaskCode:

@@ -22,6 +22,7 @@ class Holdings:
       batch_bytes: what one microbatch of the batch takes; all are sent at the start of the step.
       arrives_bytes: per kind of task, what comes from other stages for one.
       kept_bytes: per kind of task, what one leaves for the tasks of the same microbatch that follow it.
+      waiting_bytes: of what a forward leaves, what may wait in the host's memory.
       visiting_bytes: optimizer state from the host that is on the device at once during the weight update.
     """
 
@@ -30,6 +31,7 @@ class Holdings:
     arrives_bytes: Mapping[Kind, int]
     kept_bytes: Mapping[Kind, int]
     visiting_bytes: int = 0
+    waiting_bytes: int = 0
 
 
 Programs = Mapping[str, Sequence[ProgramRow]]
@@ -41,13 +43,16 @@ def peak_of_rank(record: PlanRecord, rank: int, held: Sequence[Holdings], progra
     stages = record.layout.stages_of(rank)
     sums = [max((p.output_bytes for p in found.get("zeros", ())), default=0) for found in programs]
     steady = sum(held[s].fixed_bytes + sums[s] + held[s].batch_bytes * record.microbatches for s in stages)
-    kept, most, left = 0, steady, dict[tuple[int, int], int]()
+    kept, most, left, waiting = 0, steady, dict[tuple[int, int], int](), dict[tuple[int, int], int]()
     for task in tasks_of(record.schedule, record.layout, record.microbatches)[rank]:
         of, key = held[task.stage], (task.stage, task.microbatch)
         extra = max((p.extra_bytes for p in programs[task.stage].get(task.phase, ())), default=0)
-        most = max(most, steady + kept + of.arrives_bytes[task.phase] + extra)
+        others = [size for other, size in waiting.items() if other != key]
+        away = sum(others) - max(others, default=0)  # beside what is worked on, one other is there
+        most = max(most, steady + kept - away + of.arrives_bytes[task.phase] + extra)
         kept += of.kept_bytes[task.phase] - left.get(key, 0)
         left[key] = of.kept_bytes[task.phase]
+        waiting[key] = of.waiting_bytes if task.phase is Kind.FORWARD else 0
     return max(most, _of_ends(steady, [(held[s], programs[s]) for s in stages]))
 
 

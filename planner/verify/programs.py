@@ -181,6 +181,7 @@ class _Pipeline:
             fixed_bytes=sum(_shard_bytes(x) for x, p in leaves if p.home == stage)
             + self._bytes(stage, [v for v in always if homes.get(v) != stage and not self._lies_here(stage, v, homes)]),
             batch_bytes=self._bytes(stage, sorted(batch)), arrives_bytes=arrives, kept_bytes=kept,
+            waiting_bytes=self._bytes(stage, sorted(self.parts.away[stage] & code.read_after(stage, Kind.FORWARD))),
             visiting_bytes=_visiting(self.record, self.parts.update, stage))
 
 

@@ -1,5 +1,6 @@
 """What waits in the host's memory: training stays the same, and arrays lie where the plan says."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import jax
@@ -7,9 +8,12 @@ import optax
 import pytest
 
 from planner.core.plan import DEVICE, HOST
+from planner.emit.payloads import InMemory
+from planner.emit.rewritten import rewritten
 from planner.errors import PlanMismatchError
 from planner.runtime import host_transfers
 from planner.runtime.compile import build_step
+from planner.trace import trace_program
 from tests.runtime import models
 from tests.runtime.harness import assert_same_training
 from tests.runtime.plans import Design, record_of, whole
@@ -85,3 +89,38 @@ def test_devices_hold_two_parts_at_most():
         patch.setattr(host_transfers.jax, "block_until_ready", look)
         step(state, models.mlp().batch)
     assert 4 + 2 < max(seen) <= 4 + 4 + 2 * 2
+
+
+@pytest.mark.parametrize(("stages", "mesh_shape", "microbatches", "schedule"), [
+    (4, (2,), 8, "1f1b"), (4, (2,), 4, "1f1b"), (2, (4,), 4, "gpipe")])
+def test_activations_wait_on_the_host(stages, mesh_shape, microbatches, schedule, monkeypatch):
+    sent: list[int] = []
+    moved = host_transfers.moved
+
+    def told(array, where):
+        sent.append(where.memory_kind == HOST)
+        return moved(array, where)
+
+    monkeypatch.setattr(host_transfers, "moved", told)
+    design = Design(stages=stages, mesh_shape=mesh_shape, microbatches=microbatches, schedule=schedule, offload=True)
+    assert_same_training(models.mlp, design)
+    assert sum(sent) * 2 == len(sent) > 0, "what goes comes back"
+
+
+def test_state_and_tied_weights_with_activations_on_the_host():
+    design = Design(stages=2, mesh_shape=(4,), microbatches=4, schedule="gpipe", offload=True,
+                    opt_on_host=lambda _: True)
+    assert_same_training(models.tied, design)
+    assert_same_training(models.stateful, replace(design, opt_on_host=lambda _: False))
+
+
+@pytest.mark.parametrize("design", [
+    Design(layers_per_stage=3, offload=True), Design(layers_per_stage=3, offload=True, microbatches=2),
+    Design(mesh_shape=(4, 2), stored=column, layers_per_stage=2, offload=True, recompute=True, microbatches=2),
+    Design(stored=over((0,)), used=whole, layers_per_stage=2, offload=True, opt_on_host=lambda _: True)])
+def test_one_stage_copies_activations_to_the_host_and_back(design):
+    record = record_of(models.mlp(), design)
+    given, _ = rewritten(record, trace_program(models.mlp(), design.microbatches))
+    copies = [op.payload.memory for op in given.graph.ops if isinstance(op.payload, InMemory)]
+    assert copies.count(HOST) == copies.count(DEVICE) > 0
+    assert_same_training(models.mlp, design)

@@ -66,6 +66,18 @@ def test_optimizer_state_on_the_host_saves_the_memory_promised(stages, microbatc
         assert saved == pytest.approx(stage.memory.host_bytes, rel=0.1)
 
 
+def test_activations_on_the_host_save_the_memory_promised() -> None:
+    record, model = planned("gpt-tiny", {"layers": 2, "batch_size": 32}, recipe="data", stages=2, microbatches=8,
+                            schedule="gpipe")
+    moved = replace(record, stages=tuple(replace(s, offload=tuple(range(*s.layers))) for s in record.stages))
+    away = with_memory(Found(moved, trace_program(model, 8)))
+    before, after = verify_plan(record, model, "local").stages, verify_plan(away, model, "local").stages
+    for one, other, stage in zip(before, after, away.stages, strict=True):
+        saved = one.compiled_bytes - other.compiled_bytes
+        assert saved >= 0.7 * stage.memory.host_bytes > 0
+        assert saved == pytest.approx(one.predicted_bytes - other.predicted_bytes, rel=0.2)
+
+
 def test_every_stage_of_a_pipeline_is_compiled() -> None:
     record, model = planned("gpt-tiny", {"layers": 2}, recipe="data", stages=2, microbatches=2)
     report = verify_plan(record, model, "local")
