@@ -30,9 +30,9 @@ from planner.profiles import read_profile, write_profile
 
 TINY = Sizes(sides=(8, 64), batches=(1,), dtypes=("float32", "bfloat16"), working_sets=(1 << 12, 1 << 20),
              exponentials=1 << 10, images=Images(2, 4, (4, 8)), messages=(1 << 8, 1 << 14),
-             overlapped=1 << 12)
+             overlapped=1 << 12, timed_bytes=24e6)
 
-FREE = FixedCosts(Reading(0, 0, ""), Reading(0, 0, ""), 0.0)
+FREE = FixedCosts(Reading(0, 0, ""), Reading(0, 0, ""), 0.0, 0.0)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -271,7 +271,7 @@ def test_a_grid_is_as_fine_as_there_is_time_for() -> None:
     devices = jax.devices()[:1]
     for budget, sides_found, batches in ((10, coarse, (1,)), (110, coarse, (1, 2)), (400, sides, (1, 2))):
         clock = Clock(0.0)
-        timer = FakeTimer(devices, "float32", FREE, clock)
+        timer = FakeTimer(devices, "float32", FREE, clock=clock)
         found = matmul_grid(timer, sides, (1, 2), Allowance(budget, clock))
         assert (found.grid.m, found.grid.batch) == (sides_found, batches)
         assert clock.now <= max(budget, 27 * 2) + 2  # the coarsest is always measured whole
@@ -288,7 +288,7 @@ def test_a_doubtful_shape_is_timed_again() -> None:
             slow = shape == Shape(1, 16, 16, 16) and asked.count(shape) == 1
             return dataclasses.replace(point, rate=1.0 if slow else 1e9)
 
-    timer = Disturbed(jax.devices()[:1], "float32", FREE, clock)
+    timer = Disturbed(jax.devices()[:1], "float32", FREE, clock=clock)
     found = matmul_grid(timer, (8, 16), (1,), Allowance(1e6, clock))
     assert asked.count(Shape(1, 16, 16, 16)) == 2 and len(asked) == 9
     assert set(found.grid.flops_per_s) == {1e9}
@@ -335,16 +335,28 @@ def test_repeated_steps_are_not_merged_or_left_out() -> None:
     """A loop of matmuls in the compiled program, with the matmul inside it."""
     body = repeated(jnp.matmul, 7)
     a = np.arange(4.0, dtype=np.float32).reshape(2, 2)
-    assert np.array_equal(jax.jit(body)(a, a), a @ a)
+    assert np.array_equal(jax.jit(body)(a, a)[0], a @ a)
     text = jax.jit(body).lower(jnp.ones((64, 64)), jnp.ones((64, 64))).compile().as_text() or ""
     inside, _, after = text.partition("ENTRY")
     assert '"known_trip_count":{"n":"7"}' in after and ("dot(" in inside or "fusion" in inside)
     assert "dot(" not in after
 
 
+def test_a_turn_of_a_loop_may_do_many_steps() -> None:
+    """All of them are there."""
+    pairs = [np.arange(4.0, dtype=np.float32).reshape(2, 2) + n for n in range(8)]
+    found = jax.jit(repeated(jnp.matmul, 12, 4))(*pairs)
+    assert all(np.array_equal(x, a @ b) for x, a, b in zip(found, pairs[::2], pairs[1::2], strict=True))
+    large = [jnp.ones((512, 512))] * 8
+    text = jax.jit(repeated(jnp.matmul, 12, 4)).lower(*large).compile().as_text() or ""
+    assert '"known_trip_count":{"n":"3"}' in text and text.count(" dot(") == 4
+
+
 def test_arrays_of_every_device_are_filled() -> None:
     made = on_all(lambda x: x, [((2, 3), "bfloat16")], jax.devices()[:4])()
-    assert made.shape == (8, 3) and made.dtype == jnp.bfloat16 and set(np.asarray(made, np.float32).ravel()) == {1 / 64}
+    assert made.shape == (8, 3) and made.dtype == jnp.bfloat16
+    parts = np.asarray(made, np.float32).reshape(4, 6)
+    assert (parts == parts[0]).all() and len(set(parts[0])) == 6 and parts.min() >= 0 and parts.max() <= 1 / 8
 
 
 def test_levels_of_a_curve() -> None:
@@ -396,3 +408,12 @@ def test_reading_uses_arrays_of_the_asked_dtype() -> None:
 
     time_on_all(body, [((2,), "bfloat16")], jax.devices()[:2], repeats=1)
     assert set(seen) == {jnp.dtype("bfloat16")}
+
+
+def test_devices_that_queue_are_timed_in_long_turns() -> None:
+    """As accelerators are: calls among many, loops with many steps a turn, nothing taken off for a step."""
+    queueing = dataclasses.replace(TINY, copies=4, queues=True)
+    cluster = measure(jax.devices()[:1], budget_s=1.0, sizes=queueing)
+    waiting = measure(jax.devices()[:1], budget_s=1.0, sizes=TINY)
+    assert 0 < cluster.device.dispatch_s < 20 * waiting.device.dispatch_s
+    assert all(0 < rate < 1e13 for grid in cluster.device.matmuls for rate in grid.flops_per_s)

@@ -8,8 +8,10 @@ In: devices, what is known of one. Out: `FixedCosts`, and the cost of a kernel.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,13 +29,16 @@ class FixedCosts:
     """What a program costs before it computes.
 
     Attributes:
-      dispatch: of calling a program of one array that does next to nothing, on all devices.
+      dispatch: of calling a program of one array that does next to nothing, on all devices, among others.
       result: of another array that a program takes and gives back.
-      loop_s: of a step in `timing.repeated` that does next to nothing: its operator and the loop's own.
+      call_s: of such a call until its result is there.
+      loop_s: of a step in `timing.repeated` that does next to nothing: its operator and the loop's own; 0 where steps
+        queue.
     """
 
     dispatch: Reading
     result: Reading
+    call_s: float
     loop_s: float
 
 
@@ -43,6 +48,9 @@ _ARRAYS = 40
 _STEPS = 1000
 """Steps of the loop that tells what one costs."""
 
+_QUEUED = 64
+"""Calls that are made before their results are waited for, where devices queue them. [chosen]"""
+
 _ROWS, _WIDTH, _BLOCKS = 64, 256, 4
 """Of the small model. [chosen: its kernels are large enough to be run as those of real models are, and small enough for
 their own cost to show]"""
@@ -51,17 +59,30 @@ _KERNEL = re.compile(r" (?:fusion|dot|convolution|reduce|copy|transpose|call|cus
 """Instructions of a compiled program that are kernels."""
 
 
-def fixed_costs(devices: Devices, allowance: Allowance) -> FixedCosts:
-    """Times calls of next to nothing, and a loop of small operators."""
+def fixed_costs(devices: Devices, allowance: Allowance, *, queues: bool = False) -> FixedCosts:
+    """Times calls of next to nothing, and a loop of small operators.
+
+    Args:
+      devices: all devices.
+      allowance: time for it.
+      queues: whether the devices queue calls: then a call is timed among many.
+    """
     vector = [((64,), "float32")]
-    bodies = [lambda a: a + 1, repeated(lambda a: a + 1, 1), repeated(lambda a: a + 1, 1 + _STEPS)]
-    calls = [on_all(body, vector, devices) for body in bodies]
-    calls.append(on_all(lambda *arrays: tuple(a + 1 for a in arrays), vector * _ARRAYS, devices))
-    call, once, often, many = time_in_turn(calls, 25, allowance)
-    each = max(many.typical_s - call.typical_s, 0.0) / (_ARRAYS - 1)
-    return FixedCosts(Reading(call.typical_s, call.spread, "calls of a program of one small array"),
+    small = on_all(lambda a: a + 1, vector, devices)
+    large = on_all(lambda *arrays: tuple(a + 1 for a in arrays), vector * _ARRAYS, devices)
+    loops = [on_all(repeated(lambda a: a + 1, length), vector, devices) for length in (1, 1 + _STEPS)]
+    often = _QUEUED if queues else 1
+    call, one, many, short, long = time_in_turn([small, _queued(small, often), _queued(large, often), *loops], 25,
+                                                allowance)
+    each = max(many.typical_s - one.typical_s, 0.0) / often / (_ARRAYS - 1)
+    return FixedCosts(Reading(one.typical_s / often, one.spread, "calls of a program of one small array"),
                       Reading(each, many.spread, f"calls of a program of {_ARRAYS} small arrays, beside one of one"),
-                      max(often.typical_s - once.typical_s, 0.0) / _STEPS)
+                      call.typical_s, 0.0 if queues else max(long.typical_s - short.typical_s, 0.0) / _STEPS)
+
+
+def _queued(call: Callable[[], Any], often: int) -> Callable[[], Any]:
+    """So many calls, and the result of the last."""
+    return lambda: [call() for _ in range(often)][-1]
 
 
 def kernel_cost(devices: Devices, device: Device, call_s: float, allowance: Allowance) -> Reading:

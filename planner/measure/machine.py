@@ -87,7 +87,7 @@ def measure(devices: Devices | None = None, *, budget_s: float = BUDGET_S, sizes
     pace = Pace.of(parts, budget_s, progress or (lambda what, share: None), clock)
     device, sources = _measure_device(devices, sizes, pace)
     link, link_sources = _measure_links(devices, Senders(devices, sizes.messages, device.flops_per_s("float32")), pace)
-    habits = (False, False, False)
+    habits = (False, devices[0].platform == "gpu", False)  # a single device shows none: those of XLA for GPUs
     hides: Overlap | None = None
     if len(devices) > 1:
         hides, reading = overlap(Beside(devices, sizes.overlapped, device.flops_per_s("float32")), pace.take(_OVERLAP))
@@ -104,19 +104,19 @@ def measure(devices: Devices | None = None, *, budget_s: float = BUDGET_S, sizes
 
 def _measure_device(devices: Devices, sizes: Sizes, pace: Pace) -> tuple[Device, dict[str, str]]:
     small = pace.take(_SMALL)
-    fixed = fixed_costs(devices, small)
+    fixed = fixed_costs(devices, small, queues=sizes.queues)
     exponentials = transcendental_rate(devices, sizes.exponentials, small)
     relayout, alone = relayout_slowdown(devices, small), speed_alone(devices, small)
     room = pace.take(_MEMORY)
-    memory = memory_rates(devices, sizes.working_sets, fixed, room)
-    exposed = exposed_traffic(devices, memory.reading.value, room)
-    grids = {dtype: matmul_grid(MatmulTimer(devices, dtype, fixed), sizes.sides, sizes.batches, part)
+    memory = memory_rates(devices, sizes, fixed, room)
+    on_cpu = devices[0].platform == "cpu"
+    exposed = exposed_traffic(devices, memory.reading.value, room) if on_cpu else Reading(0.0, 0.0, "")
+    grids = {dtype: matmul_grid(MatmulTimer(devices, dtype, fixed, sizes.copies), sizes.sides, sizes.batches, part)
              for dtype, part in pace.take(_MATMULS).each(sizes.dtypes)}
     efficiency = median(share for found in grids.values() for share in found.large_shares())
     best = grids["float32"].best.value
-    timer = ConvolutionTimer(devices, sizes.images, efficiency * best, fixed.dispatch.value)
+    timer = ConvolutionTimer(devices, sizes.images, efficiency * best, fixed.call_s)
     convolutions, convolved = convolution_rates(timer, pace.take(_CONVOLUTIONS))
-    on_cpu = devices[0].platform == "cpu"
     device = Device(
         name=devices[0].device_kind,
         peak_flops_per_s=(*((dtype, found.best.value) for dtype, found in grids.items()), ("default", best)),
@@ -127,12 +127,11 @@ def _measure_device(devices: Devices, sizes: Sizes, pace: Pace) -> tuple[Device,
         convolutions=convolutions, matmuls=tuple(found.grid for found in grids.values()), caches=memory.caches,
         exposed_traffic=exposed.value, relayout=relayout.value if on_cpu else None,
         alone=alone.value if on_cpu else 1.0, kernel_per_result=kernel_per_result(devices))
-    launch = kernel_cost(devices, device, fixed.dispatch.value, pace.take(_KERNELS))
+    launch = kernel_cost(devices, device, fixed.call_s, pace.take(_KERNELS))
     device = replace(device, launch_s=launch.value)
-    readings = {"launch_s": launch, "memory_bandwidth_bytes_per_s": memory.reading, "convolutions": convolved,
-                "exposed_traffic": exposed}
+    readings = {"launch_s": launch, "memory_bandwidth_bytes_per_s": memory.reading, "convolutions": convolved}
     if on_cpu:
-        readings |= {"transcendentals_per_s": exponentials, "relayout": relayout}
+        readings |= {"exposed_traffic": exposed, "transcendentals_per_s": exponentials, "relayout": relayout}
         if device.alone > 1:
             readings["alone"] = alone
     if memory.caches:

@@ -26,6 +26,9 @@ _TIMED_S = 8e-3
 _LONGEST_S = 0.15
 """Batches whose products would run longer than this are timed with fewer products."""
 
+_ROOM_BYTES = 2e9
+"""Operands and results of the steps of a turn. [chosen: a small part of any accelerator's memory]"""
+
 _FIRST_GUESS = 1e9
 """FLOP/s of the smallest shape, before anything is known; a wrong guess costs one more run. [chosen]"""
 
@@ -83,11 +86,13 @@ class MatmulTimer:
       devices: all devices.
       dtype: of the operands and the result.
       fixed: what is subtracted: an operator's own fixed cost is priced beside its arithmetic.
+      copies: steps of one turn of a timed loop, at most.
     """
 
     devices: Devices
     dtype: str
     fixed: FixedCosts
+    copies: int = 1
 
     def point(self, shape: Shape, guess: float, allowance: Allowance) -> Point:
         """Time a shape.
@@ -104,10 +109,10 @@ class MatmulTimer:
         if shape.batch > 1 and shape.flops / guess > _LONGEST_S:
             timed = replace(shape, batch=max(2, int(_LONGEST_S * guess / (shape.flops / shape.batch))))
             timed = replace(timed, batch=min(timed.batch, shape.batch))
-        length = self._length(timed.flops / guess + self.fixed.loop_s)
+        length = self._length(timed, timed.flops / guess + self.fixed.loop_s)
         times = self._times(timed, length, allowance)
-        if length < self._length(self._step_s(times, length)) / 3:  # far too short to tell from the call itself
-            length = self._length(self._step_s(times, length))
+        if length < self._length(timed, self._step_s(times, length)) / 3:  # far too short to tell from the call itself
+            length = self._length(timed, self._step_s(times, length))
             times = self._times(timed, length, allowance)
         rate = timed.flops / self._step_s(times, length)
         if not (isfinite(rate) and rate > 0):
@@ -117,15 +122,24 @@ class MatmulTimer:
     def _times(self, shape: Shape, length: int, allowance: Allowance) -> Times:
         lead = (shape.batch,) if shape.batch > 1 else ()
         inputs = [((*lead, shape.m, shape.k), self.dtype), ((*lead, shape.k, shape.n), self.dtype)]
-        return time_on_all(repeated(jnp.matmul, length), inputs, self.devices, repeats=5, allowance=allowance)
+        copies = self._copies(shape)
+        return time_on_all(repeated(jnp.matmul, length, copies), inputs * copies, self.devices, repeats=5,
+                           allowance=allowance)
+
+    def _copies(self, shape: Shape) -> int:
+        """Steps of a turn: as many as have room."""
+        elements = shape.batch * (shape.m * shape.k + shape.k * shape.n + shape.m * shape.n)
+        return max(1, min(self.copies, int(_ROOM_BYTES / (elements * jnp.dtype(self.dtype).itemsize))))
 
     def _step_s(self, times: Times, length: int) -> float:
         """Seconds of one product beyond fixed costs, which are never taken for more than three quarters of it."""
-        step = (times.typical_s - self.fixed.dispatch.value) / length - self.fixed.loop_s
+        step = (times.typical_s - self.fixed.call_s) / length - self.fixed.loop_s
         return max(step, times.typical_s / length / 4)
 
-    def _length(self, step_s: float) -> int:
-        return max(1, min(4096, round(_TIMED_S / step_s)))
+    def _length(self, shape: Shape, step_s: float) -> int:
+        """How often a product is run, whole turns."""
+        copies = self._copies(shape)
+        return max(1, min(4096, round(_TIMED_S / step_s)) // copies) * copies
 
 
 def matmul_grid(timer: MatmulTimer, sides: Sequence[int], batches: Sequence[int],

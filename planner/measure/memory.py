@@ -14,13 +14,11 @@ from statistics import median
 from planner.core.hardware import MemoryLevel
 from planner.measure.fixed import FixedCosts
 from planner.measure.pace import Allowance
+from planner.measure.sizes import Sizes
 from planner.measure.timing import Devices, Reading, repeated, time_on_all
 
 _SAME = 0.7
 """Rates at least this part of a level's first are of the same level. [chosen: caches differ by more, runs by less]"""
-
-_TIMED_BYTES = 24e6
-"""Bytes that a device moves in one timed program: some milliseconds of a slow core. [chosen]"""
 
 _LEAST_PASSES = 6
 """Passes of one program, however large the arrays: the first also pays for fresh memory."""
@@ -37,27 +35,27 @@ class MemoryReading:
     reading: Reading
 
 
-def memory_rates(devices: Devices, working_sets: Sequence[int], fixed: FixedCosts,
-                 allowance: Allowance) -> MemoryReading:
+def memory_rates(devices: Devices, sizes: Sizes, fixed: FixedCosts, allowance: Allowance) -> MemoryReading:
     """Time scaling arrays: half of a working set is read, the other half written.
 
     Args:
       devices: all devices.
-      working_sets: bytes of one device, ascending.
+      sizes: working sets, and how much is moved.
       fixed: what is subtracted.
       allowance: time for all of them.
     """
     curve: list[tuple[int, float]] = []
     spreads: list[float] = []
-    for size, part in allowance.each(working_sets):
-        passes = max(_LEAST_PASSES, round(_TIMED_BYTES / size))
+    for size, part in allowance.each(sizes.working_sets):
+        passes = max(_LEAST_PASSES, round(sizes.timed_bytes / size))
         times = time_on_all(repeated(lambda a: a * 1.0001, passes), [((size // (2 * _FLOAT),), "float32")], devices,
                             repeats=7, allowance=part)
-        pass_s = max((times.typical_s - fixed.dispatch.value) / passes - fixed.loop_s, times.typical_s / passes / 4)
+        pass_s = max((times.typical_s - fixed.call_s) / passes - fixed.loop_s, times.typical_s / passes / 4)
         curve.append((size, size / pass_s))
         spreads.append(times.spread)
     caches, beyond = levels(curve)
-    how = f"scaling float32 arrays, {_size(working_sets[0])} to {_size(working_sets[-1])} read and written at a time"
+    first, last = _size(sizes.working_sets[0]), _size(sizes.working_sets[-1])
+    how = f"scaling float32 arrays, {first} to {last} read and written at a time"
     return MemoryReading(caches, Reading(beyond, median(spreads), how))
 
 

@@ -59,7 +59,7 @@ class Times:
         return self.seconds[(3 * len(self.seconds)) // 4] / self.typical_s - 1
 
 
-def time_on_all(body: Callable[..., jax.Array], inputs: Arrays, devices: Devices, *, group: int = 1, repeats: int = 9,
+def time_on_all(body: Callable[..., Any], inputs: Arrays, devices: Devices, *, group: int = 1, repeats: int = 9,
                 allowance: Allowance | None = None) -> Times:
     """Time a compiled program that runs `body` on every device with arrays of its own.
 
@@ -87,20 +87,29 @@ def on_all(body: Callable[..., Any], inputs: Arrays, devices: Devices, *,
     return lambda: program(*arrays)
 
 
-def repeated(step: Callable[..., jax.Array], length: int) -> Callable[..., jax.Array]:
-    """A body that runs `step` so many times on the same arrays, one after the other: a loop that adds next to nothing.
+def repeated(step: Callable[..., jax.Array], length: int, copies: int = 1) -> Callable[..., tuple[jax.Array, ...]]:
+    """A body that runs `step` so many times, one after the other: a loop that adds next to nothing.
 
-    The result of a step passes through a barrier with the arrays of the next, so that no compiler takes it out of the
-    loop or merges it with another.
+    The results of a turn pass through a barrier with the arrays of the next, so that no compiler takes a step out of
+    the loop; and every step of a turn has arrays of its own, so that none merges two.
+
+    Args:
+      step: from arrays to an array.
+      length: how many times, a multiple of `copies`.
+      copies: steps of one turn of the loop; the body takes so many sets of arrays and gives back as many results.
     """
-    def body(*arrays: jax.Array) -> jax.Array:
-        def again(_: jax.Array, carried: tuple[tuple[jax.Array, ...], jax.Array]) -> tuple[Any, jax.Array]:
-            held, _result = jax.lax.optimization_barrier(carried)
-            return held, step(*held)
+    def body(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+        each = len(arrays) // copies
 
-        result = jax.eval_shape(step, *arrays)
-        start = (arrays, jnp.zeros(result.shape, result.dtype))
-        return jax.lax.fori_loop(0, length, again, start)[1]
+        def turn(held: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+            return tuple(step(*held[n * each:(n + 1) * each]) for n in range(copies))
+
+        def again(_: jax.Array, carried: tuple[tuple[jax.Array, ...], Any]) -> tuple[Any, Any]:
+            held, _results = jax.lax.optimization_barrier(carried)
+            return held, turn(held)
+
+        start = tuple(jnp.zeros(r.shape, r.dtype) for r in jax.eval_shape(turn, arrays))
+        return jax.lax.fori_loop(0, length // copies, again, (arrays, start))[1]
 
     return body
 
@@ -140,7 +149,8 @@ def _goes_on(found: Sequence[Sequence[float]], repeats: int, allowance: Allowanc
 
 
 def _filled(shape: tuple[int, ...], dtype: str, sharding: NamedSharding) -> jax.Array:
-    """An array whose every shard has that shape and is 1/64 throughout."""
-    shard = np.full(shape, 1 / 64, jnp.dtype(dtype))
+    """An array whose every shard has that shape and the same random numbers below 1/8: equal ones take less power, and
+    so less time, on some devices."""
+    shard = (np.random.default_rng(0).random(shape, np.float32) / 8).astype(jnp.dtype(dtype))
     count = sharding.mesh.size
     return jax.make_array_from_callback((count * shape[0], *shape[1:]), sharding, lambda _: shard)
