@@ -131,7 +131,9 @@ def _measure_device(devices: Devices, sizes: Sizes, pace: Pace) -> tuple[Device,
     device = replace(device, launch_s=launch.value)
     readings = {"launch_s": launch, "memory_bandwidth_bytes_per_s": memory.reading, "convolutions": convolved}
     if on_cpu:
-        readings |= {"exposed_traffic": exposed, "transcendentals_per_s": exponentials, "relayout": relayout}
+        readings |= {"transcendentals_per_s": exponentials, "relayout": relayout}
+        if exposed.value:
+            readings["exposed_traffic"] = exposed
         if device.alone > 1:
             readings["alone"] = alone
     if memory.caches:
