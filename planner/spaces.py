@@ -45,8 +45,8 @@ def recipe_uses(recipe: str | None, names: tuple[str, ...]) -> tuple[AxisUse, ..
     Raises:
       PinError: for an unknown recipe.
     """
-    simple = {None: AxisUse.ANY, "data": AxisUse.BATCH, "fsdp": AxisUse.FSDP, "tensor": AxisUse.TENSOR,
-              "none": AxisUse.NONE}
+    simple = {None: AxisUse.ANY, "data": AxisUse.BATCH, "zero-1": AxisUse.ZERO_1, "zero-2": AxisUse.ZERO_2,
+              "fsdp": AxisUse.FSDP, "tensor": AxisUse.TENSOR, "none": AxisUse.NONE}
     if recipe == "megatron":
         return tuple(AxisUse.BATCH if n in DATA_NAMES else AxisUse.FSDP if n in FSDP_NAMES else AxisUse.TENSOR if
                      n in TENSOR_NAMES else AxisUse.ANY for n in names)

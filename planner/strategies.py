@@ -20,15 +20,23 @@ from planner.core.spec import Spec
 class AxisUse(StrEnum):
     """What a mesh axis may shard.
 
-    ANY: whatever is cheapest. BATCH: only batch dimensions, parameters replicated (data parallel). FSDP: only batch
-    dimensions of activations, and parameters at rest. TENSOR: anything but batch dimensions. NONE: nothing.
+    ANY: whatever is cheapest. BATCH: only batch dimensions, parameters replicated (data parallel). ZERO_1: as BATCH,
+    with optimizer state sharded and gradients combined at the end of the batch; ZERO_2: as ZERO_1, with the sums of
+    gradients sharded as well. FSDP: only batch dimensions of activations, and parameters at rest (ZeRO-3). TENSOR:
+    anything but batch dimensions. NONE: nothing.
     """
 
     ANY = "any"
     BATCH = "batch"
+    ZERO_1 = "zero-1"
+    ZERO_2 = "zero-2"
     FSDP = "fsdp"
     TENSOR = "tensor"
     NONE = "none"
+
+
+DATA = frozenset({AxisUse.BATCH, AxisUse.ZERO_1, AxisUse.ZERO_2, AxisUse.FSDP})
+"""Uses that shard the batch dimensions of activations and nothing else of them."""
 
 
 def axes_in(mask: int) -> tuple[int, ...]:
@@ -130,7 +138,7 @@ def enumerate_strategies(sizes: Sequence[int], mesh_shape: tuple[int, ...], allo
 def forced_axes(uses: Sequence[AxisUse], *, contraction: bool, weights: Collection[int]) -> dict[int, Collection[int]]:
     """Mesh axes that a recipe says are used wherever possible: data axes by every operator, tensor axes by
     contractions, on a class of the weight where there is one."""
-    data = {a: () for a, use in enumerate(uses) if use in (AxisUse.BATCH, AxisUse.FSDP)}
+    data = {a: () for a, use in enumerate(uses) if use in DATA}
     return data | {a: weights for a, use in enumerate(uses) if use is AxisUse.TENSOR and contraction}
 
 
@@ -140,7 +148,7 @@ def allowed_classes(classes: Sequence[int], batch: frozenset[int], uses: Sequenc
     for use in uses:
         if use is AxisUse.NONE:
             found.append([])
-        elif use in (AxisUse.BATCH, AxisUse.FSDP):
+        elif use in DATA:
             found.append([c for c in classes if c in batch])
         elif use is AxisUse.TENSOR:
             found.append([c for c in classes if c not in batch])

@@ -56,7 +56,8 @@ def add_pins(parser: argparse.ArgumentParser) -> None:
                        help="of every layer, recompute nothing, selected tensors, or all (default without a word)")
     group.add_argument("--no-recompute", dest="recompute", action="store_const", const="none",
                        help="the same as --recompute none")
-    group.add_argument("--recipe", choices=("data", "fsdp", "tensor", "none"), help="keep to a standard recipe")
+    group.add_argument("--recipe", choices=("data", "zero-1", "zero-2", "fsdp", "tensor", "none"),
+                       help="keep to a standard recipe")
     group.add_argument("--pin", action="append", default=[], metavar="PATH=SPEC",
                        help="sharding of parameters, per dimension: 'params/**/wq=None,model', 'embed=data+model,None'")
     group.add_argument("--pin-activation", action="append", default=[], metavar="NAME=SPEC",

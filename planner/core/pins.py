@@ -20,8 +20,8 @@ class Pins:
       activations: (name given by `jax.ad_checkpoint.checkpoint_name`, PartitionSpec as above).
       recompute: `"none"`, `"selected"` (tensors that are cheap to make again) or `"all"` (True and False also say all
         and none): of every layer; None or `"auto"`: choose, layer by layer.
-      recipe: restrict the search to a standard recipe: `"data"`, `"fsdp"`, `"tensor"`, `"none"` (replicate everything),
-        or None.
+      recipe: restrict the search to a standard recipe: `"data"`, `"zero-1"` (optimizer state sharded), `"zero-2"` (sums
+        of gradients too), `"fsdp"` (parameters too: ZeRO-3), `"tensor"`, `"none"` (replicate everything), or None.
     """
 
     stages: int | None = None

@@ -11,7 +11,7 @@ from itertools import product
 
 from planner.core.spec import Spec, replicated
 from planner.program_index import ProgramIndex, crossing
-from planner.strategies import AxisUse
+from planner.strategies import DATA, AxisUse
 
 MAX_SLOTS = 5
 """Kinds of dimensions that a mesh axis may shard across a boundary; the ones with most bytes are kept."""
@@ -44,8 +44,7 @@ def boundary(index: ProgramIndex, position: int, mesh_shape: tuple[int, ...], us
 
 
 def _may(use: AxisUse, *, batch: bool) -> bool:
-    return use is AxisUse.ANY or (use in (AxisUse.BATCH, AxisUse.FSDP) and batch) \
-        or (use is AxisUse.TENSOR and not batch)
+    return use is AxisUse.ANY or (use in DATA and batch) or (use is AxisUse.TENSOR and not batch)
 
 
 def _moves(index: ProgramIndex, owner: int) -> bool:

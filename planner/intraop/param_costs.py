@@ -20,6 +20,9 @@ from planner.intraop.choices import Param
 from planner.intraop.dims import Classes
 from planner.strategies import AxisUse, Strategies
 
+SHARDING = frozenset({AxisUse.ZERO_1, AxisUse.ZERO_2, AxisUse.FSDP})
+"""Uses that shard parameters or their updates wherever they divide."""
+
 Row = tuple[tuple[int, int], ...]
 """Per mesh axis, the class it shards of the stored parameter and of its update (-1: none)."""
 
@@ -62,13 +65,15 @@ def param_choices(param: Param, uses: tuple[AxisUse, ...], mesh_shape: tuple[int
     for row in product(*options):
         if _legal([s for s, _ in row], size, mesh_shape) and _legal([u for _, u in row], size, mesh_shape):
             rows.append(row)
-    if any(use is AxisUse.FSDP for use in uses):
+    if SHARDING & set(uses):
         rows = _most_sharded(rows, uses)
     dims = param.classes.dims(param.value, rank)
     if pinned is not None:
         rows = [r for r in rows if _row_spec(r, dims) == tuple(tuple(sorted(a)) for a in pinned)] or \
             [tuple((c, c) for c in (_pin_class(pinned, dims, a) for a in range(len(mesh_shape))))]
     flags = (False, True) if deferrable else (False,)
+    if deferrable and (AxisUse.ZERO_1 in uses or AxisUse.ZERO_2 in uses):
+        flags = (AxisUse.ZERO_2 not in uses,)
     table = np.array([[[s, u] for s, u in row] for row in rows for _ in flags], dtype=np.int64)
     table = table.reshape(len(rows) * len(flags), len(mesh_shape), 2)
     return ParamChoices(Strategies(table[:, :, 0], mesh_shape), Strategies(table[:, :, 1], mesh_shape),
@@ -80,6 +85,8 @@ def _axis_options(use: AxisUse, classes: list[int]) -> list[tuple[int, int]]:
     both = [(c, c) for c in classes]
     if use in (AxisUse.NONE, AxisUse.BATCH):
         return [(-1, -1)]
+    if use in (AxisUse.ZERO_1, AxisUse.ZERO_2):
+        return [(-1, c) for c in classes] or [(-1, -1)]
     if use is AxisUse.FSDP:
         return both or [(-1, -1)]
     if use is AxisUse.TENSOR:
@@ -88,9 +95,9 @@ def _axis_options(use: AxisUse, classes: list[int]) -> list[tuple[int, int]]:
 
 
 def _most_sharded(rows: list[Row], uses: tuple[AxisUse, ...]) -> list[Row]:
-    """FSDP shards a parameter as far as it divides."""
+    """ZeRO and FSDP shard a parameter, or its update, as far as it divides."""
     def sharded(row: Row) -> int:
-        return sum(s >= 0 for (s, _), use in zip(row, uses, strict=True) if use is AxisUse.FSDP)
+        return sum(u >= 0 for (_, u), use in zip(row, uses, strict=True) if use in SHARDING)
 
     most = max((sharded(r) for r in rows), default=0)
     return [r for r in rows if sharded(r) == most] or [tuple((-1, -1) for _ in uses)]
