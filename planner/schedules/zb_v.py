@@ -11,7 +11,7 @@ a part of every microbatch). A list scheduling in equal steps makes it whole: a 
 pattern, and at the beginning and the end, where there is none, a forward if it has room, an input gradient, or a weight
 gradient, in this order. What is left open, which pattern and where it starts, was searched for by the waiting of 6R
 microbatches under five ratios of forward : input : weight gradient (1:1:1, 1:1.3:0.8, 1:2:1 at half weight, 1:1:0.8,
-1:0.8:1.3), for up to 14 ranks; for more ranks that of the most of equal remainder by 6 is taken.
+1:0.8:1.3), for up to 16 ranks; for more ranks that of the most of equal remainder by 6 is taken.
 
 Source: Qi et al., arXiv:2401.10241, section 6, and arXiv:2405.15362 (building blocks, V-ZB); the patterns are ours.
 """
@@ -74,6 +74,8 @@ PATTERNS = (
     Pattern((2, 1, 2, 4), (1, 1, 3), 0, 0),
     Pattern((2, 1, 2, 4), (1, 1, 1), 1, 3),
     Pattern((2, 2, 2, 2), (1, 3, 1), 0, 1),
+    Pattern((2, 2, 2, 2), (1, 1, 1), 0, 4),
+    Pattern((2, 2, 2, 2), (1, 1, 3), 1, 0),
 )
 """For 1 rank, 2 ranks, and so on [searched for, see the module]."""
 
