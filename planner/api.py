@@ -15,13 +15,13 @@ import jax
 from planner.core.hardware import Cluster
 from planner.core.pins import Pins
 from planner.errors import MeshError, ModelError, PlannerError
-from planner.fitting import plan_to_fit
 from planner.measure import local_cluster
 from planner.model import Model
 from planner.planned import Plan
 from planner.request import Request
 from planner.spaces import RECIPES
 from planner.trace import trace_program
+from planner.would_fit import plan_or_say
 
 
 def plan(model: Model, mesh: jax.sharding.Mesh | Cluster | Sequence[jax.Device], *, pins: Pins | None = None,
@@ -43,7 +43,7 @@ def plan(model: Model, mesh: jax.sharding.Mesh | Cluster | Sequence[jax.Device],
       The plan, with its predicted time and memory, optimality gap, and the standard recipes priced beside it.
 
     Raises:
-      MemoryLimitError: the model doesn't fit; says what is missing.
+      MemoryLimitError: the model doesn't fit; says what is missing, and which single changes would make it fit.
       PinError, BatchError, MeshError, ModelError, TraceError: see their messages.
     """
     if not isinstance(model, Model):
@@ -56,7 +56,7 @@ def plan(model: Model, mesh: jax.sharding.Mesh | Cluster | Sequence[jax.Device],
     cluster = cluster_of(mesh, hardware, cache_dir)
     request = Request(partial(trace_program, model), model.name, model.kind, model.batch_size, cluster, fixed,
                       package_version(), budget_s, progress or _quiet)
-    return Plan(plan_to_fit(request))
+    return Plan(plan_or_say(request))
 
 
 def _check_optimizer(model: Model) -> None:

@@ -38,7 +38,15 @@ class BatchError(PlannerError):
 
 
 class MemoryLimitError(PlannerError):
-    """The model doesn't fit the cluster; says how many bytes are missing and what would fit."""
+    """The model doesn't fit the cluster; says how many bytes are missing and what would fit.
+
+    Attributes:
+      need_bytes: the least per device that any plan was seen to need; None where none was seen.
+    """
+
+    def __init__(self, what: str, mend: str = "", need_bytes: int | None = None) -> None:
+        super().__init__(what, mend)
+        self.need_bytes = need_bytes
 
 
 class PinError(PlannerError):

@@ -108,4 +108,4 @@ def _missing(request: Request, need: int) -> MemoryLimitError:
         f"no plan found for {request.model_name!r} fits {request.cluster.device_count} × {device.name} of "
         f"{device.memory_bytes / 1e9:.4g} GB: the best takes {need / 1e9:.4g} GB per device, {missing / 1e9:.4g} GB "
         f"too much ({int(missing)} bytes; {device.memory_margin:.0%} are kept free)",
-        "use more microbatches, allow recomputation, or use more devices")
+        "use more microbatches, allow recomputation, or use more devices", need)

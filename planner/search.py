@@ -249,4 +249,4 @@ def _too_large(request: Request, run: Run) -> PlannerError:
         f"{request.model_name!r} needs at least {run.least_peak / 1e9:.4g} GB per device on {where}: "
         f"{missing / 1e9:.4g} GB per device are missing ({int(missing)} bytes; {margin:.0%} are kept free)",
         f"use about {int(request.cluster.device_count * factor * 1.1) + 1} such devices, or devices of at least "
-        f"{run.least_peak * 1.1 / 1e9:.4g} GB")
+        f"{run.least_peak * 1.1 / 1e9:.4g} GB", int(run.least_peak))
