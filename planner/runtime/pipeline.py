@@ -28,15 +28,18 @@ from planner.runtime.stage_functions import Scale, StageFunctions
 from planner.runtime.staged import StagedFunction
 from planner.runtime.state import RunState
 from planner.runtime.transfer import Transfers
+from planner.schedules import Task
 
 
 @dataclass(frozen=True)
 class PipelineParts:
-    """The compiled parts of a pipeline: functions per stage, the weight update (None without training), and per stage
-    the values that wait for their backward in the host's memory."""
+    """The compiled parts of a pipeline: functions per stage, the tasks of a step in the order they are started, the
+    weight update (None without training), and per stage the values that wait for their backward in the host's
+    memory."""
 
     code: PipelineCode
     stages: tuple[StageFunctions, ...]
+    order: tuple[Task, ...]
     update: StagedFunction | None
     away: tuple[frozenset[int], ...]
 
@@ -65,7 +68,7 @@ class PipelineStep:
     @property
     def parts(self) -> PipelineParts:
         """What the step drives, for those who look into it."""
-        return PipelineParts(self._code, tuple(self._stages), self._update, self._away)
+        return PipelineParts(self._code, tuple(self._stages), self._order, self._update, self._away)
 
     def __call__(self, state: RunState, batch: Any) -> Any:
         """One step. Training takes over the buffers of `state`."""

@@ -44,8 +44,9 @@ class Routes:
         """Arrays to where they are wanted; does not wait for them."""
         found, routes = list(arrays), {}
         for n, (x, where) in enumerate(zip(arrays, wanted, strict=True)):
-            if x.sharding != where:
-                routes[n] = self._route(x.sharding, where, x.shape)
+            lies = x.sharding
+            if lies is not where and lies != where:
+                routes[n] = self._route(lies, where, x.shape)
         if routes:
             self._laid_out(found, {n: r.before for n, r in routes.items() if r.before is not None})
             copied = {n: r.copied for n, r in routes.items() if r.copied is not None}

@@ -142,6 +142,8 @@ class StagedFunction:
             return self._transfers.place([output_array(operand, found)], [where])[0]
         if self._staged.outputs[output].memory == HOST:
             return moved(found[operand], where)
+        if self._lie[operand] == where:
+            return found[operand]
         return self._transfers.send([found[operand]], [self._lie[operand]], [where])[0]
 
     def _lying(self) -> dict[int, NamedSharding]:
