@@ -12,8 +12,8 @@ from planner import models
 from planner.errors import MemoryLimitError
 
 CPU = planner.cluster("cpu-8")
-ONE = {"stages": 1, "microbatches": 1}
-DATA = {**ONE, "recipe": "data"}
+ONE: dict[str, Any] = {"stages": 1, "microbatches": 1}
+DATA: dict[str, Any] = {**ONE, "recipe": "data"}
 
 
 @cache
@@ -83,7 +83,7 @@ def test_first_moments_in_sixteen_bits():
 
 
 def test_larger_devices_and_more_of_them():
-    model = models.build("mlp-tiny", batch_size=1024, dtype="float32", hidden=32, layers=3)
+    model = long()
     small = limited(planner.plan(model, replace(CPU, nodes=2), **DATA).peak_bytes, peak(model, **DATA))
     mend = said(model, small, **DATA)
     size = next(float(part.split(" GB")[0]) for part in mend.split("devices of ")[1:])
