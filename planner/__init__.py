@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from planner.model import train_step as train_step
     from planner.planned import Plan as Plan
     from planner.planned import load as load
+    from planner.processes import distributed as distributed
     from planner.profiles import cluster as cluster
 
 NAMES = MappingProxyType({
@@ -35,6 +36,7 @@ NAMES = MappingProxyType({
     "train_step": "planner.model",
     "Plan": "planner.planned",
     "load": "planner.planned",
+    "distributed": "planner.processes",
     "cluster": "planner.profiles",
 })
 """Public name -> where it is from: what the block above says, for when it runs."""

@@ -5,6 +5,7 @@ Each with the version it was seen in, and why there is no other way.
 
 from typing import Any
 
+from jax._src import distributed as _distributed  # 0.10.2: the coordination service; `jax.distributed` has no accessor
 from jax._src.ad_util import add_any_p  # 0.10.2: the sum of two cotangents, which JAX emits; no public name
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var  # 0.10.2: types of what `jax.make_jaxpr` returns
 from jax.extend.core import Literal as JaxprLiteral  # 0.10.2: as above
@@ -62,3 +63,22 @@ def cpu_devices(count: int) -> list[Any]:
     0.10.2: `jax_num_cpu_devices` can't change once JAX has started; a client of their own has as many as asked for.
     """
     return list(xla_client.make_cpu_client(num_devices=count).devices())
+
+
+def coordination_client() -> Any:
+    """The client of JAX's coordination service; None before `jax.distributed.initialize`.
+
+    0.10.2: no public name; `key_value_set` and `blocking_key_value_get` serve processes that differ too much to run a
+    collective together, as those of `jax.experimental.multihost_utils` would.
+    """
+    return _distributed.global_state.client
+
+
+def coordinator_address() -> str:
+    """`"host:port"` of process 0, which JAX may have found in the environment. 0.10.2: no public accessor."""
+    return _distributed.global_state.coordinator_address or ""
+
+
+def process_numbers() -> tuple[int, int]:
+    """Which process this is, of how many. 0.10.2: `jax.process_index()` starts the devices first."""
+    return _distributed.global_state.process_id, _distributed.global_state.num_processes

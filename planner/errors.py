@@ -81,6 +81,14 @@ class NonFiniteError(RunError):
         self.step = step
 
 
+class ProcessError(PlannerError):
+    """Processes of a run do not find each other, or one of them is gone."""
+
+
+class DisagreementError(ProcessError):
+    """Processes of a run have other plans, versions or flags; raised with the same words in each."""
+
+
 class VerifyError(PlannerError):
     """A plan could not be compiled for a target, or there is no such target."""
 

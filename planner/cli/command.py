@@ -1,6 +1,7 @@
 """What a subcommand is, and what it writes with."""
 
 import argparse
+import io
 import json
 import sys
 import time
@@ -102,6 +103,18 @@ class Output:
                            left=remaining(time.perf_counter() - start, share))
 
             yield tell
+
+
+class _Nowhere(io.StringIO):
+    """A file that forgets what is written."""
+
+    def write(self, text: str, /) -> int:
+        """Nothing."""
+        return len(text)
+
+
+SILENT = Output(Console(file=_Nowhere()), Console(file=_Nowhere()))
+"""For processes whose results another one prints."""
 
 
 def remaining(elapsed_s: float, share: float) -> str:

@@ -21,6 +21,7 @@ COMMANDS: tuple[Command, ...] = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line (default: that of the process); returns the exit code."""
     arguments = parser().parse_args(argv)
+    arguments.given = list(sys.argv[1:] if argv is None else argv)
     try:
         return arguments.command.run(arguments, Output())
     except PlannerError as error:

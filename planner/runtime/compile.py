@@ -22,6 +22,7 @@ from planner.runtime.pipeline import PipelineStep
 from planner.runtime.placement import Placement, check_concrete, initial_state, place
 from planner.runtime.single import SingleStage, SingleStep
 from planner.runtime.state import RunState
+from planner.runtime.together import check_processes
 from planner.trace import program_trees
 
 Step = Callable[[RunState, Any], Any]
@@ -50,6 +51,7 @@ def compile_plan(record: PlanRecord, model: Model, devices: Sequence[jax.Device]
       ModelError: parameters or state are abstract and none are given.
     """
     devices = matching_devices(record, devices)
+    check_processes(record, devices)
     model = replace(model, params=model.params if params is None else params,
                     state=model.state if state is None else state)
     check_concrete(model)

@@ -211,7 +211,10 @@ def nonfinite_parameter(state: RunState) -> str | None:
     groups: dict[frozenset[jax.Device], list[tuple[str, Any]]] = {}
     for place, leaf in zip(state.layout.params, state.param_leaves, strict=True):
         if jax.numpy.issubdtype(leaf.dtype, np.inexact):
-            groups.setdefault(frozenset(leaf.sharding.device_set), []).append((place.path, leaf))
+            # of an array that other processes have parts of, each looks at its own
+            parts = [leaf] if leaf.is_fully_addressable else [s.data for s in leaf.addressable_shards]
+            for part in parts:
+                groups.setdefault(frozenset(part.sharding.device_set), []).append((place.path, part))
     for group in groups.values():
         for (path, _), finite in zip(group, np.asarray(_all_finite([leaf for _, leaf in group])), strict=True):
             if not finite:

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 
 from planner.core.graph import Program, Role
 from planner.core.plan import ParamPlan, PlanRecord
@@ -25,6 +26,7 @@ from planner.runtime.driver import Drive, Driver, listed
 from planner.runtime.host_transfers import Waiting
 from planner.runtime.placement import Placement, update_graph
 from planner.runtime.stage_functions import Scale, StageFunctions
+from planner.runtime.stage_program import stage_program
 from planner.runtime.staged import StagedFunction
 from planner.runtime.state import RunState
 from planner.runtime.transfer import Transfers
@@ -62,8 +64,8 @@ class PipelineStep:
         self._update = StagedFunction(update_graph(record, program), placed.meshes, self._transfers) \
             if program.update else None
         self._driver = Driver(code, placed, self._stages, self._transfers, self._leaves)
-        self._add = jax.jit(lambda parts: sum(parts[1:], parts[0]))
-        self._combine = jax.jit(self._combined)
+        self._add = [stage_program(lambda parts: sum(parts[1:], parts[0]), m, "gradient_sum") for m in placed.meshes]
+        self._combine = [stage_program(self._combined, m, "outputs") for m in placed.meshes]
 
     @property
     def parts(self) -> PipelineParts:
@@ -89,10 +91,12 @@ class PipelineStep:
         graph = self._code.given.graph
         ends: dict[int, Any] = {}
         roles = {o.operand: o.role for o in graph.outputs if isinstance(o.operand, int)}
-        for by_value in filter(None, run.outputs):
+        for stage, by_value in enumerate(run.outputs):
             losses = {v: listed(x) for v, x in by_value.items() if roles[v] is Role.LOSS}
             others = {v: listed(x) for v, x in by_value.items() if roles[v] is not Role.LOSS}
-            ends |= self._combine(losses, others)
+            made = self._combine[stage](losses, others) if by_value else {}
+            whole = [NamedSharding(self._placed.meshes[stage], PartitionSpec()) for _ in made]
+            ends |= dict(zip(made, self._transfers.everywhere(list(made.values()), whole), strict=True))
         aux = [ends[o.operand] for o in graph.outputs_of(Role.AUX) if isinstance(o.operand, int)]
         result = {"aux": jax.tree_util.tree_unflatten(self._aux_tree, aux)}
         for out in graph.outputs_of(Role.LOSS):
@@ -113,7 +117,7 @@ class PipelineStep:
         for stage, functions in enumerate(self._stages):
             for (p, _), grad in zip(self._code.grads[stage], functions.finish(run.sums[stage]), strict=True):
                 parts.setdefault(p.value, []).append(grad if stage == p.home else self._home(p, stage, grad))
-        grads = [parts[p.value][0] if len(parts[p.value]) == 1 else self._add(parts[p.value])
+        grads = [parts[p.value][0] if len(parts[p.value]) == 1 else self._add[p.home](parts[p.value])
                  for p in self._record.params]
         ends = self._update((*state.param_leaves, *state.opt_leaves, *grads))
         count = len(state.param_leaves)

@@ -21,7 +21,7 @@ from planner.errors import ModelError
 from planner.model import Model, leaves_with_paths
 from planner.runtime.staged import StagedFunction, StagedGraph
 from planner.runtime.state import Layout, RunState
-from planner.runtime.transfer import Transfers
+from planner.runtime.transfer import Transfers, spread
 from planner.trace import optimizer_init_graph, program_trees, split_leaves
 from planner.trace.dtypes import dtype_of
 
@@ -103,7 +103,7 @@ def put(leaves: Sequence[Any], shardings: Sequence[NamedSharding]) -> list[Any]:
     array was on already (jax 0.10.2).
     """
     return [jax.device_put(x.copy() if isinstance(x, jax.Array) else np.array(x), where)
-            for x, where in zip(leaves, shardings, strict=True)]
+            if where.is_fully_addressable else spread(x, where) for x, where in zip(leaves, shardings, strict=True)]
 
 
 def update_graph(record: PlanRecord, program: Program) -> StagedGraph:

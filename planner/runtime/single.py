@@ -65,8 +65,10 @@ class SingleStep:
                                  for leaf, s in zip(self._leaves, shardings, strict=True)]
         placed = code.placed
         kept = [placed.shardings(x) for x in (placed.params, placed.opt_state, placed.state)]
+        self._transfers = Transfers(placed.meshes)
+        told = None if self._transfers.one_process else NamedSharding(code.mesh, jax.sharding.PartitionSpec())
         apart = any(p.memory == HOST for p in placed.opt_state)
-        self.update = StagedFunction(update_graph(code.record, code.program), placed.meshes, Transfers(placed.meshes)) \
+        self.update = StagedFunction(update_graph(code.record, code.program), placed.meshes, self._transfers) \
             if apart else None
         whole = code.record.kind == "train" and not apart
         grads = tuple(sharding(code.mesh, p.update_spec) for p in code.record.params) if apart else None
@@ -74,7 +76,7 @@ class SingleStep:
             named(self._run, program_name(0, STEP)),
             in_shardings=(kept[0], kept[1] if not apart else (), kept[2], tuple(self._batch_shardings)),
             donate_argnums=(0, 1, 2) if whole else (2,),
-            out_shardings=((kept[0], kept[1]) if whole else grads, kept[2], None, None))
+            out_shardings=((kept[0], kept[1]) if whole else grads, kept[2], told, told))
 
     def __call__(self, state: RunState, batch: Any) -> Any:
         """One step. Training donates the buffers of `state`."""
@@ -100,7 +102,7 @@ class SingleStep:
         m = self._code.record.microbatches
         given = [in_microbatches(leaf, x, m) for leaf, x in
                  zip(self._leaves, checked_batch(self._leaves, batch), strict=True)]
-        arrays = jax.device_put(given, self._batch_shardings)
+        arrays = self._transfers.place(given, self._batch_shardings)
         opt = () if self.update else state.opt_leaves
         updated, own, loss, aux = self._jitted(state.param_leaves, opt, state.state_leaves, tuple(arrays))
         if self.update:

@@ -43,6 +43,12 @@ def has_part(mesh: Mesh) -> bool:
     return any(d.process_index == here for d in mesh.devices.flat)
 
 
+def mesh_of(lies: NamedSharding) -> Mesh:
+    """The mesh of a sharding of arrays, which has devices."""
+    assert isinstance(lies.mesh, Mesh)
+    return lies.mesh
+
+
 def without_numbers(shape: Sequence[int], dtype: Any, lies: NamedSharding) -> jax.Array:
     """An array that lies on devices of other processes alone."""
     return jax.make_array_from_single_device_arrays(tuple(shape), lies, [], dtype=dtype)
@@ -60,9 +66,8 @@ class _Elsewhere:
         if self._made is None:  # shapes are the same in every call
             made, tree = jax.tree_util.tree_flatten(jax.eval_shape(self._function, *arrays))
             whole = NamedSharding(self._mesh, PartitionSpec())
-            lie = jax.tree_util.tree_map(lambda s: whole if s is None else s, self._out_shardings,
-                                         is_leaf=lambda s: s is None)
-            lies = jax.tree_util.tree_leaves(lie) or [whole] * len(made)
-            self._made = tree.unflatten([without_numbers(x.shape, x.dtype, s)
+            lies = [None] * len(made) if self._out_shardings is None else \
+                jax.tree_util.tree_leaves(self._out_shardings, is_leaf=lambda s: s is None)
+            self._made = tree.unflatten([without_numbers(x.shape, x.dtype, s or whole)
                                          for x, s in zip(made, lies, strict=True)])
         return self._made

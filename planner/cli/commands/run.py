@@ -6,8 +6,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from planner.cli import options
-from planner.cli.command import OK, Command, Output
+from planner.cli import joining, options
+from planner.cli.command import OK, SILENT, Command, Output
 from planner.cli.commands.plan import found_plan
 from planner.core.pins import Pins
 from planner.errors import CheckpointError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 def add(parser: argparse.ArgumentParser) -> None:
     """Model, devices, perhaps a plan, and how long."""
     options.add_under_plan(parser, verb="run", steps=10)
+    joining.add(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object a step")
     parser.add_argument("--print-every", type=int, default=1, metavar="K",
                         help="print a line every K steps (default 1)")
@@ -44,15 +45,21 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Compile, run, print loss, time and rates of each step as it is done."""
+    options.check_steps(args)
+    options.check_writable(*args.trace)
+    _check(args)
+    if args.processes is not None:
+        return joining.started(args, args.given, lambda: _resumed_plan(args, args.devices) or found_plan(args, out))
+    with joining.joined(args, lambda: options.devices(args)) as place:
+        return _run(args, out if place.prints else SILENT, place.devices)
+
+
+def _run(args: argparse.Namespace, out: Output, devices: "list[jax.Device]") -> int:
     from planner.cli import running
     from planner.report import units
     from planner.runtime import Trace
 
-    options.check_steps(args)
-    options.check_writable(*args.trace)
-    _check(args)
-    devices = options.devices(args)
-    plan = running.saved_plan(args, devices) or _resumed_plan(args, devices) or found_plan(args, out)
+    plan = running.saved_plan(args, devices) or _resumed_plan(args, len(devices)) or found_plan(args, out)
     model = options.model(args, len(devices))
     with _checkpoints(args, plan) or nullcontext() as checkpoints:
         with out.progress("compiling"):
@@ -102,13 +109,13 @@ def _check(args: argparse.Namespace) -> None:
         raise CheckpointError(f"there is no checkpoint in {args.checkpoint}", "leave out --resume to begin")
 
 
-def _resumed_plan(args: argparse.Namespace, devices: "list[jax.Device]") -> "Plan | None":
+def _resumed_plan(args: argparse.Namespace, devices: int) -> "Plan | None":
     if not args.resume or options.pins(args) != Pins():
         return None
     from planner.checkpoint import last_plan
 
     plan = last_plan(args.checkpoint)
-    return plan if plan is not None and plan.record.device_count == len(devices) else None
+    return plan if plan is not None and plan.record.device_count == devices else None
 
 
 def _checkpoints(args: argparse.Namespace, plan: "Plan") -> "Checkpoints | None":
@@ -140,6 +147,8 @@ def _begun(args: argparse.Namespace, plan: "Plan", model: "Model", devices: "lis
 COMMAND = Command("run", "run a model under a plan on the devices of this machine, with random batches", (
     "planner run gpt-125m --set layers=2 --batch 16 --devices 8 --steps 10",
     "planner run my_model.py:build --devices 8 --plan gpt.plan.json",
+    "planner run my_model.py:build --processes 2 --devices-per-process 4 --steps 10",
+    "planner run my_model.py:build --plan gpt.plan.json --join",
     "planner run gpt-tiny --devices 8 --stages 2 --trace run.trace.json",
     "planner run my_model.py:build --steps 10000 --checkpoint run-1 --every 500",
     "planner run my_model.py:build --steps 10000 --checkpoint run-1 --every 500 --resume --devices 4"), add, run)
