@@ -1,5 +1,7 @@
 """Every schedule trains as a single device does: several stages per rank, and backwards in two parts, included."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import optax
@@ -29,6 +31,8 @@ DESIGNS = {
     "zb-v, 2 ranks": VEE,
     "zb-v, 4 ranks, recomputed": Design(stages=8, chunks=2, placement=Placement.VEE, mesh_shape=(2,), microbatches=8,
                                         schedule="zb-v", recompute=True),
+    "zb-v, activations on the host": replace(VEE, offload=True),
+    "zb-h1, all but products made again": replace(TWO, recompute=True, kept=("dot_general",)),
     "zb-h1, one layer per stage, gradients summed once": Design(stages=4, mesh_shape=(2,), microbatches=4,
                                                                 schedule="zb-h1", deferred=True),
 }
