@@ -297,3 +297,14 @@ def test_a_backward_in_two_takes_as_long_as_one(pieces, overlap, microbatches, s
     assert parts.stages[0].kernels_s == pytest.approx(whole.stages[0].kernels_s, rel=1e-9)
     hiding = run(SCHEDULES["zb-h1"], works, microbatches, overlap)
     assert hiding.step_time_s <= parts.step_time_s * (1 + 1e-9)
+
+
+def test_a_plan_with_several_stages_per_rank_is_simulated_on_shared_cores():
+    """Two stages on the same devices, whose cores others leave when they wait: the layout is the plan's both times."""
+    record = eight_devices()
+    cluster = replace(record.cluster, device=replace(record.cluster.device, alone=2.0), devices_per_node=4, nodes=1)
+    first, second = record.stages
+    shared = replace(record, cluster=cluster, device_count=4, schedule="interleaved",
+                     stages=(first, replace(second, devices=first.devices)))
+    line = simulate(shared)
+    assert line.layout.ranks == 1 and line.bubble == pytest.approx(0, abs=1e-9)

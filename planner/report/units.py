@@ -14,6 +14,13 @@ def rank_name(layout: Layout, rank: int) -> str:
     return f"stage {stages[0]}" if layout.chunks == 1 else f"rank {rank} (stages {', '.join(map(str, stages))})"
 
 
+def row_name(layout: Layout, rank: int) -> str:
+    """The same, short enough to stand beside a row: `"stage 2"`, `"stages 0, 3"`, or `"rank 0"` of more stages."""
+    stages = layout.stages_of(rank)
+    return rank_name(layout, rank) if layout.chunks == 1 else \
+        f"stages {', '.join(map(str, stages))}" if len(stages) == 2 else f"rank {rank}"
+
+
 def seconds(value: float) -> str:
     """A duration with three figures: `"1.23 ms"`; zero is `"0"`."""
     if value == 0:

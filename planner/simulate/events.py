@@ -47,7 +47,7 @@ def simulate(record: PlanRecord, *, intervals: bool = True) -> Timeline:
         schedule = SCHEDULES[ALONE]
     works, alone = stage_works(record), record.cluster.device.alone
     if alone > 1:
-        line = run(schedule, works, record.microbatches, record.cluster.overlap, intervals=False)
+        line = run(schedule, works, record.microbatches, record.cluster.overlap, layout=record.layout, intervals=False)
         used = sum(line.busy_s(s.index) * len(s.devices) for s in record.stages) / record.device_count
         if used:
             speed = sharing_speed(line.step_time_s / used, record.device_count, alone)

@@ -29,7 +29,7 @@ def draw(axes: Axes, record: PlanRecord) -> None:
         over = record.rank_bytes[row] > capacity
         axes.text(left + 0.01 * shown / scale, row, f"{units.plain(left)}", va="center", fontsize=style.SMALL,
                   color=style.ALARM if over else style.INK)
-    axes.set_yticks(range(layout.ranks), [units.rank_name(layout, r) for r in range(layout.ranks)],
+    axes.set_yticks(range(layout.ranks), [units.row_name(layout, r) for r in range(layout.ranks)],
                     fontsize=style.SMALL)
     axes.set_ylim(layout.ranks - 0.5, -0.5)
     axes.set_xlim(0, 1.14 * shown / scale or 1)

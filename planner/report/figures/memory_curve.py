@@ -34,7 +34,7 @@ def draw(axes: Axes, record: PlanRecord) -> None:
                   bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.6, "pad": 0.5})
         if near:
             axes.plot([0, span], [base - TALL * capacity / top] * 2, color=style.ALARM, linestyle="--", linewidth=0.8)
-    axes.set_yticks(range(rows), [units.rank_name(layout, r) for r in range(rows)], fontsize=style.SMALL)
+    axes.set_yticks(range(rows), [units.row_name(layout, r) for r in range(rows)], fontsize=style.SMALL)
     axes.set_ylim(rows - 0.5, -0.5)
     axes.set_xlim(0, span)
     time_axis(axes, shown)

@@ -71,7 +71,7 @@ def draw(axes: Axes, record: PlanRecord) -> None:
         hidden = units.seconds(shown[1].start - shown[0].end)
         axes.text(gap, rows / 2 - 0.5, f"{hidden}\nof the same,\nnot drawn", ha="center", va="center",
                   fontsize=style.TINY, color=style.FAINT, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
-    axes.set_yticks(range(rows), [units.rank_name(layout, r) for r in range(rows)], fontsize=style.SMALL)
+    axes.set_yticks(range(rows), [units.row_name(layout, r) for r in range(rows)], fontsize=style.SMALL)
     axes.set_ylim(rows - 0.5, -0.5)
     axes.set_xlim(0, span)
     style.titled(axes, f"timetable, {record.schedule}" if rows > 1 else "timetable", _note(line, record))
