@@ -24,6 +24,7 @@ from planner.runtime.single import SingleStage, SingleStep
 from planner.runtime.state import RunState
 from planner.runtime.together import check_processes
 from planner.trace import program_trees
+from planner.trace.jaxpr import abstract_tree
 
 Step = Callable[[RunState, Any], Any]
 
@@ -55,7 +56,8 @@ def compile_plan(record: PlanRecord, model: Model, devices: Sequence[jax.Device]
     model = replace(model, params=model.params if params is None else params,
                     state=model.state if state is None else state)
     check_concrete(model)
-    built = build_step(record, model, devices)
+    shapes = replace(model, params=abstract_tree(model.params, "parameter"), state=abstract_tree(model.state, "state"))
+    built = build_step(record, shapes, devices)  # a step that knew the first numbers would keep them in memory
     return built.step, initial_state(record, model, built.program, built.placed)
 
 

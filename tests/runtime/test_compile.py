@@ -1,6 +1,7 @@
 """Inference, user-written steps, bad input, and what a state is."""
 
 import dataclasses
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -104,6 +105,20 @@ def test_abstract_parameters_need_numbers():
         compile_plan(record, bare, jax.devices())
     _, state = compile_plan(record, bare, jax.devices(), params=model.params)
     np.testing.assert_array_equal(state.params["layer1"]["w"], model.params["layer1"]["w"])
+
+
+@pytest.mark.parametrize("design", [Design(), Design(stages=2, mesh_shape=(4,), microbatches=4)], ids=["one", "two"])
+def test_a_step_lets_go_of_the_first_parameters(design):
+    """A second copy of them would lie beside the state for all of training."""
+    model = models.mlp()
+    record = record_of(model, design)
+    given = jax.tree_util.tree_map(lambda x: jnp.array(x, copy=True), model.params)
+    kept = [weakref.ref(x) for x in jax.tree_util.tree_leaves(given)]
+    shapes = dataclasses.replace(model, params=jax.eval_shape(lambda: model.params))
+    step, state = compile_plan(record, shapes, jax.devices()[:record.device_count], params=given)
+    del given
+    assert not any(r() for r in kept)
+    assert np.isfinite(step(state, model.batch)[1]["loss"])
 
 
 def test_another_batch_is_refused():
