@@ -30,10 +30,10 @@ from planner.core.hardware import Cluster
 CASES: Mapping[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
     "gpt 2 stages": ("gpt-tiny", {"batch_size": 32, "sequence": 64, "hidden": 192, "vocabulary": 1024},
                      {"stages": 2, "microbatches": 4}),
-    "gpt 2 stages, wide": ("gpt-tiny", {"batch_size": 32, "sequence": 128, "hidden": 384, "vocabulary": 1024},
+    "gpt 2 stages, wide": ("gpt-tiny", {"batch_size": 32, "sequence": 64, "hidden": 384, "vocabulary": 1024},
                            {"stages": 2, "microbatches": 4}),
-    "gpt 4 stages": ("gpt-tiny", {"batch_size": 32, "sequence": 128, "hidden": 256, "vocabulary": 1024, "layers": 8},
-                     {"stages": 4, "microbatches": 8}),
+    "gpt 4 stages": ("gpt-tiny", {"batch_size": 32, "sequence": 64, "hidden": 256, "vocabulary": 1024, "layers": 8},
+                     {"stages": 4, "microbatches": 4}),
     "wresnet 2 stages": ("wresnet-tiny", {"batch_size": 32}, {"stages": 2, "microbatches": 4}),
 }
 """Name -> model, settings, pins of the pipelined plan."""

@@ -183,7 +183,7 @@ def test_run_prints_what_steps_cost_in_columns(capsys, model_file):
     assert head.split() == ["step", "loss", "time", "rate", "a", "device", "MFU", "memory"]
     assert [row.split()[0] for row in rows] == ["0", "1", "3", "4"]
     assert "(with compiling)" in rows[0] and all("examples/s" in row for row in rows)
-    assert "* predicted by the plan" in out
+    assert "* predicted by the plan" in out and "starting a step's programs took" in out
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_1(capsys, model_file, tmp_path):

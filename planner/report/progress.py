@@ -59,6 +59,7 @@ class Progress:
       time_s: from the end of the step before, or from its own start where that was later, to its end. The first
         compiles.
       rates: at the pace of the last steps.
+      host_s: processor time that starting a step takes the thread that does it, median of the last ones.
       note: something else that the user should know of this step.
     """
 
@@ -66,7 +67,14 @@ class Progress:
     loss: float | None
     time_s: float
     rates: Rates
+    host_s: float = 0.0
     note: str = ""
+
+    @property
+    def host(self) -> str:
+        """What starting a step takes, in words."""
+        return (f"starting a step's programs took {units.seconds(self.host_s)} of processor time, "
+                f"{units.share(self.host_s / self.rates.step_s)} of a step")
 
     def __str__(self) -> str:
         r = self.rates

@@ -83,6 +83,7 @@ class _Clock:
 
     last_end_s: float = 0.0
     recent_s: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
+    host_s: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
     count: int = 0
 
     def end(self, start_s: float, end_s: float) -> float:
@@ -91,6 +92,7 @@ class _Clock:
         self.last_end_s = end_s
         if self.count == 1:
             self.recent_s.clear()  # the first one compiled
+            self.host_s.popleft()
         self.recent_s.append(spent)
         self.count += 1
         return spent
@@ -156,7 +158,9 @@ class Loop:
         if self._amount is None:
             self._amount = amount_of(batch, self._record.batch_size)
         start = time.perf_counter()
+        busy = time.thread_time()
         result = self._step(self.state, batch)
+        self._clock.host_s.append(time.thread_time() - busy)
         metrics = self._taken(result)
         loss = metrics.get("loss") if isinstance(metrics, dict) else None
         told = jax.tree_util.tree_leaves(metrics if loss is None else loss)
@@ -186,7 +190,7 @@ class Loop:
         assert self._amount is not None
         known = rates(self._record, median(self._clock.recent_s), self._amount, memory(self._record, self._devices),
                       as_planned=self._record.cluster.device.name == "cpu" or self._devices[0].platform != "cpu")
-        return Progress(sent.number, loss, spent, known, note)
+        return Progress(sent.number, loss, spent, known, median(self._clock.host_s), note)
 
     def _due(self, count: int) -> bool:
         saver = self._options.saver

@@ -39,6 +39,11 @@ def test_a_line_has_everything_and_stands_under_its_header(memory, text):
                           f"MFU 50 % · memory {text}"
 
 
+def test_what_starting_a_step_takes_is_told_as_part_of_the_step():
+    found = Progress(1, 1.0, 0.5, rates(record(), 0.5, Amount(1, "tokens"), Memory(1, measured=True)), host_s=0.01)
+    assert found.host == "starting a step's programs took 10.0 ms of processor time, 2 % of a step"
+
+
 def test_what_is_not_known_is_said_so():
     found = Progress(0, None, 1.0, rates(record(), 1.0, Amount(1, "tokens"), Memory(1, measured=True),
                                          as_planned=False), note="the loss is not finite")

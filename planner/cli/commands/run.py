@@ -89,6 +89,8 @@ def _show(args: argparse.Namespace, out: Output, loop: "Loop") -> None:
             elif first or (done.number + 1) % args.print_every == 0 or done.number + 1 == args.steps or done.note:
                 out.text(f"{done}  (with compiling)" if first else str(done))
             first = False
+    if done is not None and not args.json:
+        out.text(done.host)
     if done is not None and not args.json and not done.rates.memory.measured:
         out.text("* predicted by the plan: these devices don't count their memory")
 
