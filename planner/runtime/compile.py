@@ -20,6 +20,7 @@ from planner.errors import PlanMismatchError
 from planner.model import Model
 from planner.runtime.pipeline import PipelineStep
 from planner.runtime.placement import Placement, check_concrete, initial_state, place
+from planner.runtime.room import tight_devices
 from planner.runtime.single import SingleStage, SingleStep
 from planner.runtime.state import RunState
 from planner.runtime.together import check_processes
@@ -94,6 +95,7 @@ def build_step(record: PlanRecord, model: Model, devices: Sequence[Any]) -> Buil
     _check_host_memory(record, devices)
     program = matching_program(record, model)
     given, warnings = rewritten(record, program)
+    warnings += tight_devices(record, devices)
     placed = place(record, model, program, given, [stage_mesh(s, devices) for s in record.stages])
     aux_tree = program_trees(model, record.microbatches).aux
     if len(record.stages) == 1:
