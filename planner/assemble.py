@@ -15,13 +15,15 @@ from planner.intraop.decisions import LayerDecisions, decide
 from planner.intraop.repeats import renamed
 from planner.intraop.slice_choice import SliceChoice
 from planner.layers import Layers
+from planner.prepared import Prepared
 from planner.program_index import ProgramIndex, input_dimensions
 from planner.stage_times import layer_times, time_parts
 
 
 @dataclass(frozen=True)
 class StagePick:
-    """One chosen stage: a choice for its layers on a logical mesh, its devices and predicted gap, and who chose."""
+    """One chosen stage: a choice for its layers on a logical mesh, its devices and predicted gap, who chose, and what
+    is held at the peak: microbatches in flight, and of those that wait for their weight gradients what that reads."""
 
     mesh: LogicalMesh
     axis_names: tuple[str, ...]
@@ -31,6 +33,15 @@ class StagePick:
     send_s: float
     gap: float
     solver: str = "elimination"
+    waiting: int = 0
+    waiting_bytes: float = 0.0
+
+    @property
+    def peak_bytes(self) -> float:
+        """Of one device; of a rank with several stages, what this one takes of its peak."""
+        parts = self.choice.parts
+        held = self.in_flight * parts[4] + self.waiting * self.waiting_bytes
+        return parts[3] + max(held + self.choice.working_bytes, parts[5])
 
     @property
     def first(self) -> int:
@@ -55,10 +66,11 @@ def stage_decisions(index: ProgramIndex, layers: Layers, pick: StagePick) -> tup
     return tuple(found)
 
 
-def stage_plan(index: ProgramIndex, layers: Layers, pick: StagePick, number: int, decisions: Sequence[LayerDecisions],
+def stage_plan(prepared: Prepared, pick: StagePick, number: int, decisions: Sequence[LayerDecisions],
                stored: dict[int, Spec]) -> StagePlan:
     """The saved form of one stage. `stored` gives the storage spec of every parameter that it is the home of; copies of
     others (tied weights) lie as the stage has chosen, whose mesh may be another."""
+    index, layers = prepared.index, prepared.layers
     graph = index.program.micro
     mesh = pick.mesh
     specs: dict[int, Spec] = {}
@@ -74,8 +86,7 @@ def stage_plan(index: ProgramIndex, layers: Layers, pick: StagePick, number: int
             specs[cotangent] = specs[owner]
     uses = {(op, position, spec) for d in decisions for value, op, position, spec in d.wanted
             if specs.get(value) != spec}
-    moves = merge([m for d in decisions
-                   for m in (*d.collectives, *d.repeated)])
+    moves = merge([m for d in decisions for m in (*d.collectives, *d.repeated)])
     recompute = tuple(step.layer for step in pick.choice.steps if step.way is Recompute.ALL)
     selected = tuple((step.layer, d.kept) for d, step in zip(decisions, pick.choice.steps, strict=True)
                      if step.way is Recompute.SELECTED)
@@ -85,8 +96,8 @@ def stage_plan(index: ProgramIndex, layers: Layers, pick: StagePick, number: int
         time_parts(pick.choice, moves),
         _memory(decisions, pick), moves, pick.send_s, pick.gap, "optimal" if pick.gap <= 1e-9 else "feasible",
         pick.solver, _summary(index, graph, decisions, pick),
-        layer_times(pick.choice, [d.collectives for d in decisions], [d.repeated for d in decisions]),
-        selected=selected)
+        layer_times(pick.choice, decisions, prepared.weights), selected=selected, waiting=pick.waiting,
+        waiting_bytes=int(pick.waiting_bytes))
 
 
 def _memory(decisions: Sequence[LayerDecisions], pick: StagePick) -> MemoryParts:
@@ -94,9 +105,9 @@ def _memory(decisions: Sequence[LayerDecisions], pick: StagePick) -> MemoryParts
     params = sum(p.params_bytes for d in decisions for p in d.params)
     opt = sum(p.opt_state_bytes for d in decisions for p in d.params)
     grads = sum(d.grads_bytes for d in decisions)
-    peak = pick.choice.memory_bytes(pick.in_flight)
-    activations = int(pick.in_flight * parts[4])
-    return MemoryParts(int(params), int(opt), int(grads), activations, int(peak - parts[3] - activations))
+    activations = int(pick.in_flight * parts[4] + pick.waiting * pick.waiting_bytes)
+    return MemoryParts(int(params), int(opt), int(grads), activations,
+                       int(pick.peak_bytes - parts[3] - activations))
 
 
 def merge(moves: Sequence[Collective]) -> tuple[Collective, ...]:

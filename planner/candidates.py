@@ -1,8 +1,10 @@
-"""One program (one microbatch count) on one cluster: price every slice on every mesh, build stages, price recipes.
+"""One program (one microbatch count) on one cluster: price every slice on every mesh, build stages, run them under the
+schedules that may be used.
 
 Stages are built from the costs of slices, which memory leaves uncertain where it binds: between the fastest variant
 that fits and a bound. Where that could change the answer, slices are made sharper and stages built again; the stages
-chosen at last go to the solver.
+chosen at last go to the solver. Here a stage is all that its devices do (`virtual_stages.py` gives them several);
+stages are built for 1F1B, or as it asks for, and run under every schedule that keeps to one stage per rank.
 
 In: `Prepared` program, meshes, pins. Out: `Candidate`s: chosen stages with their predicted step time and a lower bound.
 """
@@ -13,17 +15,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.assemble import StagePick
-from planner.core.hardware import Cluster
+from planner.core.hardware import Cluster, Device
+from planner.core.layout import Placement, placed
 from planner.core.pins import Pins
 from planner.intraop.compose import SliceTable
 from planner.intraop.refine import TOLERANCE
-from planner.intraop.shared_params import StageShare, with_shared_params
 from planner.mesh_tables import stage_limit
+from planner.pipelines import Candidate, Chosen, Stages, under
 from planner.prepared import Prepared, forbidden_cuts
-from planner.slice_costs import Entry, SliceCosts, finish_stage, sharpen, slice_costs
+from planner.schedules import SCHEDULES
+from planner.slice_costs import Entry, SliceCosts, finish_stage, forward_floors_s, sharpen, slice_costs
 from planner.spaces import MeshSpace, SubmeshSpace
-from planner.stages import Sharing, StageChoice, construct, pipeline_time_s, place
+from planner.stage_bound import Floors, least_step, least_work
+from planner.stages import StageChoice, construct
 
 Array = NDArray[np.float64]
 
@@ -34,27 +38,27 @@ SHARPENED = 16
 """Slices of a program that are made sharper at most. [chosen: a few seconds of work]"""
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """Chosen stages, predicted seconds of a step, peak bytes per device."""
+WORTH = 0.998
+"""Other schedules are looked at where the bound of all schedules is below this part of what is known. [chosen: below
+the tolerance of stage construction nothing is told apart]"""
 
-    prepared: Prepared
-    stages: tuple[StagePick, ...]
-    step_time_s: float
-    peak_bytes: float
-    tried: int
-    pruned: int
+BUBBLE = 1 / 3
+"""The bubble of zero-bubble schedules beside that of 1F1B where all three parts take equally long: what stages are
+built for. (Qi et al., arXiv:2401.10241, section 2.1)"""
 
 
 @dataclass(frozen=True)
 class Builder:
-    """Builds stages out of slices that are allowed ([first, last]), `exact` of them if that is given. `places` gives
-    the index of its microbatches in flight per stage, from the last."""
+    """Builds stages out of slices that are allowed ([first, last]), `exact` of them if that is given, and runs them
+    under schedules. `places` gives the index of its microbatches in flight per stage, from the last; `bubble` what
+    share of the bubble of 1F1B stages are built for."""
 
     costs: SliceCosts
+    schedules: tuple[str, ...]
     places: tuple[int, ...]
     allowed: NDArray[np.bool_]
     exact: int | None
+    bubble: float = 1.0
 
     @property
     def microbatches(self) -> int:
@@ -64,56 +68,132 @@ class Builder:
     def sizes(self) -> NDArray[np.int64]:
         return np.array([s.submesh.device_count for s in self.costs.spaces], dtype=np.int64)
 
-    def build(self, seconds: Array) -> StageChoice | None:
-        """The best stages at those costs (`costs.times_s` or `costs.floors_s`)."""
-        return construct(np.where(self.allowed, seconds, np.inf)[list(self.places)], self.sizes,
-                         self.costs.hardware.device_count, self.microbatches, exact_stages=self.exact,
-                         alone=self.costs.hardware.device.alone)
+    def build(self, bubble: float | None = None) -> StageChoice | None:
+        """The best stages, for that share of the bubble of 1F1B."""
+        many = round(self.microbatches / (self.bubble if bubble is None else bubble))
+        return construct(self._by_stage(self.costs.times_s), self.sizes, self.costs.hardware.device_count, many,
+                         exact_stages=self.exact, alone=self.costs.hardware.device.alone)
 
-    def sharing(self, choice: StageChoice) -> Sharing | None:
-        """The cores that the stages share; None where every device has its own."""
-        cluster = self.costs.hardware
-        parts = [float(self.sizes[m]) / cluster.device_count for _, _, m in choice.stages]
-        return Sharing(parts, cluster.device_count, cluster.device.alone) if cluster.device.alone > 1 else None
+    def bound(self, upto_s: float) -> StageChoice | None:
+        """The stages that a bound of all schedules comes from, or one above `upto_s`."""
+        floors = Floors(self._by_stage(self.costs.floors_s), forward_floors_s(self.costs), self.sizes,
+                        self.costs.hardware.device_count, self.microbatches, self.exact)
+        return least_work(floors) if self.costs.hardware.device.alone > 1 else least_step(floors, upto_s=upto_s)
+
+    def run(self, choice: StageChoice) -> tuple[Candidate, ...]:
+        """Those stages under every schedule, fastest first; the first schedule is the one they were built for."""
+        costs = self.costs
+        chosen: list[Chosen] = []
+        for entry in self.entries(choice):
+            time_s = float(costs.times_s[entry])
+            gap = max(0.0, 1.0 - float(costs.floors_s[entry]) / time_s) if time_s else 0.0
+            chosen.append(Chosen(costs.space(entry), costs.choice(entry), costs.hand_over_s(entry), gap,
+                                 costs.solver(entry)))
+        stages = Stages(tuple(chosen), placed(Placement.LINE, len(chosen)), choice.tried, choice.pruned)
+        names = self.schedules[:1] if len(chosen) == 1 else self.schedules
+        found = [under(costs.prepared, costs.hardware, stages, name) for name in names]
+        return tuple(sorted(found, key=lambda c: c.rank))
 
     def entries(self, choice: StageChoice) -> tuple[Entry, ...]:
         """Where the costs of the stages stand."""
         count = len(choice.stages)
+        if count == 1:
+            (first, last, m), = choice.stages
+            return ((self.costs.flights.index(1), m, first, last),)
         return tuple((self.places[count - 1 - n], m, first, last) for n, (first, last, m) in enumerate(choice.stages))
+
+    def _by_stage(self, seconds: Array) -> Array:
+        """Costs as stage construction wants them. One stage alone holds one microbatch, whatever the schedule."""
+        found = np.where(self.allowed, seconds, np.inf)[list(self.places)]
+        found[0, :, 0, -1] = np.where(self.allowed[0, -1], seconds[self.costs.flights.index(1), :, 0, -1], np.inf)
+        return found
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The best candidate found (None if nothing fits), a bound below every plan that was searched (infinite if nothing
-    provably fits), what built it, the stages chosen and those that the bound comes from."""
+    """Candidates of the best stages, one per schedule at least, fastest first (none if nothing fits), a bound below
+    every plan that was searched (infinite if nothing provably fits), what built them, the stages chosen and those that
+    the bound comes from."""
 
-    candidate: Candidate | None
+    candidates: tuple[Candidate, ...]
     lower_bound_s: float
     builder: Builder
     choice: StageChoice | None
     below: StageChoice | None
 
+    @property
+    def candidate(self) -> Candidate | None:
+        """The best of those that fit."""
+        return next((c for c in self.candidates if c.fits), None)
+
+    @property
+    def step_time_s(self) -> float:
+        return self.candidate.step_time_s if self.candidate else float("inf")
+
+
+def line_schedules(kind: str, pins: Pins, device: Device) -> tuple[str, ...]:
+    """Schedules with one stage per rank that pipelines are run under; stages are built for the first. GPipe takes the
+    time of 1F1B and more memory, so that it is for those who ask for it. Where devices share cores, so is all but 1F1B:
+    stages that wait lend their cores, and what a bubble costs is less than what such predictions are off."""
+    if kind != "train":
+        return ("forward-only",)
+    if (pins.chunks or 1) > 1:
+        return ()
+    if pins.schedule is not None:
+        return (pins.schedule,) if SCHEDULES[pins.schedule].chunks[0] == 1 else ()
+    if device.alone > 1:
+        return ("1f1b",)
+    apart = sorted(n for n in SCHEDULES if SCHEDULES[n].splits_backward and SCHEDULES[n].chunks[0] == 1)
+    return ("1f1b", *apart)
+
 
 def best_pipeline(prepared: Prepared, hardware: Cluster, spaces: Sequence[SubmeshSpace],
-                  tables: dict[MeshSpace, SliceTable], pins: Pins, *, in_flight_all: bool = False,
+                  tables: dict[MeshSpace, SliceTable], pins: Pins, schedules: Sequence[str] = ("1f1b",), *,
                   prove: bool = True) -> Outcome:
-    """Stage construction over the given submeshes. `in_flight_all`: every stage holds all microbatches (GPipe);
-    `prove`: find the bound as well (which takes as long again), 0 otherwise.
+    """Stage construction over the given submeshes, for these schedules with one stage per rank. `prove`: find the bound
+    as well (which takes as long again), 0 otherwise.
 
-    The bound is exact for one stage; over several it is for the objective that spreads a stage's once-per-batch work
-    (gradient sync, update) over its microbatches.
+    The bound is for costs that spread a stage's once-per-batch work (gradient sync, update) over its microbatches.
     """
     program = prepared.program
-    microbatches = program.microbatches
-    flights = [1 if program.kind != "train" else microbatches if in_flight_all and s else min(s + 1, microbatches)
-               for s in range(stage_limit(prepared, hardware, pins))]
-    costs = slice_costs(prepared, hardware, spaces, tables, flights)
+    limit, first = stage_limit(prepared, hardware, pins), SCHEDULES[schedules[0]]
+    built_for = SCHEDULES["1f1b"] if first.splits_backward else first
+    line = placed(Placement.LINE, limit)
+    flights = [built_for.held(limit - 1 - s, line, program.microbatches) for s in range(limit)]
+    costs = slice_costs(prepared, hardware, spaces, tables, [1, *flights])
     exact = pins.stages if pins.stages is not None else len(pins.boundaries) + 1 if pins.boundaries else None
-    builder = Builder(costs, tuple(costs.flights.index(f) for f in flights), _allowed(prepared, pins), exact)
-    choice = builder.build(costs.times_s)
-    below = builder.build(costs.floors_s) if prove else None
-    floor = 0.0 if not prove else below.lower_bound_s if below else float("inf")
-    return Outcome(_candidate(builder, choice) if choice else None, floor, builder, choice, below)
+    builder = Builder(costs, tuple(schedules), tuple(costs.flights.index(f) for f in flights), allowed(prepared, pins),
+                      exact)
+    choice = builder.build()
+    found = builder.run(choice) if choice else ()
+    outcome = Outcome(found, 0.0, builder, choice, None)
+    if not prove:
+        return outcome
+    below = builder.bound(outcome.step_time_s)
+    return _other_stages(replace(outcome, below=below, lower_bound_s=below.lower_bound_s if below else float("inf")))
+
+
+def _other_stages(outcome: Outcome) -> Outcome:
+    """The outcome, or a better one of stages that suit schedules with whole backwards less: more of them, as their
+    bubble is smaller, or slower ones that hold less, where the weight gradients that wait are too much."""
+    builder, choice = outcome.builder, outcome.choice
+    apart = tuple(n for n in builder.schedules if SCHEDULES[n].splits_backward)
+    if not apart or choice is None or outcome.lower_bound_s >= WORTH * outcome.step_time_s:
+        return outcome
+    tries = [replace(builder, schedules=apart, bubble=BUBBLE)]
+    count = len(choice.stages)
+    if count > 1 and not any(c.fits for c in outcome.candidates if c.schedule in apart):
+        most = builder.costs.flights.index(min(count, builder.microbatches))
+        tries.append(replace(tries[0], places=(most,) * count, exact=count))
+    for other in tries:
+        found = other.build()
+        if found is not None and (found.stages != choice.stages or other.places != builder.places):
+            candidates = other.run(found)
+            better = any(c.fits and c.step_time_s < outcome.step_time_s for c in candidates)
+            merged = tuple(sorted((*outcome.candidates, *candidates), key=lambda c: c.rank))
+            outcome = replace(outcome, candidates=merged, builder=other, choice=found) if better else \
+                replace(outcome, candidates=merged)
+    return outcome
 
 
 def refined(outcome: Outcome, to_beat_s: float) -> Outcome:
@@ -128,15 +208,13 @@ def refined(outcome: Outcome, to_beat_s: float) -> Outcome:
             break
         for entry in entries:
             sharpen(costs, entry)
-        choice, below = builder.build(costs.times_s), builder.build(costs.floors_s)
+        choice, below = builder.build(), builder.bound(to_beat_s)
         floor = max(floor, below.lower_bound_s) if below else floor
     if choice is None or not costs.known:
         return outcome
     _finish(builder, choice, to_beat_s)
-    better = _candidate(builder, choice)
-    if outcome.candidate is not None and outcome.candidate.step_time_s <= better.step_time_s:
-        return replace(outcome, lower_bound_s=floor)
-    return Outcome(better, floor, builder, choice, below)
+    better = replace(outcome, candidates=builder.run(choice), lower_bound_s=floor, choice=choice, below=below)
+    return better if better.step_time_s < outcome.step_time_s else replace(outcome, lower_bound_s=floor)
 
 
 def _worth_a_look(builder: Builder, choice: StageChoice, below: StageChoice) -> list[Entry]:
@@ -165,51 +243,28 @@ def _finish(builder: Builder, choice: StageChoice, to_beat_s: float) -> None:
     """Have the solver look at the stages that the step time hangs on, the slowest first."""
     costs, microbatches = builder.costs, builder.microbatches
     entries = builder.entries(choice)
-    sharing = builder.sharing(choice)
-    if pipeline_time_s([float(costs.floors_s[e]) for e in entries], microbatches, sharing) >= to_beat_s:
+    if microbatches * max(float(costs.floors_s[e]) for e in entries) >= to_beat_s and costs.hardware.device.alone <= 1:
         return
     for entry in sorted(entries, key=lambda e: (-costs.times_s[e], e)):
         rest = [float(costs.floors_s[e]) for e in entries]
-        now = pipeline_time_s([float(costs.times_s[e]) for e in entries], microbatches, sharing)
+        now = microbatches * max(float(costs.times_s[e]) for e in entries)
         if _change(float(costs.floors_s[entry]), float(costs.times_s[entry]), max(rest), microbatches - 1) \
                 > TOLERANCE * now:
             finish_stage(costs, entry)
 
 
-def _candidate(builder: Builder, choice: StageChoice) -> Candidate:
-    costs, microbatches = builder.costs, builder.microbatches
-    devices = place([int(builder.sizes[m]) for _, _, m in choice.stages])
-    picks: list[StagePick] = []
-    entries, prepared = builder.entries(choice), costs.prepared
-    settled = with_shared_params(prepared.index, prepared.layers,
-                                 [StageShare(costs.choice(e), costs.flights[e[0]]) for e in entries],
-                                 costs.hardware.device.usable_bytes)
-    for position, entry in enumerate(entries):
-        space, time_s = costs.space(entry), float(costs.times_s[entry])
-        gap = max(0.0, 1.0 - float(costs.floors_s[entry]) / time_s) if time_s else 0.0
-        picks.append(StagePick(space.mesh, space.names, settled[position], devices[position],
-                               costs.flights[entry[0]], costs.hand_over_s(entry), gap, costs.solver(entry)))
-    per, once = [p.choice.microbatch_s + p.send_s for p in picks], [p.choice.batch_s for p in picks]
-    time_s = pipeline_time_s(per, microbatches) + max(once)
-    if (sharing := builder.sharing(choice)) is not None:
-        work = sum((microbatches * t + o) * part for t, o, part in zip(per, once, sharing.parts, strict=True))
-        time_s = sharing.time_s(time_s, work)
-    peak = max(p.choice.memory_bytes(p.in_flight) for p in picks)
-    return Candidate(costs.prepared, tuple(picks), time_s, peak, choice.tried, choice.pruned)
-
-
-def _allowed(prepared: Prepared, pins: Pins) -> NDArray[np.bool_]:
+def allowed(prepared: Prepared, pins: Pins) -> NDArray[np.bool_]:
     """Slices that neither pins nor state threading rule out, [first, last]."""
     count = len(prepared.layers)
-    allowed = np.ones((count, count), dtype=bool)
+    found = np.ones((count, count), dtype=bool)
     for cut in forbidden_cuts(prepared):
-        allowed[cut, :] = False
-        allowed[:, cut - 1] = False
+        found[cut, :] = False
+        found[:, cut - 1] = False
     if pins.boundaries is not None:
         starts = {0, *pins.boundaries}
         ends = {b - 1 for b in (*pins.boundaries, count)}
         for k in range(count):
             for j in range(count):
                 inner = any(k < b <= j for b in pins.boundaries)
-                allowed[k, j] &= k in starts and j in ends and not inner
-    return allowed
+                found[k, j] &= k in starts and j in ends and not inner
+    return found

@@ -4,9 +4,11 @@ In: a `Program`. Out: `Prepared`, and the cuts that carried state forbids.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
+from planner.core.backward_split import weight_part
 from planner.core.graph import Program, Role
 from planner.core.hardware import Device
 from planner.intraop.choices import LayerModel
@@ -15,6 +17,7 @@ from planner.intraop.structure import layer_model
 from planner.layers import Layers, cluster_layers, crossing_bytes
 from planner.program_index import ProgramIndex, index_program
 from planner.rules import graph_flops, main_dtype
+from planner.weight_part import WeightPart
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,11 @@ class Prepared:
     @property
     def program(self) -> Program:
         return self.index.program
+
+    @cached_property
+    def weights(self) -> WeightPart:
+        """What the parts of backwards take that only make gradients of parameters."""
+        return WeightPart(weight_part(self.program.micro, self.layers.ranges))
 
 
 def prepare(program: Program, device: Device | None = None) -> Prepared:

@@ -4,16 +4,17 @@ In: a `Request`, the `Run` of its search, the best `Candidate`. Out: a `PlanReco
 """
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from planner.assemble import param_plans, stage_decisions, stage_plan
-from planner.candidates import Candidate, Outcome
+from planner.candidates import Outcome
 from planner.core.graph import Graph, Role
 from planner.core.hardware import Device
 from planner.core.plan import SCHEMA_VERSION, Baseline, LayerInfo, OpInfo, PlanRecord
 from planner.costs.memory import value_bytes
+from planner.pipelines import Candidate
 from planner.prepared import Prepared
 from planner.request import Request
 from planner.rules import flops_of, graph_flops, warnings_of
@@ -22,7 +23,8 @@ from planner.rules import flops_of, graph_flops, warnings_of
 @dataclass
 class Run:
     """State of one search: what was tried, the best so far, what refinement may make better, seconds by phase. `tried`
-    and `floors` (lower bounds) go by microbatch count."""
+    and `floors` (lower bounds) go by microbatch count; `under` has the best pipeline by schedule, and `estimates` what
+    those may take that were not built, of which there are `shapes`."""
 
     best: Candidate | None = None
     baselines: dict[str, Candidate | None] = field(default_factory=dict[str, Candidate | None])
@@ -31,7 +33,21 @@ class Run:
     floors: dict[int, float] = field(default_factory=dict[int, float])
     phases: dict[str, float] = field(default_factory=dict[str, float])
     least_peak: float = float("inf")
+    under: dict[str, Candidate] = field(default_factory=dict[str, Candidate])
+    estimates: dict[str, float] = field(default_factory=dict[str, float])
+    shapes: int = 0
     update: Graph | None = None  # the same for every microbatch count
+
+    def note(self, candidate: Candidate) -> None:
+        """Remember the best pipeline of its schedule: one that fits rather than one that does not."""
+        known = self.under.get(candidate.schedule)
+        if len(candidate.stages) > 1 and (known is None or candidate.rank < known.rank):
+            self.under[candidate.schedule] = candidate
+
+    def estimate(self, found: Iterable[tuple[str, float]]) -> None:
+        """Remember what pipelines that were not built may take, the least by schedule."""
+        for schedule, seconds in found:
+            self.estimates[schedule] = min(seconds, self.estimates.get(schedule, seconds))
 
     @contextmanager
     def phase(self, name: str) -> Generator[None]:
@@ -49,15 +65,14 @@ def plan_record(request: Request, run: Run, best: Candidate) -> PlanRecord:
     index = prepared.index
     decisions = [stage_decisions(index, layers, pick) for pick in best.stages]
     params = param_plans(program.micro, [(n, d) for n, stage in enumerate(decisions) for d in stage])
-    stages = tuple(stage_plan(index, layers, pick, n, stage, {p.value: p.spec for p in params if p.home == n})
+    stages = tuple(stage_plan(prepared, pick, n, stage, {p.value: p.spec for p in params if p.home == n})
                    for n, (pick, stage) in enumerate(zip(best.stages, decisions, strict=True)))
     kind = request.kind
-    schedule = request.pins.schedule or ("1f1b" if kind == "train" else "forward-only")
     update = graph_flops(program.update) if program.update is not None else 0
     floor = min([best.step_time_s, *run.floors.values()])
     return PlanRecord(
         SCHEMA_VERSION, request.version, request.model_name, kind, program.fingerprint, request.cluster,
-        request.cluster.device_count, request.batch_size, program.microbatches, schedule, stages, params,
+        request.cluster.device_count, request.batch_size, program.microbatches, best.schedule, stages, params,
         _layer_infos(prepared), _op_infos(prepared), best.step_time_s, floor,
         graph_flops(program.micro) * program.microbatches + update, prepared.dtype,
         _baselines(request, run), request.pins.describe(),

@@ -11,7 +11,7 @@ from planner.core.hardware import Cluster
 from planner.core.pins import Pins
 from planner.core.recomputation import Recompute
 from planner.errors import BatchError, PinError
-from planner.schedules import SCHEDULES
+from planner.schedule_pins import check_schedule, stages_per_rank
 
 Progress = Callable[[str], None]
 
@@ -45,8 +45,9 @@ def check_pins(request: Request) -> None:
                          f"use one of {', '.join(map(str, sorted(near, key=lambda n: abs(n - b))[:4]))}")
     if pins.stages is not None and pins.stages < 1:
         raise PinError(f"{pins.stages} stages", "ask for at least one stage")
+    check_schedule(pins, request.kind, request.cluster)
     stages = pins.stages or len(pins.boundaries or ()) + 1
-    if stages > request.cluster.device_count:
+    if stages_per_rank(pins) == 1 and stages > request.cluster.device_count:
         raise PinError(f"{stages} stages on {request.cluster.device_count} devices", "each stage needs a device")
     if pins.boundaries is not None:
         cuts = pins.boundaries
@@ -61,5 +62,3 @@ def check_pins(request: Request) -> None:
     ways = ("auto", *Recompute)
     if isinstance(pins.recompute, str) and pins.recompute not in ways:
         raise PinError(f"recompute={pins.recompute!r}", f"use one of {', '.join(ways)}")
-    if pins.schedule is not None:
-        SCHEDULES[pins.schedule]

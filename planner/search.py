@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from planner.candidates import Candidate, Outcome, best_pipeline, refined
+from planner.candidates import Outcome, allowed, best_pipeline, line_schedules, refined
 from planner.core.graph import Program
 from planner.core.hardware import Submesh
 from planner.core.pins import Pins
@@ -17,9 +17,12 @@ from planner.costs.topology import logical_mesh
 from planner.errors import MemoryLimitError, PinError, PlannerError
 from planner.intraop.compose import SliceTable
 from planner.mesh_tables import mesh_table
+from planner.pipelines import Candidate
 from planner.prepared import Prepared, prepare
 from planner.record import Run, plan_record
 from planner.request import Request, check_pins
+from planner.schedule_pins import stages_per_rank
+from planner.shapes import virtual_pipelines
 from planner.spaces import RECIPES, MeshSpace, SubmeshSpace, mesh_spaces, recipe_uses
 
 NEAR = 1.05
@@ -118,16 +121,8 @@ def _try(request: Request, run: Run, microbatches: int) -> None:
     for submesh in spaces:
         for space in submesh.meshes:
             table(space)
-    with run.phase("stages"):
-        outcome = best_pipeline(prepared, request.cluster, spaces, tables, request.pins,
-                                in_flight_all=request.pins.schedule == "gpipe")
-    found = outcome.candidate
-    run.floors[microbatches] = outcome.lower_bound_s
-    run.tried[microbatches] = found.step_time_s if found else float("inf")
+    _build(request, run, prepared, spaces, tables)
     run.least_peak = min([run.least_peak, *(_least_peak(t, request) for t in tables.values())])
-    if found is not None:
-        _keep(request, run, found)
-        _leave_open(run, outcome)
     if _free(request.pins):
         for name, candidate in _recipes(request, prepared, table):
             known = run.baselines.get(name)
@@ -138,13 +133,40 @@ def _try(request: Request, run: Run, microbatches: int) -> None:
                 _keep(request, run, candidate)
 
 
+def _build(request: Request, run: Run, prepared: Prepared, spaces: tuple[SubmeshSpace, ...],
+           tables: dict[MeshSpace, SliceTable]) -> None:
+    """The best pipelines of this number of microbatches: one stage per rank, then several where that may be faster."""
+    microbatches, pins = prepared.program.microbatches, request.pins
+    names = line_schedules(request.kind, pins, request.cluster.device)
+    floors, fastest = [float("inf")], float("inf")
+    if names:
+        with run.phase("stages"):
+            outcome = best_pipeline(prepared, request.cluster, spaces, tables, pins, names)
+        for candidate in outcome.candidates:
+            _keep(request, run, candidate)
+        if outcome.candidate is not None:
+            _leave_open(run, outcome)
+        floors, fastest = [outcome.lower_bound_s], outcome.step_time_s
+    if not names or (len(names) > 1 and pins.chunks is None):
+        with run.phase("virtual stages"):
+            known = min(fastest, run.best.step_time_s if run.best else fastest)
+            built = virtual_pipelines(prepared, request.cluster, spaces, tables, pins, allowed(prepared, pins), known)
+        for candidate in built.candidates:
+            _keep(request, run, candidate)
+            fastest = min(fastest, candidate.step_time_s)
+        floors.append(built.lower_bound_s)
+        run.shapes += built.left_out
+        run.estimate(built.estimates)
+    run.floors[microbatches], run.tried[microbatches] = min(floors), fastest
+
+
 def _leave_open(run: Run, outcome: Outcome) -> None:
     """Keep an outcome for refinement, out of the few that may come to be the best."""
     assert run.best is not None
     best_s = run.best.step_time_s
     some = [o for o in (*run.open, outcome) if o.candidate is not None and o.candidate.step_time_s < NEAR * best_s
             and o.lower_bound_s < best_s]
-    run.open = sorted(some, key=_step_time_s)[:OPEN]
+    run.open = sorted(some, key=lambda o: o.step_time_s)[:OPEN]
 
 
 def _refine(request: Request, run: Run) -> None:
@@ -155,21 +177,19 @@ def _refine(request: Request, run: Run) -> None:
         request.progress(f"{microbatches} microbatches: refining stages that memory limits")
         with run.phase("refinement"):
             better = refined(outcome, run.best.step_time_s if run.best else float("inf"))
-        run.floors[microbatches] = max(run.floors[microbatches], better.lower_bound_s)
-        run.tried[microbatches] = min(run.tried[microbatches], _step_time_s(better))
-        if better.candidate is not None:
-            _keep(request, run, better.candidate)
-
-
-def _step_time_s(outcome: Outcome) -> float:
-    return outcome.candidate.step_time_s if outcome.candidate else float("inf")
+        run.tried[microbatches] = min(run.tried[microbatches], better.step_time_s)
+        if run.floors[microbatches] == outcome.lower_bound_s:
+            run.floors[microbatches] = better.lower_bound_s
+        for candidate in better.candidates:
+            _keep(request, run, candidate)
 
 
 def _check_layers(request: Request, layers: int) -> None:
     """Refuse pins that ask for more stages than there are layers, or for layers that are not there."""
-    cuts = request.pins.boundaries or ()
-    if (request.pins.stages or 1) > layers:
-        raise PinError(f"{request.pins.stages} stages of {request.model_name!r}, which has {layers} layers",
+    cuts, several = request.pins.boundaries or (), stages_per_rank(request.pins)
+    fewest = request.pins.stages or (2 * several if several > 1 else 1)
+    if fewest > layers:
+        raise PinError(f"{fewest} stages of {request.model_name!r}, which has {layers} layers",
                        f"ask for at most {layers} stages")
     if cuts and cuts[-1] >= layers:
         raise PinError(f"stage boundary {cuts[-1]} of {request.model_name!r}, whose layers are 0 to {layers - 1}",
@@ -177,11 +197,15 @@ def _check_layers(request: Request, layers: int) -> None:
 
 
 def _keep(request: Request, run: Run, candidate: Candidate) -> None:
+    run.note(candidate)
+    if not candidate.fits:
+        return
     if run.best is None or candidate.step_time_s < run.best.step_time_s * (1 - 1e-9):
         run.best = candidate
-        stages, microbatches = len(candidate.stages), candidate.prepared.program.microbatches
-        request.progress(f"best so far: {candidate.step_time_s * 1e3:.4g} ms/step, "
-                         f"{stages} stage{'s' if stages > 1 else ''}, {microbatches} microbatches")
+        stages = len(candidate.stages)
+        how = f"{stages} stages, {candidate.schedule}" if stages > 1 else "1 stage"
+        request.progress(f"best so far: {candidate.step_time_s * 1e3:.4g} ms/step, {how}, "
+                         f"{candidate.microbatches} microbatches")
 
 
 def _free(pins: Pins) -> bool:
@@ -225,8 +249,9 @@ def _recipe(request: Request, prepared: Prepared, table: Callable[[MeshSpace], S
     cuts = tuple(round(count * s / stages) for s in range(1, stages))
     pins = replace(request.pins, stages=stages, boundaries=cuts or None)
     spaces = (SubmeshSpace(submesh, (space,)),)
-    return best_pipeline(prepared, request.cluster, spaces, {space: table(space)}, pins,
-                         in_flight_all=request.pins.schedule == "gpipe", prove=False).candidate
+    device = request.cluster.device
+    names = line_schedules(request.kind, request.pins, device)[:1] or line_schedules(request.kind, Pins(), device)[:1]
+    return best_pipeline(prepared, request.cluster, spaces, {space: table(space)}, pins, names, prove=False).candidate
 
 
 def _least_peak(table: SliceTable, request: Request) -> float:

@@ -105,6 +105,22 @@ def slice_costs(prepared: Prepared, hardware: Cluster, spaces: Sequence[SubmeshS
                       variant)
 
 
+def forward_floors_s(costs: SliceCosts) -> Array:
+    """Seconds below every forward of a slice on a submesh, [submesh, first, last]: of each layer, what its operators
+    and tensors take at least, each by itself. 0 where strategies were left out."""
+    count = len(costs.prepared.layers)
+    found = np.zeros((len(costs.spaces), count, count))
+    for m, space in enumerate(costs.spaces):
+        below: list[Array] = []
+        for table in (costs.tables[mesh] for mesh in space.meshes):
+            least = {id(f): sum(float(c["forward_s"].min()) for c in f.layer.unary if "forward_s" in c)
+                     for f in table.layers} if table.exact else {}
+            sums = np.concatenate([[0.0], np.cumsum([least.get(id(f), 0.0) for f in table.layers])])
+            below.append(sums[None, 1:] - sums[:-1, None])
+        found[m] = np.maximum(np.min(below, axis=0), 0.0)
+    return found
+
+
 def sharpen(costs: SliceCosts, entry: Entry) -> None:
     """Bound a slice more tightly and look for a faster choice, on all meshes of the submesh that may have one."""
     index, m, first, last = entry

@@ -11,6 +11,7 @@ from planner.core.hardware import Cluster, LogicalMesh, Submesh
 from planner.core.pins import Pins
 from planner.costs.topology import logical_mesh, logical_meshes, submeshes
 from planner.errors import PinError
+from planner.schedules import SCHEDULES
 from planner.strategies import AxisUse
 
 DATA_NAMES = frozenset({"data", "dp", "batch", "replica"})
@@ -77,6 +78,11 @@ def mesh_spaces(cluster: Cluster, pins: Pins, *, max_dims: int = 2, single: bool
     return tuple(found)
 
 
+def _several(pins: Pins) -> bool:
+    """Whether ranks are to run several stages each."""
+    return (pins.chunks or 1) > 1 or (pins.schedule is not None and SCHEDULES[pins.schedule].chunks[0] > 1)
+
+
 def _pinned(cluster: Cluster, pins: Pins) -> tuple[SubmeshSpace, ...]:
     assert pins.mesh_axes is not None
     names = tuple(n for n, _ in pins.mesh_axes)
@@ -85,7 +91,8 @@ def _pinned(cluster: Cluster, pins: Pins) -> tuple[SubmeshSpace, ...]:
         raise PinError(f"mesh axes {pins.mesh_axes} are not distinct names with positive sizes", "e.g. data=4,model=2")
     per_stage = prod(shape)
     stages = pins.stages if pins.stages is not None else len(pins.boundaries) + 1 if pins.boundaries else None
-    if cluster.device_count % per_stage or (stages is not None and stages * per_stage != cluster.device_count):
+    ranks = stages if stages is None or not _several(pins) else min(stages, cluster.device_count // per_stage)
+    if cluster.device_count % per_stage or (ranks is not None and ranks * per_stage != cluster.device_count):
         want = f"{stages} stages of {per_stage} devices" if stages else f"stages of {per_stage} devices"
         raise PinError(f"mesh axes {dict(pins.mesh_axes)} make {want}; the cluster has {cluster.device_count} devices",
                        "choose sizes whose product times the number of stages is the device count")

@@ -13,7 +13,9 @@ import numpy as np
 from planner.core.plan import GATHER_OF, GRADIENT_OF, Collective, LayerTime, TimeParts
 from planner.core.recomputation import Recompute
 from planner.costs.collectives import ALL_REDUCE, REDUCE_SCATTER
+from planner.intraop.decisions import LayerDecisions
 from planner.intraop.slice_choice import SliceChoice, Step
+from planner.weight_part import WeightPart
 
 
 def time_parts(choice: SliceChoice, moves: Sequence[Collective]) -> TimeParts:
@@ -28,10 +30,12 @@ def time_parts(choice: SliceChoice, moves: Sequence[Collective]) -> TimeParts:
                      forward + backward, batch)
 
 
-def layer_times(choice: SliceChoice, moves: Sequence[Sequence[Collective]], repeated: Sequence[Sequence[Collective]]
+def layer_times(choice: SliceChoice, decisions: Sequence[LayerDecisions], weights: WeightPart
                 ) -> tuple[LayerTime, ...]:
-    """The time of every layer, from its own communications and those that it repeats."""
-    return tuple(_layer_time(step, own, again) for step, own, again in zip(choice.steps, moves, repeated, strict=True))
+    """The time of every layer, from its own communications and those that it repeats, and of its backward what only
+    makes gradients of parameters."""
+    return tuple(_layer_time(step, d.collectives, d.repeated, weights.of_step(step).seconds)
+                 for step, d in zip(choice.steps, decisions, strict=True))
 
 
 def _hidden(step: Step) -> tuple[float, float, float]:
@@ -39,7 +43,7 @@ def _hidden(step: Step) -> tuple[float, float, float]:
     return forward, backward, batch
 
 
-def _layer_time(step: Step, moves: Sequence[Collective], repeated: Sequence[Collective]) -> LayerTime:
+def _layer_time(step: Step, moves: Sequence[Collective], repeated: Sequence[Collective], weight_s: float) -> LayerTime:
     parts = step.frontier.parts[step.row, step.before, step.after].tolist()
     hidden = _hidden(step)
     sums = {"gather": [0.0, 0.0], "sync": [0.0, 0.0], "wait": [0.0, 0.0], "once": [0.0, 0.0]}
@@ -58,5 +62,6 @@ def _layer_time(step: Step, moves: Sequence[Collective], repeated: Sequence[Coll
     sync = min(sync, backward)
     gather_back = min(gather_back, backward - sync)
     wait_back = min(wait_back, backward - sync - gather_back)
-    return LayerTime(forward - gather - wait, wait, gather, backward - sync - gather_back - wait_back, wait_back,
-                     gather_back, sync, sum(sums["once"]))
+    kernels = backward - sync - gather_back - wait_back
+    return LayerTime(forward - gather - wait, wait, gather, kernels, wait_back, gather_back, sync, sum(sums["once"]),
+                     min(weight_s, kernels))

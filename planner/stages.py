@@ -110,7 +110,7 @@ def construct(times_s: Array, sizes: NDArray[np.int64], devices: int, microbatch
             break
         upto = int(np.searchsorted(candidates, float(candidates[at]) * (1 + tolerance), side="right")) - 1
         t_max = candidates[upto]
-        found = _least_sum(times_s, sizes, devices, t_max, exact_stages)
+        found = least_sum(times_s, sizes, devices, t_max, exact_stages)
         tried += 1
         assert found is not None
         total_of_times, stages = found
@@ -128,7 +128,7 @@ def _least_work(times_s: Array, sizes: NDArray[np.int64], devices: int, microbat
                 alone: float) -> StageChoice | None:
     """The slicing with the least work on shared cores."""
     parts = sizes / devices
-    found = _least_sum(times_s * parts[None, :, None, None], sizes, devices, np.inf, exact)
+    found = least_sum(times_s * parts[None, :, None, None], sizes, devices, np.inf, exact)
     if found is None:
         return None
     least, stages = found
@@ -156,20 +156,20 @@ def _shared_s(stages: Sequence[tuple[int, int, int]], times_s: Array, sizes: NDA
 def _smallest_feasible(times_s: Array, sizes: NDArray[np.int64], devices: int, finite: Array,
                        exact: int | None) -> int | None:
     """Index of the smallest t_max that allows any slicing (bisection: feasibility is monotone)."""
-    if _least_sum(times_s, sizes, devices, finite[-1], exact) is None:
+    if least_sum(times_s, sizes, devices, finite[-1], exact) is None:
         return None
     low, high = 0, len(finite) - 1
     while low < high:
         middle = (low + high) // 2
-        if _least_sum(times_s, sizes, devices, finite[middle], exact) is None:
+        if least_sum(times_s, sizes, devices, finite[middle], exact) is None:
             low = middle + 1
         else:
             high = middle
     return low
 
 
-def _least_sum(times_s: Array, sizes: NDArray[np.int64], devices: int, t_max: float, exact: int | None
-               ) -> tuple[float, tuple[tuple[int, int, int], ...]] | None:
+def least_sum(times_s: Array, sizes: NDArray[np.int64], devices: int, t_max: float, exact: int | None
+              ) -> tuple[float, tuple[tuple[int, int, int], ...]] | None:
     """The slicing with the least Σ t whose stages are all within `t_max`."""
     stages, submeshes, layers, _ = times_s.shape
     best = np.full((stages + 1, layers + 1, devices + 1), np.inf)

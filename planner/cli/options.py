@@ -51,7 +51,9 @@ def add_pins(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--boundaries", metavar="I,J,...", help="first layer of each stage after the first: 4,8")
     group.add_argument("--mesh", metavar="NAME=N,...", help="logical mesh of every stage: data=4,model=2")
     group.add_argument("--microbatches", type=int, metavar="N", help="number of microbatches")
-    group.add_argument("--schedule", metavar="NAME", help="pipeline schedule: 1f1b, gpipe")
+    group.add_argument("--schedule", metavar="NAME", help="pipeline schedule: 1f1b, gpipe, zb-h1, interleaved, zb-v")
+    group.add_argument("--chunks", type=int, metavar="N", help="stages per group of devices, under a schedule that "
+                       "gives them several (interleaved, zb-v)")
     group.add_argument("--recompute", nargs="?", const="all", choices=("auto", "none", "selected", "all"),
                        help="of every layer, recompute nothing, selected tensors, or all (default without a word)")
     group.add_argument("--no-recompute", dest="recompute", action="store_const", const="none",
@@ -91,7 +93,8 @@ def pins(args: argparse.Namespace) -> Pins:
     """The pins on the command line. Raises `PinError` where one cannot be read."""
     return Pins(
         stages=args.stages, boundaries=_numbers(args.boundaries), mesh_axes=_mesh(args.mesh),
-        microbatches=args.microbatches, schedule=args.schedule, recompute=args.recompute, recipe=args.recipe,
+        microbatches=args.microbatches, schedule=args.schedule, chunks=args.chunks, recompute=args.recompute,
+        recipe=args.recipe,
         params=tuple(_spec(text) for text in args.pin),
         activations=tuple(_spec(text) for text in args.pin_activation))
 

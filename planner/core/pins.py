@@ -10,11 +10,13 @@ class Pins:
     """Every field may be left at its default: not pinned.
 
     Attributes:
-      stages: number of pipeline stages.
+      stages: number of pipeline stages; where ranks run several each, of all of them.
       boundaries: first layer of each stage after the first: `(4, 8)` makes stages [0,4) [4,8) [8,n).
       mesh_axes: names and sizes of the logical mesh of every stage, e.g. `(("data", 4), ("model", 2))`.
       microbatches: number of microbatches.
-      schedule: name of a schedule (`"1f1b"`, `"gpipe"`).
+      schedule: name of a schedule: `"1f1b"`, `"gpipe"`, `"zb-h1"`, or one that gives every rank several stages,
+        `"interleaved"`, `"zb-v"`.
+      chunks: stages per rank, of such a schedule.
       params: (path or glob of parameter paths, PartitionSpec as a tuple per dimension of axis name, tuple of names, or
         None).
       activations: (name given by `jax.ad_checkpoint.checkpoint_name`, PartitionSpec as above).
@@ -29,6 +31,7 @@ class Pins:
     mesh_axes: tuple[tuple[str, int], ...] | None = None
     microbatches: int | None = None
     schedule: str | None = None
+    chunks: int | None = None
     params: tuple[tuple[str, tuple[str | tuple[str, ...] | None, ...]], ...] = ()
     activations: tuple[tuple[str, tuple[str | tuple[str, ...] | None, ...]], ...] = ()
     recompute: bool | str | None = None

@@ -162,7 +162,7 @@ def _check_stage(plan: PlanRecord, n: int, stage: StagePlan) -> None:
              f"names a layer that is not of the stage, which has [{first}, {last})")
     _require(len(set(some)) == len(some) and not set(some) & set(stage.recompute), f"{place}.selected",
              "names a layer twice, or one that is recomputed whole")
-    _require(1 <= stage.in_flight <= plan.microbatches, f"{place}.in_flight",
+    _require((stage.in_flight or stage.waiting) and stage.in_flight <= plan.microbatches, f"{place}.in_flight",
              f"is {stage.in_flight}, of {plan.microbatches} microbatches")
 
 

@@ -3,7 +3,7 @@
 In: a `Group`, its `Strategies`, a `Setting`. Out: a `GroupPrice`, which also says what the group's links need to know.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,7 +62,7 @@ class GroupPrice:
         self.settled: list[Settled] = []
         self._depth: dict[int, int] = {}  # value -> how many of the group's all-reduces it waits for, one after another
         self._started: dict[tuple[int, Phase], list[NDArray[np.int64]]] = {}  # masks of a depth, whose start is paid
-        self._compute(index)
+        self._compute()
         self._reductions(index)
         self.handed_back = self._hand_back(index)
 
@@ -74,20 +74,40 @@ class GroupPrice:
     def shards_of(self, value: int) -> Array:
         return self.strategies.shards([c for c in self.dims(value) if c is not None])
 
-    def _compute(self, index: ProgramIndex) -> None:
-        by_op = {o.op: o for o in self.group.classes.ops}
+    def _compute(self) -> None:
         for phase, kind in ((Phase.FORWARD, "forward_s"), (Phase.BACKWARD, "backward_s")):
             ops = [n for n in self.group.ops
                    if (self.graph.ops[n].phase is Phase.BACKWARD) == (phase is Phase.BACKWARD)]
-            self._kernels_of(ops, by_op, kind)
-        self._kernels_of(sorted(self.again), by_op, "again_s")
+            self._add(ops, kind, *self._kernels_of(ops))
+        again = sorted(self.again)
+        self._add(again, "again_s", *self._kernels_of(again, again=True))
 
-    def _kernels_of(self, ops: Sequence[int], by_op: Mapping[int, OpClasses], kind: str) -> None:
-        heavy = [n for n in ops if self.graph.ops[n].primitive in ANCHORS]
-        for n in heavy:
-            self._heavy(n, by_op[n], kind)
-        self._fused([n for n in ops if n not in set(heavy)], by_op, kind)
+    def _add(self, ops: Sequence[int], kind: str, seconds: Array, working: Array) -> None:
+        self.costs[kind] += seconds
+        self.working = np.maximum(self.working, working)
         self._relayout(ops, kind)
+
+    def kernels_s(self, ops: Collection[int]) -> Array:
+        """Seconds of the kernels of some of the group's operators alone, per strategy; without copies around them."""
+        return self._kernels_of([n for n in self.group.ops if n in ops])[0]
+
+    def read_bytes(self, ops: Collection[int]) -> Array:
+        """Bytes, per strategy, of activations and cotangents that some of the group's operators read and don't make."""
+        mine = [n for n in self.group.ops if n in ops]
+        made = {r for n in mine for r in self.graph.ops[n].results}
+        read = {v for n in mine for v in self.graph.ops[n].inputs}
+        return self._bytes(v for v in sorted(read - made) if self.owner.get(v, v) not in self.role)
+
+    def _kernels_of(self, ops: Sequence[int], *, again: bool = False) -> tuple[Array, Array]:
+        """Seconds of operators, and bytes that the largest kernel works with, per strategy."""
+        by_op = {o.op: o for o in self.group.classes.ops}
+        heavy = [n for n in ops if self.graph.ops[n].primitive in ANCHORS]
+        parts = [self._heavy(n, by_op[n]) for n in heavy]
+        parts.append(self._fused([n for n in ops if n not in set(heavy)], by_op, again=again))
+        return sum((s for s, _ in parts), self._zero()), np.max([working for _, working in parts], axis=0)
+
+    def _zero(self) -> Array:
+        return np.zeros(len(self.strategies))
 
     def hold(self, saved: Iterable[int], selected: Iterable[int]) -> None:
         """Count values that only this group knows: those that its backward part reads, and those that are kept where
@@ -95,7 +115,7 @@ class GroupPrice:
         for kind, values in (("saved_bytes", saved), ("kept_bytes", selected)):
             self.costs[kind] = self.costs[kind] + self._bytes(sorted(values))
 
-    def _heavy(self, n: int, classes: OpClasses, kind: str) -> None:
+    def _heavy(self, n: int, classes: OpClasses) -> tuple[Array, Array]:
         work = op_work(self.graph, n)
         touched = _touched(self.graph, n)
         moved, cold = self._bytes(touched), self._bytes(self._cold((n,), touched))
@@ -105,9 +125,8 @@ class GroupPrice:
         convolves = self._convolves(n) if op.primitive == CONVOLUTION else ""
         arithmetic = arithmetic_s(self.graph, op, Local(flops, self._local_size, convolves), work.dtype, device)
         exposed = device.exposed_traffic * cold / device.memory_bandwidth_bytes_per_s
-        self.costs[kind] += np.maximum(arithmetic + exposed, _traffic_s(moved, cold, device)) \
-            + device.launch_s * work.launches
-        self.working = np.maximum(self.working, moved)
+        seconds = np.maximum(arithmetic + exposed, _traffic_s(moved, cold, device)) + device.launch_s * work.launches
+        return seconds, moved
 
     def _relayout(self, ops: Sequence[int], kind: str) -> None:
         """Copies around products, where the compiler makes them."""
@@ -131,36 +150,36 @@ class GroupPrice:
         size = float(self.graph.values[value].shape[dim])
         return np.full(len(self.strategies), size) if cls is None else size / self.strategies.shards([cls])
 
-    def _fused(self, ops: Sequence[int], by_op: Mapping[int, OpClasses], kind: str) -> None:
+    def _fused(self, ops: Sequence[int], by_op: Mapping[int, OpClasses], *, again: bool) -> tuple[Array, Array]:
         """Elementwise, layout and reduction operators run as fused kernels: bytes of what goes in and comes out."""
         if not ops:
-            return
+            return self._zero(), self._zero()
         mine = set(ops)
         made = {r for n in ops for r in self.graph.ops[n].results}
         used_inside = {v for n in ops for v in self.graph.ops[n].inputs}
-        used_outside = {v for n in self.group.ops if n not in mine and self._runs_beside(n, kind)
+        used_outside = {v for n in self.group.ops if n not in mine and self._runs_beside(n, again=again)
                         for v in self.graph.ops[n].inputs}
         leaving = [v for v in sorted(made) if v not in used_inside or v in used_outside]
         outer = sorted(used_inside - made) + leaving
         reduces = sum(bool(by_op[n].reduced) for n in ops)
         moved, cold = self._bytes(outer), self._bytes(self._cold(ops, outer))
         device = self.setting.device
-        arithmetic, quiet = np.zeros(len(self.strategies)), not reduces
+        arithmetic, quiet = self._zero(), not reduces
         for n in ops:
             work, parts = op_work(self.graph, n), self.strategies.shards(by_op[n].factors)
             arithmetic = arithmetic + work.flops / parts / device.flops_per_s("default")
             if device.transcendentals_per_s is not None:
                 arithmetic = arithmetic + work.transcendentals / parts / device.transcendentals_per_s
             quiet = quiet and work.flops == 0
-        if not quiet:
-            kernels = self._kernels(ops, by_op, leaving) if device.kernel_per_result else 1 + reduces
-            self.costs[kind] += np.maximum(arithmetic, _traffic_s(moved, cold, device)) + device.launch_s * kernels
-        self.working = np.maximum(self.working, moved)
+        if quiet:
+            return self._zero(), moved
+        kernels = self._kernels(ops, by_op, leaving) if device.kernel_per_result else 1 + reduces
+        return np.maximum(arithmetic, _traffic_s(moved, cold, device)) + device.launch_s * kernels, moved
 
-    def _runs_beside(self, n: int, kind: str) -> bool:
+    def _runs_beside(self, n: int, *, again: bool) -> bool:
         """Whether an operator is there to read what others of the group make: in a repetition only the repeated ones
         and the backward are."""
-        return kind != "again_s" or n in self.again or self.graph.ops[n].phase is Phase.BACKWARD
+        return not again or n in self.again or self.graph.ops[n].phase is Phase.BACKWARD
 
     def _bytes(self, values: Iterable[int]) -> Array:
         """Of one device, per strategy."""

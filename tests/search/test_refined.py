@@ -11,6 +11,8 @@ from planner.core.hardware import Cluster
 from planner.core.pins import Pins
 from planner.mesh_tables import mesh_table
 from planner.prepared import prepare
+from planner.schedules import SCHEDULES
+from planner.simulate import run, uniform
 from planner.spaces import mesh_spaces
 from tests.intraop.programs import program, transformer
 
@@ -63,11 +65,12 @@ def test_nothing_is_refined_where_the_bound_says_it_is_of_no_use():
 
 def test_a_refined_plan_is_the_same_every_time_and_says_what_its_stages_say():
     model, cluster = transformer(6), tight(8_000_000)
-    plan = planner.plan(model, cluster, microbatches=MICROBATCHES)
-    assert plan.to_json() == planner.plan(model, cluster, microbatches=MICROBATCHES).to_json()
+    plan = planner.plan(model, cluster, microbatches=MICROBATCHES, schedule="1f1b")
+    assert plan.to_json() == planner.plan(model, cluster, microbatches=MICROBATCHES, schedule="1f1b").to_json()
     stages = plan.record.stages
-    times = [s.time.microbatch_s + s.send_s for s in stages]
-    step_s = sum(times) + (MICROBATCHES - 1) * max(times) + max(s.time.batch_s for s in stages)
-    assert plan.step_time_s == pytest.approx(step_s, rel=1e-6)
+    works = [uniform(forward + s.send_s / 2, s.time.microbatch_s - forward + s.send_s / 2, batch_s=s.time.batch_s)
+             for s in stages for forward in [sum(t.forward_s + t.forward_wait_s for t in s.layer_times)]]
+    simulated = run(SCHEDULES[plan.schedule], works, MICROBATCHES)
+    assert plan.step_time_s == pytest.approx(simulated.step_time_s, rel=1e-6)
     assert all(s.memory.total_bytes <= cluster.device.usable_bytes for s in stages)
     assert [layer for s in stages for layer in range(*s.layers)] == list(range(len(plan.record.layers)))

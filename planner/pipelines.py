@@ -1,0 +1,162 @@
+"""Chosen stages as a pipeline under a schedule: shared parameters settled, memory counted, the step priced.
+
+The same stages may run under several schedules, which differ in what is held when, in what waits for what, and in how
+many programs are called. In: what was chosen for every stage, which rank runs it, a schedule. Out: a `Candidate`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from planner.assemble import StagePick
+from planner.core.hardware import Cluster
+from planner.core.layout import Layout, Placement
+from planner.costs.transfer import cut_transfer_s
+from planner.intraop.shared_params import StageShare, with_shared_params
+from planner.intraop.slice_choice import SliceChoice
+from planner.pipeline_price import Pipeline, price, stage_times
+from planner.prepared import Prepared
+from planner.rank_memory import Held, Peak, held, rank_peak
+from planner.schedules import SCHEDULES, Moment, TaskTimes, moments
+from planner.spaces import MeshSpace
+from planner.stages import Sharing, place
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Stages under a schedule, predicted seconds of a step, share of waiting, peak bytes per device, and whether that
+    fits; how many bounds on the slowest stage were tried and skipped to find them."""
+
+    prepared: Prepared
+    stages: tuple[StagePick, ...]
+    step_time_s: float
+    peak_bytes: float
+    tried: int
+    pruned: int
+    schedule: str
+    bubble: float = 0.0
+    fits: bool = True
+
+    @property
+    def microbatches(self) -> int:
+        return self.prepared.program.microbatches
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """Candidates that fit come first, the fastest of them before all."""
+        return not self.fits, self.step_time_s
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """One stage: its mesh, choice, what handing over to it takes per microbatch, the gap of the choice, who chose."""
+
+    space: MeshSpace
+    choice: SliceChoice
+    send_s: float
+    gap: float
+    solver: str
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Stages in order, and how they lie on ranks; `tried` and `pruned` as in `Candidate`."""
+
+    chosen: tuple[Chosen, ...]
+    layout: Layout
+    tried: int = 0
+    pruned: int = 0
+
+    @property
+    def devices(self) -> tuple[tuple[int, ...], ...]:
+        """Devices per stage."""
+        sizes = [c.space.mesh.device_count for c in self.chosen]
+        if self.layout.follows(Placement.LINE):
+            return tuple(place(sizes))
+        ranks = [sizes[self.layout.rank_of.index(r)] for r in range(self.layout.ranks)]
+        placed = place(ranks)
+        return tuple(placed[r] for r in self.layout.rank_of)
+
+
+def under(prepared: Prepared, hardware: Cluster, stages: Stages, schedule: str) -> Candidate:
+    """The stages under that schedule.
+
+    Raises:
+      PlanMismatchError: the schedule does not run on that layout, or with so many microbatches.
+    """
+    layout, usable = stages.layout, hardware.device.usable_bytes
+    may_hold = held_moments(schedule, layout, prepared.program.microbatches)
+    choices, holds, peaks = _settled(prepared, stages, may_hold, usable)
+    picks: list[StagePick] = []
+    for s, (chosen, choice, devices) in enumerate(zip(stages.chosen, choices, stages.devices, strict=True)):
+        rank = layout.rank_of[s]
+        at, moment = layout.stages_of(rank).index(s), peaks[rank].moment
+        picks.append(StagePick(chosen.space.mesh, chosen.space.names, choice, devices, moment.in_flight[at],
+                               chosen.send_s - _spared_s(prepared, hardware, stages, s), chosen.gap, chosen.solver,
+                               moment.waiting[at], holds[s].waiting if moment.waiting[at] else 0.0))
+    pipeline = Pipeline(schedule, layout, _times(prepared, hardware, picks, schedule),
+                        tuple(c.batch_s for c in choices), prepared.program.microbatches)
+    found = price(pipeline, _sharing(hardware, stages))
+    peak = max(p.bytes for p in peaks)
+    return Candidate(prepared, tuple(picks), found.step_time_s, peak, stages.tried, stages.pruned, schedule,
+                     found.bubble, peak <= usable * (1 + 1e-9))
+
+
+def held_moments(schedule: str, layout: Layout, microbatches: int) -> tuple[tuple[Moment, ...], ...]:
+    """Per rank, what it may hold at once; of long steps counted on a short one that holds as much."""
+    whole = SCHEDULES[schedule]
+    short = min(microbatches, 3 * layout.stages + (microbatches - 3 * layout.stages) % layout.ranks)
+    alike = all(whole.held(r, layout, short) == whole.held(r, layout, microbatches) for r in range(layout.ranks))
+    return moments(schedule, layout, short if alike else microbatches)
+
+
+def _settled(prepared: Prepared, stages: Stages, may_hold: Sequence[Sequence[Moment]], usable: float
+             ) -> tuple[tuple[SliceChoice, ...], tuple[Held, ...], tuple[Peak, ...]]:
+    """Every stage's choice with shared parameters settled, what it holds, and the peak of every rank."""
+    layout = stages.layout
+    each = usable / layout.chunks
+    shares: list[StageShare] = []
+    for s, chosen in enumerate(stages.chosen):
+        rank = layout.rank_of[s]
+        at = layout.stages_of(rank).index(s)
+        shares.append(StageShare(chosen.choice, max(m.in_flight[at] for m in may_hold[rank])))
+    choices = with_shared_params(prepared.index, prepared.layers, shares, each)
+    holds = tuple(held(c, _waiting_bytes(prepared, c, may_hold)) for c in choices)
+    peaks = tuple(rank_peak([holds[s] for s in layout.stages_of(r)], may_hold[r]) for r in range(layout.ranks))
+    return choices, holds, peaks
+
+
+def _waiting_bytes(prepared: Prepared, choice: SliceChoice, may_hold: Sequence[Sequence[Moment]]) -> float:
+    waits = any(any(m.waiting) for found in may_hold for m in found)
+    return prepared.weights.of(choice).read_bytes if waits else 0.0
+
+
+def _spared_s(prepared: Prepared, hardware: Cluster, stages: Stages, s: int) -> float:
+    """What handing over to a stage is priced too high: nothing is sent where the stage before is on the same rank."""
+    if s == 0 or stages.layout.rank_of[s - 1] != stages.layout.rank_of[s]:
+        return 0.0
+    ways = 2 if prepared.program.kind == "train" else 1
+    first = stages.chosen[s].choice.steps[0].layer
+    return ways * cut_transfer_s(prepared.crossing_bytes[first], stages.chosen[s].space.mesh.device_count, hardware)
+
+
+def _times(prepared: Prepared, hardware: Cluster, picks: Sequence[StagePick], schedule: str) -> tuple[TaskTimes, ...]:
+    if not SCHEDULES[schedule].trains:
+        return tuple(TaskTimes(p.choice.microbatch_s + p.send_s, 0.0) for p in picks)
+    splits = SCHEDULES[schedule].splits_backward
+    found: list[TaskTimes] = []
+    for s, pick in enumerate(picks):
+        away = s > 0 and picks[s - 1].devices != pick.devices
+        carried = min(pick.send_s / 2, cut_transfer_s(prepared.crossing_bytes[pick.first], len(pick.devices), hardware)
+                      ) if away else 0.0
+        weight = prepared.weights.of(pick.choice).seconds if splits else 0.0
+        found.append(stage_times(pick.choice.parts, weight, pick.send_s / 2 - carried, carried, splits=splits))
+    return tuple(found)
+
+
+def _sharing(hardware: Cluster, stages: Stages) -> Sharing | None:
+    if hardware.device.alone <= 1:
+        return None
+    count = hardware.device_count
+    parts = [stages.chosen[stages.layout.rank_of.index(r)].space.mesh.device_count / count
+             for r in range(stages.layout.ranks)]
+    return Sharing(parts, count, hardware.device.alone)

@@ -1,0 +1,131 @@
+"""A bound below every pipeline that is searched, whatever its schedule: what no order of tasks can save.
+
+A stage does all of its work of B microbatches, t_s each, and none before the first microbatch came through the stages
+before it:
+
+    T >= max_s ( Σ_{r < s} a_r + B · t_s )
+
+with a_r the least seconds that a forward takes through stage r. Zero-bubble schedules come close to it; what whole
+backwards add on the way back is left out. The least such T over slicings is found by bisection: T is possible if a
+slicing leaves room for what comes before,
+
+    H(s, k, d) = max over j, m of  min( T - B · t(s, k, j, m),  H(s-1, j+1, d - n_m) - a(m, k, j) )  >= 0.
+
+Where devices share cores, stages that wait lend theirs, and all work on all cores is the bound (`stages.Sharing`).
+
+In: floors t[s, m, k, j] as in `stages.py`, a[m, k, j], submesh sizes, B. Out: a `StageChoice` whose `lower_bound_s` is
+proven, and whose stages are as fast within a tolerance.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.stages import Array, StageChoice, least_sum
+
+STEPS = 40
+"""Bisections at most; far fewer are needed."""
+
+
+@dataclass(frozen=True)
+class Floors:
+    """What slices take at least, and what they are put on.
+
+    Attributes:
+      times_s: [S, M, L, L], as in `stages.construct`.
+      through_s: [M, L, L]: a forward of one microbatch, at least.
+      sizes: [M] devices per submesh.
+      devices, microbatches: in all.
+      exact_stages: if given, so many stages.
+    """
+
+    times_s: Array
+    through_s: Array
+    sizes: NDArray[np.int64]
+    devices: int
+    microbatches: int
+    exact_stages: int | None = None
+
+
+def least_work(floors: Floors) -> StageChoice | None:
+    """The slicing with the least work of all devices: as fast as if none ever waited."""
+    parts = (floors.sizes / floors.devices)[None, :, None, None]
+    found = least_sum(floors.times_s * parts, floors.sizes, floors.devices, np.inf, floors.exact_stages)
+    if found is None:
+        return None
+    least_s = floors.microbatches * found[0]
+    return StageChoice(found[1], least_s, least_s, 1, 0)
+
+
+def least_step(floors: Floors, *, upto_s: float = np.inf, tolerance: float = 5e-4) -> StageChoice | None:
+    """See the module.
+
+    Args:
+      floors: what slices take.
+      upto_s: seconds of a step that is known; a bound above it is of no use, and not looked for.
+      tolerance: how much lower than the truth the bound may be.
+
+    Returns:
+      None if no slicing is possible.
+    """
+    work = least_work(floors)
+    if work is None:
+        return None
+    low, stages = work.lower_bound_s, work.stages
+    high = max(low, _total_s(floors, stages))
+    for _ in range(STEPS):
+        if high <= low * (1 + tolerance) or low >= upto_s:
+            break
+        middle = low * (1 + tolerance) if low * (1 + 2 * tolerance) > high else (low * high) ** 0.5
+        found = _within(floors, middle)
+        if found is None:
+            low = middle
+        else:
+            high, stages = _total_s(floors, found), found
+    return StageChoice(stages, high, min(low, high), 0, 0)
+
+
+def _total_s(floors: Floors, stages: tuple[tuple[int, int, int], ...]) -> float:
+    """The bound of one slicing."""
+    before, most = 0.0, 0.0
+    for n, (k, j, m) in enumerate(stages):
+        most = max(most, before + floors.microbatches * float(floors.times_s[len(stages) - 1 - n, m, k, j]))
+        before += float(floors.through_s[m, k, j])
+    return most
+
+
+def _within(floors: Floors, limit_s: float) -> tuple[tuple[int, int, int], ...] | None:
+    """Stages whose bound is within a limit."""
+    times, sizes, devices = floors.times_s, floors.sizes, floors.devices
+    count, submeshes, layers, _ = times.shape
+    room = np.full((count + 1, layers + 1, devices + 1), -np.inf)
+    back = np.zeros((count + 1, layers, devices + 1, 2), dtype=np.int32)
+    room[0, layers, 0] = np.inf
+    for s in range(1, count + 1):
+        for m in range(submeshes):
+            n = int(sizes[m])
+            if n > devices:
+                continue
+            own = limit_s - floors.microbatches * times[s - 1, m]
+            rows = np.flatnonzero((own >= 0).any(axis=1))
+            after = room[s - 1, 1:, : devices + 1 - n]
+            columns = np.flatnonzero((after >= 0).any(axis=0))
+            if not rows.size or not columns.size:
+                continue
+            left = np.minimum(own[rows][:, :, None], after[None][:, :, columns] - floors.through_s[m, rows][:, :, None])
+            j = np.argmax(left, axis=1)
+            value = np.take_along_axis(left, j[:, None, :], axis=1)[:, 0, :]
+            at = np.ix_(np.array([s]), rows, columns + n)
+            better = value > room[at][0]
+            room[at] = np.where(better, value, room[at][0])[None]
+            back[at] = np.where(better[..., None], np.stack([j, np.full_like(j, m)], axis=-1), back[at][0])[None]
+    s = int(np.argmax(room[:, 0, devices])) if floors.exact_stages is None else floors.exact_stages
+    if room[s, 0, devices] < 0:
+        return None
+    k, d, chosen = 0, devices, list[tuple[int, int, int]]()
+    while s:
+        j, m = (int(x) for x in back[s, k, d])
+        chosen.append((k, j, m))
+        k, d, s = j + 1, d - int(sizes[m]), s - 1
+    return tuple(chosen)
