@@ -62,3 +62,6 @@ def check_pins(request: Request) -> None:
     ways = ("auto", *Recompute)
     if isinstance(pins.recompute, str) and pins.recompute not in ways:
         raise PinError(f"recompute={pins.recompute!r}", f"use one of {', '.join(ways)}")
+    if pins.offload not in (None, "auto", "none", "optimizer", "activations"):
+        raise PinError(f"offload={pins.offload!r} is none of what can be kept in host memory",
+                       'give "none", "optimizer", "activations" or "auto"')

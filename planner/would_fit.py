@@ -18,6 +18,7 @@ from planner.core.plan import PlanRecord
 from planner.core.recomputation import Recompute
 from planner.errors import MemoryLimitError, PlannerError
 from planner.fitting import plan_to_fit
+from planner.offloading import plan_or_offload
 from planner.request import Request
 
 SECONDS = 60.0
@@ -49,7 +50,7 @@ def plan_or_say(request: Request) -> PlanRecord:
       BatchError, PinError: impossible pins.
     """
     try:
-        return plan_to_fit(request)
+        return plan_or_offload(request)
     except MemoryLimitError as too_large:
         found = list(changes_that_fit(request, too_large))
         if not found:

@@ -58,6 +58,9 @@ def add_pins(parser: argparse.ArgumentParser) -> None:
                        help="of every layer, recompute nothing, selected tensors, or all (default without a word)")
     group.add_argument("--no-recompute", dest="recompute", action="store_const", const="none",
                        help="the same as --recompute none")
+    group.add_argument("--offload", choices=("auto", "none", "optimizer", "activations"),
+                       help="keep all optimizer state, or all activations of stages, in host memory; auto: what is "
+                       "fastest; default: what has to be, where nothing fits without")
     group.add_argument("--recipe", choices=("data", "zero-1", "zero-2", "fsdp", "tensor", "none"),
                        help="keep to a standard recipe")
     group.add_argument("--pin", action="append", default=[], metavar="PATH=SPEC",
@@ -94,7 +97,7 @@ def pins(args: argparse.Namespace) -> Pins:
     return Pins(
         stages=args.stages, boundaries=_numbers(args.boundaries), mesh_axes=_mesh(args.mesh),
         microbatches=args.microbatches, schedule=args.schedule, chunks=args.chunks, recompute=args.recompute,
-        recipe=args.recipe,
+        recipe=args.recipe, offload=args.offload,
         params=tuple(_spec(text) for text in args.pin),
         activations=tuple(_spec(text) for text in args.pin_activation))
 

@@ -193,6 +193,29 @@ class Overlap:
     hand_over: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class HostLink:
+    """The way between a device and the memory of its host, while all devices of the node use theirs.
+
+    Attributes:
+      to_device_bytes_per_s, to_host_bytes_per_s: one device, one direction at a time.
+      both_bytes_per_s: each direction while both are used.
+      latency_s: of a transfer.
+      memory_bytes: of a node's host. A fifth of it is left to the system and to loading data. [chosen]
+    """
+
+    to_device_bytes_per_s: float
+    to_host_bytes_per_s: float
+    both_bytes_per_s: float
+    latency_s: float
+    memory_bytes: int
+
+    @property
+    def usable_bytes(self) -> float:
+        """What a plan may use of a node's host memory."""
+        return 0.8 * self.memory_bytes
+
+
 @dataclass(frozen=True)
 class Cluster:
     """Equal nodes of equal devices.
@@ -210,6 +233,7 @@ class Cluster:
       merges_all_reduces: the compiler makes one of all-reduces that don't wait for each other, as those of gradients
         don't (XLA on CPU): they cost their bytes, and one start.
       overlap: what runs beside compute; None: nothing does.
+      host: the way to the host's memory; None: nothing is known of it, and plans keep nothing there.
       sources: (field, where the number is from) for each number in the profile.
     """
 
@@ -223,6 +247,7 @@ class Cluster:
     adds_before_all_reduce: bool = False
     merges_all_reduces: bool = False
     overlap: Overlap | None = None
+    host: HostLink | None = None
     sources: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     @property

@@ -24,6 +24,9 @@ class Pins:
         and none): of every layer; None or `"auto"`: choose, layer by layer.
       recipe: restrict the search to a standard recipe: `"data"`, `"zero-1"` (optimizer state sharded), `"zero-2"` (sums
         of gradients too), `"fsdp"` (parameters too: ZeRO-3), `"tensor"`, `"none"` (replicate everything), or None.
+      offload: what may be kept in the memory of the devices' hosts: `"none"`; `"optimizer"`: all optimizer state is;
+        `"activations"`: all activations of pipeline stages are; `"auto"`: what makes the step fastest. None: what has
+        to be, where nothing fits without.
     """
 
     stages: int | None = None
@@ -36,6 +39,7 @@ class Pins:
     activations: tuple[tuple[str, tuple[str | tuple[str, ...] | None, ...]], ...] = ()
     recompute: bool | str | None = None
     recipe: str | None = None
+    offload: str | None = None
 
     @property
     def recomputed(self) -> Recompute | None:

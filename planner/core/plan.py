@@ -31,14 +31,16 @@ class TimeParts:
     update_s: float = 0.0  # optimizer update, and gathering updated parameters
     hidden_s: float = 0.0  # per microbatch, of collectives and resharding
     hidden_batch_s: float = 0.0  # per batch, of gradient synchronisation
+    host_s: float = 0.0  # per microbatch, waiting for activations to go to the host's memory or to come back
+    host_batch_s: float = 0.0  # per batch, optimizer state from the host's memory visiting the devices
 
     @property
     def microbatch_s(self) -> float:
-        return max(0.0, self.compute_s + self.collective_s + self.reshard_s - self.hidden_s)
+        return max(0.0, self.compute_s + self.collective_s + self.reshard_s - self.hidden_s) + self.host_s
 
     @property
     def batch_s(self) -> float:
-        return max(0.0, self.grad_sync_s + self.update_s - self.hidden_batch_s)
+        return max(0.0, self.grad_sync_s + self.update_s - self.hidden_batch_s) + self.host_batch_s
 
 
 @dataclass(frozen=True, slots=True)

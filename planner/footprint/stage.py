@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from planner.core.graph import Program, Role
 from planner.core.plan import DEVICE, HOST, MemoryParts, PlanRecord
 from planner.costs.memory import peak, shard_bytes, value_bytes
+from planner.emit.payloads import InMemory
 from planner.emit.update_specs import opt_state_places
 from planner.footprint.compiled import Function
 from planner.footprint.driver import Call, walk, walk_update
@@ -76,10 +77,9 @@ def memory_curves(record: PlanRecord, program: Program) -> tuple[MemoryCurve, ..
     emitted = Emitted(record, program)
     if len(record.stages) == 1:
         given = arguments(emitted, 0)
-        if not given.host:
-            return (_of_step(given, step_function(emitted)),)
-        first = step_function(emitted, updates=False)
-        return (_then(given, first, walk_update(emitted)),)
+        curve = _then(given, step_function(emitted, updates=False), walk_update(emitted)) if given.host else \
+            _of_step(given, step_function(emitted))
+        return (replace(curve, host_bytes=given.host + _copied(emitted)),)
     walked = walk(emitted)
     layout, given = record.layout, [arguments(emitted, s.index) for s in record.stages]
     found: dict[int, MemoryCurve] = {}
@@ -106,6 +106,13 @@ def arguments(emitted: Emitted, stage: int) -> Arguments:
     batch = sum(size[i.value] * (record.microbatches if emitted.is_split(i.value) else 1)
                 for i in graph.inputs_of(Role.BATCH) if i.value in read)
     return Arguments(kept + constants, _opt_state(emitted, stage, DEVICE), batch, _opt_state(emitted, stage, HOST))
+
+
+def _copied(emitted: Emitted) -> int:
+    """Activations that the program of a plan of one stage copies to the host, of one microbatch."""
+    graph, low, mesh = emitted.given.graph, emitted.lowering(0), emitted.record.stages[0].mesh_shape
+    return sum(shard_bytes(graph.values[v], low.spec(v), mesh) for op in graph.ops
+               if isinstance(op.payload, InMemory) and op.payload.memory == HOST for v in op.results)
 
 
 def _there_already(record: PlanRecord, emitted: Emitted, stage: int) -> set[int]:

@@ -15,7 +15,7 @@ from planner.core.files import write_atomically
 from planner.core.hardware import Cluster
 from planner.errors import MeshError, ProfileError, UnknownNameError
 from planner.profiles.fields import Fields
-from planner.profiles.parts import device_from, device_to_json, link_from, link_to_json, overlap_from
+from planner.profiles.parts import device_from, device_to_json, host_link_from, link_from, link_to_json, overlap_from
 
 
 def cluster(name: str, nodes: int = 1, devices_per_node: int | None = None) -> Cluster:
@@ -105,6 +105,7 @@ def _cluster_from(fields: Fields) -> Cluster:
         adds_before_all_reduce=fields.flag("adds_before_all_reduce", default=False),
         merges_all_reduces=fields.flag("merges_all_reduces", default=False),
         overlap=overlap_from(fields.inner("overlap")) if "overlap" in fields else None,
+        host=host_link_from(fields.inner("host")) if "host" in fields else None,
         sources=fields.sources("sources"))
     fields.text("description", default="")
     fields.refuse_unknown()
@@ -113,8 +114,9 @@ def _cluster_from(fields: Fields) -> Cluster:
 
 def _to_json(cluster: Cluster, description: str) -> dict[str, Any]:
     overlap = {} if cluster.overlap is None else {"overlap": dataclasses.asdict(cluster.overlap)}
+    host = {} if cluster.host is None else {"host": dataclasses.asdict(cluster.host)}
     return {"name": cluster.name, "description": description, "device": device_to_json(cluster.device), **overlap,
-            "devices_per_node": cluster.devices_per_node, "intra_node": link_to_json(cluster.intra_node),
+            **host, "devices_per_node": cluster.devices_per_node, "intra_node": link_to_json(cluster.intra_node),
             "inter_node": link_to_json(cluster.inter_node),
             "reduce_scatter_as_all_reduce": cluster.reduce_scatter_as_all_reduce,
             "adds_before_all_reduce": cluster.adds_before_all_reduce,

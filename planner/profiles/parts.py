@@ -12,6 +12,7 @@ from planner.core.hardware import (
     CollectiveTime,
     ConvolutionRates,
     Device,
+    HostLink,
     Link,
     MatmulGrid,
     MemoryLevel,
@@ -48,6 +49,15 @@ def device_from(fields: Fields) -> Device:
 def overlap_from(fields: Fields) -> Overlap:
     """What runs beside compute."""
     found = Overlap(fields.part("gradient_sync"), fields.part("parameter_gather"), fields.part("hand_over"))
+    fields.refuse_unknown()
+    return found
+
+
+def host_link_from(fields: Fields) -> HostLink:
+    """The way to the host's memory."""
+    found = HostLink(fields.positive("to_device_bytes_per_s"), fields.positive("to_host_bytes_per_s"),
+                     fields.positive("both_bytes_per_s"), fields.non_negative("latency_s"),
+                     fields.count("memory_bytes"))
     fields.refuse_unknown()
     return found
 

@@ -31,8 +31,9 @@ def stage_busy_s(stage: StagePlan, microbatches: int) -> tuple[float, ...]:
     t = stage.time
     reshard = max(0.0, t.reshard_s - t.hidden_s)
     collective = max(0.0, t.collective_s - max(0.0, t.hidden_s - t.reshard_s))
-    each = (t.compute_s, collective, reshard, stage.send_s)
-    return (*(microbatches * part for part in each), max(0.0, t.grad_sync_s - t.hidden_batch_s), t.update_s)
+    each = (t.compute_s, collective, reshard, stage.send_s + t.host_s)
+    return (*(microbatches * part for part in each), max(0.0, t.grad_sync_s - t.hidden_batch_s),
+            t.update_s + t.host_batch_s)
 
 
 def device_seconds(record: PlanRecord) -> dict[str, float]:

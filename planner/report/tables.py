@@ -15,7 +15,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from planner.core.plan import PlanRecord, StagePlan
+from planner.core.plan import HOST, PlanRecord, StagePlan, uses_host_memory
 from planner.report import breakdown, units
 
 T = TypeVar("T")
@@ -78,6 +78,8 @@ def header(record: PlanRecord) -> Table:
         ("gap", f"{units.gap(record.gap)}: proven, no plan of those searched can take less than "
                 f"{units.seconds(record.lower_bound_s)}"),
     ]
+    if uses_host_memory(record):
+        rows.append(("on hosts", host_text(record)))
     if record.pins:
         rows.append(("pinned", ", ".join(f"{name} = {value}" for name, value in record.pins)))
     for name, value in rows:
@@ -126,14 +128,17 @@ def memories(record: PlanRecord) -> Table:
     capacity = record.cluster.device.memory_bytes
     titles = ("params", "optim-\nizer", "grads", "acti-\nvations", "in\nflight", "working\nset", "peak")
     unit, scale = units.common_size(b for s in record.stages for b in breakdown.memory_parts(s))
-    rows, layout = [], record.layout
+    rows, layout, away = [], record.layout, uses_host_memory(record)
     for s in record.stages:
         parts = [units.plain(b / scale) for b in breakdown.memory_parts(s)]
         total = s.memory.total_bytes
         whole = record.rank_bytes[layout.rank_of[s.index]]
-        rows.append((s, *parts[:4], f"× {s.in_flight}", parts[4], units.plain(total / scale), bar(whole / capacity)))
+        host = (units.plain(s.memory.host_bytes / scale),) if away else ()
+        rows.append((s, *parts[:4], f"× {s.in_flight}", parts[4], units.plain(total / scale), *host,
+                     bar(whole / capacity)))
     merged = [(_indices(s for s, *_ in run), *run[0][1:]) for run in _runs(rows, key=lambda row: row[1:])]
-    columns = [*map(Column, ("stage", *titles)), Column(f"of {units.size(capacity)}", number=False)]
+    host_title = ("on the\nhost",) if away else ()
+    columns = [*map(Column, ("stage", *titles, *host_title)), Column(f"of {units.size(capacity)}", number=False)]
     return table_of(f"memory on each device, {unit}", columns, merged)
 
 
@@ -163,6 +168,23 @@ def notes(record: PlanRecord) -> tuple[str, ...]:
         parts = ", ".join(f"{name} {units.seconds(spent)}" for name, spent in record.phases_s)
         lines.append(f"planned in {units.seconds(whole)}: {parts}")
     return tuple(lines)
+
+
+def host_text(record: PlanRecord) -> str:
+    """What lies in the hosts' memory, how much, and what moving it adds to a step."""
+    away = sum(p.opt_memory == HOST for p in record.params)
+    what = [f"optimizer state of {away} of {units.plural(len(record.params), 'parameter')}"] if away else []
+    stages = [s.index for s in record.stages if s.offload]
+    if stages:
+        where = f" of stages {units.ranges(stages)}" if len(record.stages) > 1 else ""
+        what.append(f"activations{where} between forward and backward")
+    most = max(s.memory.host_bytes for s in record.stages)
+    once = max(s.time.host_batch_s for s in record.stages)
+    each = max(s.time.host_s for s in record.stages)
+    adds = [f"{units.seconds(once)} a step"] if once else []
+    adds += [f"{units.seconds(each)} a microbatch"] if each else []
+    return f"{', '.join(what)}: up to {units.size(most)} for a device" + \
+        (f"; moving adds {' and '.join(adds)}" if adds else "")
 
 
 def mesh_text(stage: StagePlan) -> str:

@@ -97,12 +97,13 @@ def _stage_work(record: PlanRecord, stage: StagePlan, *, trains: bool) -> StageW
     same = first > 0 and record.stages[stage.index - 1].devices == stage.devices
     carried = 0.0 if first == 0 or same else min(stage.send_s / ways, cut_transfer_s(
         record.layers[first - 1].crossing_bytes, len(stage.devices), record.cluster))
-    call = stage.send_s / ways - carried
+    call = stage.send_s / ways - carried + stage.time.host_s / ways
     hidden = record.cluster.overlap.hand_over * carried if record.cluster.overlap else 0.0
     pieces = stage.layer_times or (_whole(record, stage, trains=trains),)
     if not trains:
         pieces = tuple(_forward_only(p) for p in pieces)
-    return StageWork(pieces, stage.time.update_s, call, carried - hidden, hidden, stage.memory, stage.in_flight,
+    update = stage.time.update_s + stage.time.host_batch_s
+    return StageWork(pieces, update, call, carried - hidden, hidden, stage.memory, stage.in_flight,
                      stage.layers[0] if stage.layer_times else None, stage.waiting, stage.waiting_bytes or None)
 
 

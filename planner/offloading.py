@@ -1,0 +1,229 @@
+"""Plans that keep optimizer state or activations in host memory: where nothing fits without, or where asked for.
+
+The search knows the devices' memory alone. Told of devices with more than there are, it finds plans that are too large;
+of those, as much goes to the host as has to: optimizer state parameter by parameter, the largest first, until every
+stage fits; or the activations of a pipeline's stages that don't; or both. (What one program copies out and in again is
+up to its compiler, whose memory did not shrink where it was looked at: a plan of one stage gets that if asked for.) The memory of what is left is that of the programs
+(`footprint/`), the time is the plan's and what the link to the host adds (`costs/host.py`). The fastest that fits is
+taken. Its lower bound is the looser search's: more memory and no transfers.
+
+In: a `Request`. Out: a `PlanRecord`.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from math import prod
+
+from planner.core.hardware import Cluster, HostLink
+from planner.core.plan import DEVICE, HOST, ParamPlan, PlanRecord, StagePlan
+from planner.core.spec import shard_count
+from planner.costs.host import AT_LEAST_IN_FLIGHT, activations_s, update_s
+from planner.costs.memory import itemsize
+from planner.errors import MemoryLimitError, PinError
+from planner.fitting import fits as fits_devices
+from planner.fitting import plan_to_fit, with_memory
+from planner.request import Request
+from planner.search import Found, search
+
+LOOSER = (1.3, 1.8, 3.0)
+"""How much more memory the search is told of, one after the other. [chosen: Adam's moments are half of what a
+mixed-precision parameter takes, so that a plan with twice the memory may fit without them; beyond, activations]"""
+
+NONE, OPTIMIZER, ACTIVATIONS, AUTO = "none", "optimizer", "activations", "auto"
+
+
+def plan_or_offload(request: Request) -> PlanRecord:
+    """The best plan found whose programs fit; with host memory where the pin `offload` says so, or nothing else fits.
+
+    Raises:
+      MemoryLimitError: nothing fits, with the bytes missing.
+      BatchError, PinError: impossible pins.
+    """
+    wanted, host = request.pins.offload, request.cluster.host
+    if wanted not in (None, NONE):
+        _check_possible(request, wanted)
+    if wanted in (OPTIMIZER, ACTIVATIONS):
+        return _all_there(request, wanted)
+    plain, too_large = None, None
+    try:
+        plain = plan_to_fit(request)
+    except MemoryLimitError as fault:
+        too_large = fault
+    if plain is not None and wanted != AUTO:
+        return plain
+    found = plain if wanted == NONE or host is None or request.kind != "train" else _offloaded(request, plain)
+    if found is None:
+        assert too_large is not None
+        raise too_large
+    return found
+
+
+def _check_possible(request: Request, wanted: str) -> None:
+    """Raise `PinError` where nothing can go to the host's memory."""
+    if request.kind != "train":
+        raise PinError(f"offload={wanted!r} of {request.model_name!r}, which is not trained here",
+                       "only optimizer state, and activations that wait for a backward, go to the host's memory")
+    if request.cluster.host is None:
+        raise PinError(f"offload={wanted!r}: profile {request.cluster.name!r} says nothing of the way to host memory",
+                       'give it a "host" part, or plan with offload="none"')
+
+
+def _offloaded(request: Request, best: PlanRecord | None) -> PlanRecord | None:
+    """The fastest plan found, with as little on the host as has to be; `best`: one that fits without."""
+    for scale in LOOSER:
+        found = _looser(request, scale)
+        if found is None:
+            continue
+        if best is not None and found.record.step_time_s >= best.step_time_s:
+            break
+        for record in _moved(found, request.cluster):
+            if best is None or record.step_time_s < best.step_time_s:
+                best = record
+    return best
+
+
+def _looser(request: Request, scale: float) -> Found | None:
+    """The search's own answer for devices with that much more memory."""
+    request.progress(f"host memory: searching with {scale:.0%} of the devices' memory")
+    device = request.cluster.device
+    larger = replace(device, memory_bytes=int(device.memory_bytes * scale))
+    try:
+        found = search(replace(request, cluster=replace(request.cluster, device=larger)))
+    except MemoryLimitError:
+        return None
+    return Found(replace(found.record, cluster=request.cluster), found.program)
+
+
+def _all_there(request: Request, wanted: str) -> PlanRecord:
+    """A plan with all optimizer state, or all activations, on the host."""
+    best: PlanRecord | None = None
+    for scale in (1.0, *LOOSER):
+        found = _looser(request, scale)
+        if found is None or (best is not None and found.record.step_time_s >= best.step_time_s):
+            continue
+        record = _with_optimizer(found.record, lambda _: True) if wanted == OPTIMIZER else _with_activations(
+            found.record, lambda s, single=len(found.record.stages) == 1: single or _may_wait(s))
+        if wanted == ACTIVATIONS and not any(s.offload for s in record.stages):
+            raise PinError(f"offload={wanted!r}: no stage of the plan found has {AT_LEAST_IN_FLIGHT} microbatches in "
+                           "flight, and two are on the devices anyway", "ask for more stages and microbatches")
+        record = priced(with_memory(Found(record, found.program)))
+        if fits(record, request.cluster) and (best is None or record.step_time_s < best.step_time_s):
+            best = record
+    if best is None:
+        raise MemoryLimitError(f"no plan for {request.model_name!r} fits with offload={wanted!r}",
+                               'allow both with offload="auto", use more microbatches, or use more devices')
+    return best
+
+
+def _moved(found: Found, cluster: Cluster) -> Iterator[PlanRecord]:
+    """Plans that fit, made of one that may not: by moving optimizer state, activations, or both."""
+    for activations in (False, True):
+        record = with_memory(found)
+        tight = {s.index for s in record.stages if _excess(record, s, cluster) > 0}
+        if activations:
+            if len(record.stages) == 1 or not any(_may_wait(record.stages[s]) for s in tight):
+                return
+            record = _with_activations(record, lambda s, tight=tight: s.index in tight and _may_wait(s))
+            record = with_memory(Found(record, found.program))
+        record = _with_enough(record, found, cluster)
+        if fits(record, cluster):
+            yield priced(record)
+
+
+def _with_enough(record: PlanRecord, found: Found, cluster: Cluster) -> PlanRecord:
+    """The plan with so much optimizer state on the host that stages fit, or with all of it."""
+    more = {s.index: 0.0 for s in record.stages}
+    each = {s.index: s.memory.opt_state_bytes / (_weights(record, s.index) or 1.0) for s in record.stages}
+    while True:
+        short = {s.index: excess for s in record.stages if (excess := _excess(record, s, cluster)) > 0
+                 and any(p.home == s.index and p.opt_memory == DEVICE for p in record.params)}
+        if not short:
+            return record
+        for stage, excess in short.items():
+            more[stage] += excess
+        chosen = {v for stage, amount in more.items() for v in _largest(record, stage, amount / (each[stage] or 1.0))}
+        record = _with_optimizer(record, lambda p, chosen=chosen: p.value in chosen)
+        record = with_memory(Found(record, found.program))
+
+
+def _largest(record: PlanRecord, stage: int, amount: float) -> list[int]:
+    """The largest parameters of a stage that have so many bytes together."""
+    sizes = sorted(((_weight(record, p), p.value) for p in record.params if p.home == stage), reverse=True)
+    chosen: list[int] = []
+    freed = 0.0
+    for size, value in sizes:
+        if freed >= amount:
+            break
+        chosen.append(value)
+        freed += size
+    return chosen
+
+
+def _weights(record: PlanRecord, stage: int) -> float:
+    """Bytes of a stage's parameters on a device, sharded as their optimizer state is, which is in proportion."""
+    return sum(_weight(record, p) for p in record.params if p.home == stage)
+
+
+def _weight(record: PlanRecord, param: ParamPlan) -> float:
+    mesh = record.stages[param.home].mesh_shape
+    return prod(param.shape) * itemsize(param.dtype) / shard_count(param.update_spec, mesh)
+
+
+def _with_optimizer(record: PlanRecord, moves: Callable[[ParamPlan], bool]) -> PlanRecord:
+    """The plan with the optimizer state of some parameters on the host."""
+    return replace(record, params=tuple(replace(p, opt_memory=HOST if moves(p) else DEVICE) for p in record.params))
+
+
+def _with_activations(record: PlanRecord, moves: Callable[[StagePlan], bool]) -> PlanRecord:
+    """The plan with the activations of all layers of some stages on the host."""
+    return replace(record, stages=tuple(replace(s, offload=tuple(range(*s.layers)) if moves(s) else ())
+                                        for s in record.stages))
+
+
+def _may_wait(stage: StagePlan) -> bool:
+    return stage.in_flight >= AT_LEAST_IN_FLIGHT
+
+
+def _excess(record: PlanRecord, stage: StagePlan, cluster: Cluster) -> float:
+    """Bytes that a stage's devices hold, for all of their stages, beyond what they may."""
+    return record.rank_bytes[record.layout.rank_of[stage.index]] - cluster.device.usable_bytes
+
+
+def fits(record: PlanRecord, cluster: Cluster) -> bool:
+    """Whether every stage leaves free what devices and hosts are to have free."""
+    host = cluster.host
+    most = max(s.memory.host_bytes for s in record.stages) * cluster.devices_per_node
+    return fits_devices(record, cluster) and (not most or (host is not None and most <= host.usable_bytes))
+
+
+def priced(record: PlanRecord) -> PlanRecord:
+    """The plan with what moving to and from the host adds to its times."""
+    host = record.cluster.host
+    assert host is not None
+    stages = tuple(replace(s, time=replace(s.time, host_s=_waits_s(s, host), host_batch_s=_visits_s(record, s, host)))
+                   for s in record.stages)
+    rounds = record.microbatches + len(stages) - 1  # the slowest stage's, and the others' once
+    slowest = max(s.time.host_s for s in stages)
+    ends = max(s.time.batch_s for s in stages) - max(s.time.batch_s for s in record.stages)
+    return replace(record, stages=stages, step_time_s=record.step_time_s + rounds * slowest + ends)
+
+
+def _waits_s(stage: StagePlan, host: HostLink) -> float:
+    """Seconds per microbatch by which activations on the host make a stage wait."""
+    if not stage.offload:
+        return 0.0
+    each = stage.memory.host_bytes / max(1, stage.in_flight - 1)  # with a part of optimizer state, so no less
+    forward = sum(t.forward_s + t.forward_wait_s + t.forward_gather_s for t in stage.layer_times) \
+        or stage.time.microbatch_s / 3
+    return activations_s(each, forward, max(0.0, stage.time.microbatch_s - forward), host)
+
+
+def _visits_s(record: PlanRecord, stage: StagePlan, host: HostLink) -> float:
+    """Seconds in which optimizer state visits the devices."""
+    moved = [p for p in record.params if p.home == stage.index and p.opt_memory == HOST]
+    total = _weights(record, stage.index)
+    if not moved or not total:
+        return 0.0
+    away = stage.memory.host_bytes if not stage.offload else \
+        (stage.memory.opt_state_bytes + stage.memory.host_bytes) * sum(_weight(record, p) for p in moved) / total
+    return update_s(float(away), host)

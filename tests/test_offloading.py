@@ -1,0 +1,91 @@
+"""Plans with host memory: found where nothing else fits, priced by the link, and running as one device does."""
+
+from dataclasses import replace
+
+import jax
+import pytest
+
+import planner
+from planner import models
+from planner.core.hardware import HostLink
+from planner.core.plan import DEVICE, HOST
+from planner.costs.host import activations_s, update_s
+from planner.errors import MemoryLimitError, PinError
+
+LINK = HostLink(2e9, 2e9, 1.5e9, 1e-5, 10**10)
+ONE_STAGE = {"recipe": "data", "stages": 1, "microbatches": 1}
+TIGHT = 2_600_000  # as it takes 2.9 MB at least, and 2.0 with all its optimizer state elsewhere
+
+
+def machine(memory_bytes: int | None = None, host: HostLink | None = LINK) -> planner.Cluster:
+    base = planner.cluster("cpu-8")
+    device = base.device if memory_bytes is None else replace(base.device, memory_bytes=memory_bytes)
+    return replace(base, device=device, host=host)
+
+
+@pytest.fixture(scope="module")
+def model() -> planner.Model:
+    built = models.build("gpt-tiny", dtype="float32", batch_size=16, layers=2)
+    return replace(built, params=models.init(built))
+
+
+def test_what_has_to_goes_to_the_host_where_nothing_fits_without(model) -> None:
+    with pytest.raises(MemoryLimitError):
+        planner.plan(model, machine(TIGHT), offload="none", **ONE_STAGE)
+    plan = planner.plan(model, machine(TIGHT), **ONE_STAGE)
+    kinds = {p.opt_memory for p in plan.record.params}
+    assert kinds == {HOST, DEVICE}, "no more goes than has to"
+    (stage,) = plan.record.stages
+    assert stage.memory.total_bytes <= plan.record.cluster.device.usable_bytes
+    assert stage.time.host_batch_s == pytest.approx(update_s(stage.memory.host_bytes, LINK))
+    assert "on hosts" in str(plan) and "optimizer state of" in str(plan)
+    assert planner.Plan(plan.record).check(model, jax.devices(), steps=2).passed
+
+
+def test_nothing_is_moved_where_all_fits(model) -> None:
+    plain, same = (planner.plan(model, machine(), offload=word, **ONE_STAGE).record for word in (None, "auto"))
+    assert {p.opt_memory for p in plain.params} == {p.opt_memory for p in same.params} == {DEVICE}
+    assert plain.step_time_s == same.step_time_s
+
+
+def test_all_optimizer_state_if_asked_for(model) -> None:
+    before, after = (planner.plan(model, machine(), offload=word, **ONE_STAGE).record for word in ("none", "optimizer"))
+    assert {p.opt_memory for p in after.params} == {HOST}
+    moved = after.stages[0].memory.host_bytes
+    assert moved == pytest.approx(before.stages[0].memory.opt_state_bytes, rel=1e-3)
+    assert after.step_time_s - before.step_time_s == pytest.approx(update_s(moved, LINK))
+
+
+def test_all_activations_of_a_pipeline_if_asked_for(model) -> None:
+    pins, slow = {"recipe": "data", "stages": 4, "microbatches": 8}, HostLink(1e7, 1e7, 1e7, 1e-5, 10**10)
+    before, after = (planner.plan(model, machine(host=slow), offload=word, **pins).record
+                     for word in ("none", "activations"))
+    assert [bool(s.offload) for s in after.stages] == [s.in_flight >= 3 for s in after.stages]
+    first, last = after.stages[0], after.stages[-1]
+    assert first.memory.host_bytes > 0 == last.memory.host_bytes
+    assert first.memory.total_bytes < before.stages[0].memory.total_bytes
+    assert after.step_time_s > before.step_time_s
+
+
+def test_activations_that_would_only_be_carried_about_stay(model) -> None:
+    with pytest.raises(PinError, match="3 microbatches in flight"):
+        planner.plan(model, machine(), offload="activations", recipe="data", stages=2, microbatches=4)
+
+
+@pytest.mark.parametrize("word", ["optimizer", "activations", "auto"])
+def test_machines_whose_link_is_unknown_are_named(model, word) -> None:
+    with pytest.raises(PinError, match="host memory"):
+        planner.plan(model, machine(host=None), offload=word)
+    with pytest.raises(PinError, match="none of what can be kept"):
+        planner.plan(model, machine(), offload="everything")
+
+
+def test_host_memory_has_a_limit_too(model) -> None:
+    with pytest.raises(MemoryLimitError):
+        planner.plan(model, machine(TIGHT, replace(LINK, memory_bytes=1000)), **ONE_STAGE)
+
+
+def test_activations_hide_beside_the_tasks_around_them() -> None:
+    assert activations_s(2e6, 1.0, 1.0, LINK) == 0
+    assert activations_s(2e6, 0.0, 1.0, LINK) == pytest.approx(1e-3 + 1e-5)
+    assert activations_s(2e6, 0.0, 0.0, LINK) == pytest.approx(2e-3 + 2e-5)
