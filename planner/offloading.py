@@ -3,7 +3,8 @@
 The search knows the devices' memory alone. Told of devices with more than there are, it finds plans that are too large;
 of those, as much goes to the host as has to: optimizer state parameter by parameter, the largest first, until every
 stage fits; or the activations of a pipeline's stages that don't; or both. (What one program copies out and in again is
-up to its compiler, whose memory did not shrink where it was looked at: a plan of one stage gets that if asked for.) The memory of what is left is that of the programs
+up to its compiler, whose memory did not shrink where it was looked at: a plan of one stage does that if asked to.)
+The memory of what is left is that of the programs
 (`footprint/`), the time is the plan's and what the link to the host adds (`costs/host.py`). The fastest that fits is
 taken. Its lower bound is the looser search's: more memory and no transfers.
 
@@ -101,8 +102,7 @@ def _all_there(request: Request, wanted: str) -> PlanRecord:
         found = _looser(request, scale)
         if found is None or (best is not None and found.record.step_time_s >= best.step_time_s):
             continue
-        record = _with_optimizer(found.record, lambda _: True) if wanted == OPTIMIZER else _with_activations(
-            found.record, lambda s, single=len(found.record.stages) == 1: single or _may_wait(s))
+        record = _with_optimizer(found.record, lambda _: True) if wanted == OPTIMIZER else _all_that_may(found.record)
         if wanted == ACTIVATIONS and not any(s.offload for s in record.stages):
             raise PinError(f"offload={wanted!r}: no stage of the plan found has {AT_LEAST_IN_FLIGHT} microbatches in "
                            "flight, and two are on the devices anyway", "ask for more stages and microbatches")
@@ -131,32 +131,21 @@ def _moved(found: Found, cluster: Cluster) -> Iterator[PlanRecord]:
 
 
 def _with_enough(record: PlanRecord, found: Found, cluster: Cluster) -> PlanRecord:
-    """The plan with so much optimizer state on the host that stages fit, or with all of it."""
-    more = {s.index: 0.0 for s in record.stages}
+    """The plan with so much optimizer state on the host that stages fit, or with all of it: the largest first."""
     each = {s.index: s.memory.opt_state_bytes / (_weights(record, s.index) or 1.0) for s in record.stages}
-    while True:
-        short = {s.index: excess for s in record.stages if (excess := _excess(record, s, cluster)) > 0
-                 and any(p.home == s.index and p.opt_memory == DEVICE for p in record.params)}
-        if not short:
-            return record
-        for stage, excess in short.items():
-            more[stage] += excess
-        chosen = {v for stage, amount in more.items() for v in _largest(record, stage, amount / (each[stage] or 1.0))}
-        record = _with_optimizer(record, lambda p, chosen=chosen: p.value in chosen)
-        record = with_memory(Found(record, found.program))
-
-
-def _largest(record: PlanRecord, stage: int, amount: float) -> list[int]:
-    """The largest parameters of a stage that have so many bytes together."""
-    sizes = sorted(((_weight(record, p), p.value) for p in record.params if p.home == stage), reverse=True)
-    chosen: list[int] = []
-    freed = 0.0
-    for size, value in sizes:
-        if freed >= amount:
-            break
-        chosen.append(value)
-        freed += size
-    return chosen
+    left = {s.index: sorted((_weight(record, p), p.value) for p in record.params if p.home == s.index)
+            for s in record.stages}
+    gone: set[int] = set()
+    while short := {s.index: over for s in record.stages if (over := _excess(record, s, cluster)) > 0
+                    and left[s.index]}:
+        for stage, over in short.items():
+            freed = 0.0
+            while left[stage] and freed < over:
+                weight, value = left[stage].pop()
+                gone.add(value)
+                freed += each[stage] * weight
+        record = with_memory(Found(_with_optimizer(record, lambda p: p.value in gone), found.program))
+    return record
 
 
 def _weights(record: PlanRecord, stage: int) -> float:
@@ -178,6 +167,10 @@ def _with_activations(record: PlanRecord, moves: Callable[[StagePlan], bool]) ->
     """The plan with the activations of all layers of some stages on the host."""
     return replace(record, stages=tuple(replace(s, offload=tuple(range(*s.layers)) if moves(s) else ())
                                         for s in record.stages))
+
+
+def _all_that_may(record: PlanRecord) -> PlanRecord:
+    return _with_activations(record, _may_wait if len(record.stages) > 1 else lambda _: True)
 
 
 def _may_wait(stage: StagePlan) -> bool:

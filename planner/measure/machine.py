@@ -20,6 +20,7 @@ from planner.measure.communication import Senders, collective_times, hand_over
 from planner.measure.convolution import ConvolutionTimer, convolution_rates
 from planner.measure.fixed import FixedCosts, fixed_costs, kernel_cost
 from planner.measure.habits import adds_then_sums, kernel_per_result, merges, sums_then_slices
+from planner.measure.host import host_link
 from planner.measure.matmul_grid import GridReading, MatmulTimer, matmul_grid
 from planner.measure.memory import memory_rates
 from planner.measure.overlap import Beside, overlap
@@ -32,11 +33,11 @@ BUDGET_S = 150.0
 """Seconds that measuring may take unless told otherwise."""
 
 _SMALL, _MEMORY, _MATMULS, _CONVOLUTIONS = "small operators", "memory", "matmuls", "convolutions"
-_KERNELS = "kernels of a model"
+_KERNELS, _HOST = "kernels of a model", "host memory"
 _COLLECTIVES, _HAND_OVER, _OVERLAP = "collectives", "hand-over between stages", "overlap with compute"
 _COMPILER = "compiler's habits"
 
-_SECONDS = ((_SMALL, 5.0), (_MEMORY, 12.0), (_MATMULS, 67.0), (_CONVOLUTIONS, 12.0), (_KERNELS, 2.0))
+_SECONDS = ((_SMALL, 5.0), (_MEMORY, 12.0), (_MATMULS, 67.0), (_CONVOLUTIONS, 12.0), (_KERNELS, 2.0), (_HOST, 3.0))
 """What is measured of a device, and how the budget is divided: in seconds of 150 on eight CPU devices. [chosen]"""
 
 _SECONDS_BETWEEN = ((_COLLECTIVES, 45.0), (_HAND_OVER, 4.0), (_OVERLAP, 6.0), (_COMPILER, 3.0))
@@ -86,6 +87,9 @@ def measure(devices: Devices | None = None, *, budget_s: float = BUDGET_S, sizes
     parts = _SECONDS + (_SECONDS_BETWEEN if len(devices) > 1 else ())
     pace = Pace.of(parts, budget_s, progress or (lambda what, share: None), clock)
     device, sources = _measure_device(devices, sizes, pace)
+    host = host_link(devices, sizes.messages[-1], pace.take(_HOST))
+    if host is not None:
+        sources["host"] = _reading_source(devices, host[1])
     link, link_sources = _measure_links(devices, Senders(devices, sizes.messages, device.flops_per_s("float32")), pace)
     habits = (False, devices[0].platform == "gpu", False)  # a single device shows none: those of XLA for GPUs
     hides: Overlap | None = None
@@ -99,7 +103,7 @@ def measure(devices: Devices | None = None, *, budget_s: float = BUDGET_S, sizes
         name=f"{devices[0].platform}-{len(devices)}", device=device, nodes=1, devices_per_node=len(devices),
         intra_node=link, inter_node=Link(link.bandwidth_bytes_per_s, link.latency_s),
         reduce_scatter_as_all_reduce=habits[0], adds_before_all_reduce=habits[1], merges_all_reduces=habits[2],
-        overlap=hides, sources=tuple((sources | link_sources).items()))
+        overlap=hides, host=host[0] if host else None, sources=tuple((sources | link_sources).items()))
 
 
 def _measure_device(devices: Devices, sizes: Sizes, pace: Pace) -> tuple[Device, dict[str, str]]:
