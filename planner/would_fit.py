@@ -17,8 +17,7 @@ from planner.core.pins import Pins
 from planner.core.plan import PlanRecord
 from planner.core.recomputation import Recompute
 from planner.errors import MemoryLimitError, PlannerError
-from planner.fitting import plan_to_fit
-from planner.offloading import plan_or_offload
+from planner.offloading import AUTO, NONE, plan_or_offload
 from planner.request import Request
 
 SECONDS = 60.0
@@ -68,12 +67,17 @@ def changes_that_fit(request: Request, too_large: MemoryLimitError) -> Iterator[
                 return
             request.progress(f"would it fit with {change.text}?")
             try:
-                record = plan_to_fit(replace(change.request, budget_s=0.0))
+                record = plan_or_offload(_alone(change.request))
             except PlannerError:
                 continue
             peak = max(s.memory.total_bytes for s in record.stages)
             yield f"{change.text} ({peak / 1e9:.3g} GB a device, {record.step_time_s:.3g} s a step or less)"
             break
+
+
+def _alone(request: Request) -> Request:
+    """The first plan that fits is enough, and host memory was tried already unless it is what changes."""
+    return replace(_pinned(request, offload=request.pins.offload or NONE), budget_s=0.0)
 
 
 def changes(request: Request, need_bytes: int | None = None) -> Iterator[Sequence[Change]]:
@@ -91,6 +95,8 @@ def changes(request: Request, need_bytes: int | None = None) -> Iterator[Sequenc
 def _dropped(request: Request) -> Iterator[Sequence[Change]]:
     """Without one of the pins, or with the next that holds less."""
     pins, free = request.pins, Pins()
+    if pins.offload == NONE and request.cluster.host is not None and request.kind == "train":
+        yield [Change(f"offload={AUTO!r} instead of {NONE!r}", _pinned(request, offload=AUTO))]
     if pins.recomputed is not None and pins.recomputed is not Recompute.ALL:
         yield [Change(f"recompute={str(way)!r}", _pinned(request, recompute=str(way)))
                for way in (Recompute.SELECTED, Recompute.ALL) if way is not pins.recomputed]
@@ -100,7 +106,7 @@ def _dropped(request: Request) -> Iterator[Sequence[Change]]:
                for recipe in stronger]
     for name in (f.name for f in fields(pins)):
         value = getattr(pins, name)
-        if value == getattr(free, name) or name in ("microbatches", "params", "activations"):
+        if value == getattr(free, name) or name in ("microbatches", "params", "activations", "offload"):
             continue
         yield [Change(f"no pin {name}={value!r}", _pinned(request, **{name: getattr(free, name)}))]
     for name in ("params", "activations"):

@@ -30,7 +30,7 @@ def model() -> planner.Model:
 
 
 def test_what_has_to_goes_to_the_host_where_nothing_fits_without(model) -> None:
-    with pytest.raises(MemoryLimitError):
+    with pytest.raises(MemoryLimitError, match="offload='auto' instead of 'none'"):
         planner.plan(model, machine(TIGHT), offload="none", **ONE_STAGE)
     plan = planner.plan(model, machine(TIGHT), **ONE_STAGE)
     kinds = {p.opt_memory for p in plan.record.params}
