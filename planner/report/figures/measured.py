@@ -26,6 +26,8 @@ SHOWN_AS = MappingProxyType({
 OTHER = "#BBBBBB"
 HEIGHT = 0.36
 """Of a bar, in rows."""
+AHEAD = 0.15
+"""Part of the width that is drawn of what the host did before the devices began."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,8 @@ class _Bar:
 def draw(axes: Axes, record: PlanRecord, step: MeasuredStep) -> None:
     """Draw both into the axes."""
     line = simulate(record)
-    first = min((call.start_s for call in step.calls), default=0.0)
     end = max(step.step_time_s, line.step_time_s)
+    first = max(-AHEAD * end, min((call.start_s for call in step.calls), default=0.0))
     span = end - min(0.0, first)
     bars = [*_measured(record, step), *_predicted(record, SEEN * span)]
     width, height = style.inches(axes)
@@ -60,11 +62,19 @@ def draw(axes: Axes, record: PlanRecord, step: MeasuredStep) -> None:
     axes.tick_params(length=2, labelsize=style.TINY)
     axes.set_xlabel(unit, fontsize=style.SMALL)
     style.titled(axes, f"measured and predicted, {record.schedule}",
-                 f"measured {units.seconds(step.step_time_s)}, predicted {units.seconds(line.step_time_s)}")
+                 f"measured {units.seconds(step.step_time_s)}, predicted {units.seconds(line.step_time_s)}"
+                 f"{_host_note(step)}")
     works = [work for work in COLOURS if any(bar.work == work for bar in bars)]
     axes.legend([Rectangle((0, 0), 1, 1, facecolor=COLOURS[work]) for work in works], [LEGEND[work] for work in works],
                 loc="upper left", bbox_to_anchor=(0.0, -0.45 / height), ncols=max(1, len(works)),
                 fontsize=style.SMALL, frameon=False, handlelength=1.0, handletextpad=0.4)
+
+
+def _host_note(step: MeasuredStep) -> str:
+    """By how much the host was done before the devices."""
+    last = max((call.end_s for call in step.calls), default=step.step_time_s)
+    ahead = step.step_time_s - last
+    return f"; the host had started it all {units.seconds(ahead)} before its end" if ahead > 0 else ""
 
 
 def _measured(record: PlanRecord, step: MeasuredStep) -> Iterator[_Bar]:
@@ -98,4 +108,4 @@ def _draw(axes: Axes, bar: _Bar, per_inch: float, row_inches: float) -> None:
     fits = style.fitting((bar.label,), length / per_inch, HEIGHT * row_inches * 2, (style.SMALL, style.TINY))
     if bar.label and fits:
         axes.text(bar.start_s + length / 2, bar.row, fits[0], ha="center", va="center", fontsize=fits[1],
-                  color="black")
+                  color="black", clip_on=True)
