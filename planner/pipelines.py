@@ -24,7 +24,7 @@ from planner.stages import Sharing, place
 @dataclass(frozen=True)
 class Candidate:
     """Stages under a schedule, predicted seconds of a step, share of waiting, peak bytes per device, and whether that
-    fits; how many bounds on the slowest stage were tried and skipped to find them."""
+    fits; how many bounds on the slowest stage were tried and skipped to find them; what they were built as."""
 
     prepared: Prepared
     stages: tuple[StagePick, ...]
@@ -33,8 +33,9 @@ class Candidate:
     tried: int
     pruned: int
     schedule: str
-    bubble: float = 0.0
-    fits: bool = True
+    bubble: float
+    fits: bool
+    built: "Stages"
 
     @property
     def microbatches(self) -> int:
@@ -98,7 +99,7 @@ def under(prepared: Prepared, hardware: Cluster, stages: Stages, schedule: str) 
     found = price(pipeline, _sharing(hardware, stages))
     peak = max(p.bytes for p in peaks)
     return Candidate(prepared, tuple(picks), found.step_time_s, peak, stages.tried, stages.pruned, schedule,
-                     found.bubble, peak <= usable * (1 + 1e-9))
+                     found.bubble, peak <= usable * (1 + 1e-9), stages)
 
 
 def held_moments(schedule: str, layout: Layout, microbatches: int) -> tuple[tuple[Moment, ...], ...]:

@@ -21,6 +21,7 @@ from planner.pipelines import Candidate
 from planner.prepared import Prepared, prepare
 from planner.record import Run, plan_record
 from planner.request import Request, check_pins
+from planner.schedule_costs import schedule_costs
 from planner.schedule_pins import stages_per_rank
 from planner.shapes import virtual_pipelines
 from planner.spaces import RECIPES, MeshSpace, SubmeshSpace, mesh_spaces, recipe_uses
@@ -63,7 +64,8 @@ def search(request: Request) -> Found:
     if run.best is None:
         raise _too_large(request, run)
     with run.phase("assemble"):
-        return Found(plan_record(request, run, run.best), run.best.prepared.program)
+        record = replace(plan_record(request, run, run.best), schedules=schedule_costs(run, run.best, request.cluster))
+        return Found(record, run.best.prepared.program)
 
 
 def microbatch_counts(batch_size: int) -> tuple[int, ...]:

@@ -222,6 +222,19 @@ class Baseline:
     note: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ScheduleCost:
+    """The best pipeline found under one schedule: seconds of a step, share of time in which devices wait, peak bytes as
+    the sum of what layers hold; None where none was priced. `note` says which it is, or why there is none."""
+
+    name: str
+    step_time_s: float | None
+    bubble: float
+    peak_bytes: int | None
+    fits: bool
+    note: str = ""
+
+
 @dataclass(frozen=True)
 class PlanRecord:
     """See the module. `step_time_s` is predicted for one training step (all microbatches)."""
@@ -249,6 +262,7 @@ class PlanRecord:
     pruned: tuple[tuple[str, int], ...]  # (why, how many candidates)
     phases_s: tuple[tuple[str, float], ...]  # planning time by phase; always empty in a saved plan (not reproducible)
     warnings: tuple[str, ...]
+    schedules: tuple[ScheduleCost, ...] = ()  # what other schedules would cost
 
     @property
     def layout(self) -> Layout:

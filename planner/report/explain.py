@@ -6,7 +6,7 @@ In: a `PlanRecord`. Out: plain text of short paragraphs, for a person who asks w
 import re
 import textwrap
 
-from planner.core.plan import Baseline, PlanRecord, StagePlan
+from planner.core.plan import Baseline, PlanRecord, ScheduleCost, StagePlan
 from planner.report import breakdown, units
 from planner.report.tables import mesh_text
 
@@ -22,6 +22,7 @@ def explain(record: PlanRecord, width: int = 100) -> str:
         ("What sets the pace", _pace(record)),
         ("Communication, dearest first", _communication(record)),
         ("What the memory holds", _memory(record)),
+        ("What other schedules would cost", _schedules(record)),
         ("What the standard recipes would cost", _baselines(record)),
         ("How sure this is", _certainty(record)),
         ("Warnings", list(record.warnings)),
@@ -125,6 +126,27 @@ def _memory(record: PlanRecord) -> list[str]:
         lines.append(f"{units.plural(some, 'layer')} of {len(record.layers)} keep selected activations and make the "
                      "others again in the backward.")
     return lines
+
+
+def _schedules(record: PlanRecord) -> list[str]:
+    if not record.schedules:
+        return []
+    mine = next((s for s in record.schedules if s.name == record.schedule), None)
+    lines: list[str] = []
+    if len(record.stages) > 1 and mine is not None:
+        why = "as you asked" if "schedule" in dict(record.pins) else "the fastest found that fits"
+        lines.append(f"{mine.name} was chosen, {why}: devices wait {units.share(mine.bubble)} of the step.")
+    return lines + [f"{s.name}: {_schedule(s, record.step_time_s)}." for s in record.schedules
+                    if s is not mine or len(record.stages) == 1]
+
+
+def _schedule(cost: ScheduleCost, step_s: float) -> str:
+    if cost.step_time_s is None or cost.peak_bytes is None:
+        return cost.note
+    ratio = cost.step_time_s / step_s if step_s else float("inf")
+    fits = "" if cost.fits else ", which does not fit"
+    return (f"{units.seconds(cost.step_time_s)}, {ratio:.2f} × this plan's time, bubble {units.share(cost.bubble)}, "
+            f"about {units.size(cost.peak_bytes)} on a device{fits} ({cost.note})")
 
 
 def _baselines(record: PlanRecord) -> list[str]:
