@@ -7,13 +7,14 @@ import pytest
 
 import planner
 from planner import models
-from planner.core.hardware import HostLink
+from planner.core.host import HostLink
 from planner.core.plan import DEVICE, HOST
 from planner.costs.host import activations_s, update_s
 from planner.errors import MemoryLimitError, PinError
 
 LINK = HostLink(2e9, 2e9, 1.5e9, 1e-5, 10**10)
 ONE_STAGE = {"recipe": "data", "stages": 1, "microbatches": 1}
+LARGEST = 256 * 64  # elements of the largest parameter
 TIGHT = 2_600_000  # as it takes 2.9 MB at least, and 2.0 with all its optimizer state elsewhere
 
 
@@ -37,7 +38,7 @@ def test_what_has_to_goes_to_the_host_where_nothing_fits_without(model) -> None:
     assert kinds == {HOST, DEVICE}, "no more goes than has to"
     (stage,) = plan.record.stages
     assert stage.memory.total_bytes <= plan.record.cluster.device.usable_bytes
-    assert stage.time.host_batch_s == pytest.approx(update_s(stage.memory.host_bytes, LINK))
+    assert stage.time.host_batch_s == pytest.approx(update_s(stage.memory.host_bytes, 2 * 4 * LARGEST, LINK))
     assert "on hosts" in str(plan) and "optimizer state of" in str(plan)
     assert planner.Plan(plan.record).check(model, jax.devices(), steps=2).passed
 
@@ -53,7 +54,7 @@ def test_all_optimizer_state_if_asked_for(model) -> None:
     assert {p.opt_memory for p in after.params} == {HOST}
     moved = after.stages[0].memory.host_bytes
     assert moved == pytest.approx(before.stages[0].memory.opt_state_bytes, rel=1e-3)
-    assert after.step_time_s - before.step_time_s == pytest.approx(update_s(moved, LINK))
+    assert after.step_time_s - before.step_time_s == pytest.approx(update_s(moved, 2 * 4 * LARGEST, LINK))
 
 
 def test_all_activations_of_a_pipeline_if_asked_for(model) -> None:
@@ -65,6 +66,11 @@ def test_all_activations_of_a_pipeline_if_asked_for(model) -> None:
     assert first.memory.host_bytes > 0 == last.memory.host_bytes
     assert first.memory.total_bytes < before.stages[0].memory.total_bytes
     assert after.step_time_s > before.step_time_s
+
+
+def test_one_stage_keeps_its_activations(model) -> None:
+    with pytest.raises(PinError, match="3 microbatches in flight"):
+        planner.plan(model, machine(), offload="activations", **ONE_STAGE)
 
 
 def test_activations_that_would_only_be_carried_about_stay(model) -> None:
@@ -83,6 +89,13 @@ def test_machines_whose_link_is_unknown_are_named(model, word) -> None:
 def test_host_memory_has_a_limit_too(model) -> None:
     with pytest.raises(MemoryLimitError):
         planner.plan(model, machine(TIGHT, replace(LINK, memory_bytes=1000)), **ONE_STAGE)
+
+
+def test_devices_share_a_way_to_the_host_while_all_are_busy() -> None:
+    link = replace(LINK, shared_by=2)
+    assert link.while_busy(1) == LINK
+    assert link.while_busy(8).both_bytes_per_s == LINK.both_bytes_per_s / 2
+    assert update_s(1.5e9, 0.5e9, LINK) == pytest.approx(1 + 0.25 + 2e-5)
 
 
 def test_activations_hide_beside_the_tasks_around_them() -> None:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from planner.core.host import HostLink
+
 
 @dataclass(frozen=True, slots=True)
 class CollectiveTime:
@@ -191,29 +193,6 @@ class Overlap:
     gradient_sync: float = 0.0
     parameter_gather: float = 0.0
     hand_over: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class HostLink:
-    """The way between a device and the memory of its host, while all devices of the node use theirs.
-
-    Attributes:
-      to_device_bytes_per_s, to_host_bytes_per_s: one device, one direction at a time.
-      both_bytes_per_s: each direction while both are used.
-      latency_s: of a transfer.
-      memory_bytes: of a node's host. A fifth of it is left to the system and to loading data. [chosen]
-    """
-
-    to_device_bytes_per_s: float
-    to_host_bytes_per_s: float
-    both_bytes_per_s: float
-    latency_s: float
-    memory_bytes: int
-
-    @property
-    def usable_bytes(self) -> float:
-        """What a plan may use of a node's host memory."""
-        return 0.8 * self.memory_bytes
 
 
 @dataclass(frozen=True)

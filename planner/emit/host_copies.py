@@ -2,8 +2,9 @@
 
 Between its forward and its backward such a layer's results have no reader but the copy. They are fetched before the
 first backward operator that reads one of them, behind a barrier with the cotangents that arrive there, so that the
-compiler cannot fetch everything at once; it makes the copies run beside compute (on TPUs and GPUs; XLA on CPU has one
-memory, and drops them). Pipelines move the same between their programs (`emit/host_memory.py`).
+compiler cannot fetch everything at once; it makes the copies run beside compute. For TPUs, that is: XLA on CPU has one
+memory and drops them, and on GPUs it fetches all at once nevertheless (`runtime/compile.py` refuses). Pipelines move
+the same between their programs (`emit/host_memory.py`).
 
 In: `Annotated`. Out: `Annotated`. Source: Rhu et al. (vDNN), arXiv:1602.08124; `jax.checkpoint`'s offloading policies
 do the same to a function.

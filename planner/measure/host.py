@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from planner.core.hardware import HostLink
+from planner.core.host import HostLink
 from planner.core.plan import DEVICE, HOST
 from planner.measure.pace import Allowance
 from planner.measure.timing import Devices, Reading, time_in_turn

@@ -115,6 +115,8 @@ def _cluster_from(fields: Fields) -> Cluster:
 def _to_json(cluster: Cluster, description: str) -> dict[str, Any]:
     overlap = {} if cluster.overlap is None else {"overlap": dataclasses.asdict(cluster.overlap)}
     host = {} if cluster.host is None else {"host": dataclasses.asdict(cluster.host)}
+    if cluster.host is not None and cluster.host.shared_by == 1:
+        del host["host"]["shared_by"]  # as where it is not given
     return {"name": cluster.name, "description": description, "device": device_to_json(cluster.device), **overlap,
             **host, "devices_per_node": cluster.devices_per_node, "intra_node": link_to_json(cluster.intra_node),
             "inter_node": link_to_json(cluster.inter_node),

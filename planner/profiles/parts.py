@@ -12,7 +12,6 @@ from planner.core.hardware import (
     CollectiveTime,
     ConvolutionRates,
     Device,
-    HostLink,
     Link,
     MatmulGrid,
     MemoryLevel,
@@ -20,6 +19,7 @@ from planner.core.hardware import (
     Protocol,
     Tiling,
 )
+from planner.core.host import HostLink
 from planner.costs.collectives import KINDS
 from planner.profiles.fields import Fields
 
@@ -57,7 +57,7 @@ def host_link_from(fields: Fields) -> HostLink:
     """The way to the host's memory."""
     found = HostLink(fields.positive("to_device_bytes_per_s"), fields.positive("to_host_bytes_per_s"),
                      fields.positive("both_bytes_per_s"), fields.non_negative("latency_s"),
-                     fields.count("memory_bytes"))
+                     fields.count("memory_bytes"), fields.count("shared_by") if "shared_by" in fields else 1)
     fields.refuse_unknown()
     return found
 

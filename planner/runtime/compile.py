@@ -98,6 +98,9 @@ def build_step(record: PlanRecord, model: Model, devices: Sequence[Any]) -> Buil
     warnings += tight_devices(record, devices)
     placed = place(record, model, program, given, [stage_mesh(s, devices) for s in record.stages])
     aux_tree = program_trees(model, record.microbatches).aux
+    if len(record.stages) == 1 and record.stages[0].offload and devices[0].platform in ("gpu", "cuda"):
+        raise PlanMismatchError("the plan's only stage keeps activations in host memory, which takes more memory on "
+                                "GPUs, not less: XLA fetches them all at once", "plan again with more stages")
     if len(record.stages) == 1 and record.stages[0].offload and devices[0].platform == "cpu":
         warnings = (*warnings, "activations stay where they are: XLA on CPU drops copies to host memory within one "
                     "program")

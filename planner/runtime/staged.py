@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import jax
 from jax.sharding import Mesh, NamedSharding
 
 from planner.core.graph import Graph, Operand
@@ -189,6 +190,7 @@ class _Run:
         """Run, and give the outputs."""
         function, graph = self._function, self._staged.graph
         for n, (code, fn) in enumerate(function.rounds):
+            self._settle(code)
             made = fn(*(self._fetch(v, code.stage) for v in code.reads))
             self._held |= {(v, code.stage): x for v, x in zip(code.makes, made, strict=True)}
             self._left.subtract(code.reads)
@@ -199,6 +201,13 @@ class _Run:
         ends = [self._gone[n] if n in self._gone else function.end(n, o.operand, found)
                 for n, o in enumerate(graph.outputs)]
         return _each_its_own(graph, ends)
+
+    def _settle(self, code: TaskCode) -> None:
+        """Before the first part comes from the host, wait for what the update starts from: JAX would make room for it
+        beside all that the backward still holds (on an H200, 0.7 GB of 1.5 that were to be saved)."""
+        if code.stage not in self._under_way and any(v in self._host for v in code.reads):
+            self._under_way[code.stage] = UnderWay()
+            jax.block_until_ready([self._fetch(v, code.stage) for v in code.reads if v not in self._host])
 
     def _fetch(self, value: int, stage: int) -> Any:
         if (value, stage) not in self._held:
