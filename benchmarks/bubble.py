@@ -5,13 +5,13 @@
 
 Steps run through the real driver on 2, 4 and 8 virtual CPU devices, one per rank, with twice as many microbatches as
 ranks. Devices of one machine share its cores, so arithmetic on eight of them would tell of the cores. Here the work is
-waiting (`waiting.py`): a forward, an input gradient and a weight gradient of a microbatch take 50 ms each on a rank,
+waiting (`waiting.py`): a forward, an input gradient and a weight gradient of a microbatch take 100 ms each on a rank,
 divided among its stages, and occupy the device and no core. What is measured is wall time, from the call of a step to
 its last result: the least of several steps after the first, as other programs on the machine only add (a row has the
 median too). It has everything a step has: dispatch, hand-overs, the ends of gradient sums and the weight update; all
 that comes beyond the work counts as waiting:
 
-    bubble = 1 - microbatches × 150 ms / step
+    bubble = 1 - microbatches × 300 ms / step
 
 Beside it stand the closed form of the schedule (`planner/schedules`), and the simulation, which ZB-V has alone. A row
 holds one schedule at one number of ranks; ratios are within one run.
@@ -48,8 +48,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "bubble.jsonl")
     parser.add_argument("--ranks", nargs="+", type=int, default=[2, 4, 8])
     parser.add_argument("--schedules", nargs="+", default=list(NAMES), choices=NAMES)
-    parser.add_argument("--task-ms", type=float, default=50.0, help="of each of the three tasks of a microbatch")
-    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--task-ms", type=float, default=100.0, help="of each of the three tasks of a microbatch")
+    parser.add_argument("--steps", type=int, default=6)
     options = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 8)

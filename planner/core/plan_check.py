@@ -164,6 +164,8 @@ def _check_stage(plan: PlanRecord, n: int, stage: StagePlan) -> None:
              "names a layer twice, or one that is recomputed whole")
     _require((stage.in_flight or stage.waiting) and stage.in_flight <= plan.microbatches, f"{place}.in_flight",
              f"is {stage.in_flight}, of {plan.microbatches} microbatches")
+    _require(stage.waiting <= plan.microbatches, f"{place}.waiting",
+             f"is {stage.waiting}, of {plan.microbatches} microbatches")
 
 
 def _check_axes(spec: Spec, mesh: tuple[int, ...], place: str) -> None:

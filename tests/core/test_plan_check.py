@@ -57,6 +57,7 @@ NONSENSE = [
     ("stages.0.selected", [[6, [3]]], r"plan\.stages\[0\]\.selected names a layer that is not of the stage"),
     ("stages.0.selected", [[1, [3]], [1, [4]]], r"plan\.stages\[0\]\.selected names a layer twice"),
     ("stages.0.in_flight", 9, r"plan\.stages\[0\]\.in_flight is 9, of 8 microbatches"),
+    ("stages.0.waiting", 9, r"plan\.stages\[0\]\.waiting is 9, of 8 microbatches"),
     ("stages.0.time.compute_s", -0.1, r"plan\.stages\[0\]\.time\.compute_s is -0\.1, which is negative"),
     ("stages.0.memory.params_bytes", -1, r"plan\.stages\[0\]\.memory\.params_bytes is -1, which is negative"),
     ("stages.0.memory.params_bytes", 10**400, r"plan\.stages\[0\]\.memory\.params_bytes is above 1e\+30"),
