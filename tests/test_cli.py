@@ -167,6 +167,12 @@ def test_pins_are_read():
         params=(("params/**/wq", (None, "model")), ("e", (("data", "model"), None))), activations=(("h", ()),))
 
 
+def test_how_layers_are_recomputed_is_a_word_or_none_of_it():
+    for given, meant in ((["--recompute"], "all"), (["--recompute", "selected"], "selected"), ([], None),
+                         (["--recompute", "auto"], "auto"), (["--no-recompute"], "none")):
+        assert pins(parser().parse_args(["plan", "m", *given])).recompute == meant
+
+
 def test_run_prints_a_line_a_step(capsys, model_file):
     argv = ["run", f"{model_file}:build", *HERE, "--stages", "2", "--microbatches", "2", "--steps", "2", "--json"]
     code, out, _ = outcome(capsys, *argv)

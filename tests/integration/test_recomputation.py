@@ -17,7 +17,7 @@ from planner.core.recomputation import Recompute
 from planner.verify import verify_plan
 
 PIPELINE: MappingProxyType[str, Any] = MappingProxyType({
-    "recipe": "data", "stages": 2, "mesh_axes": (("data", 4),), "microbatches": 4})
+    "recipe": "data", "stages": 2, "mesh_axes": (("data", 4),), "microbatches": 4, "schedule": "1f1b"})
 
 SIZES: MappingProxyType[str, dict[str, Any]] = MappingProxyType({  # activations outweigh parameters
     "gpt-tiny": {"batch_size": 32, "layers": 3, "hidden": 64, "sequence": 128},
@@ -74,7 +74,7 @@ def test_selected_tensors_save_most_of_it_for_little_time(name):
 
 
 @pytest.mark.parametrize(("name", "pins"), [
-    ("gpt-tiny", dict(PIPELINE)), ("llama-tiny", dict(PIPELINE)), ("moe-tiny", dict(PIPELINE)),
+    ("gpt-tiny", PIPELINE | {"schedule": "zb-h1"}), ("llama-tiny", dict(PIPELINE)), ("moe-tiny", dict(PIPELINE)),
     ("gpt-tiny", {"recipe": "megatron", "stages": 1, "mesh_axes": (("fsdp", 4), ("model", 2)), "microbatches": 2}),
 ])
 def test_selected_tensors_made_again_train_as_on_one_device(name, pins):
