@@ -162,15 +162,16 @@ def _from_operators(device: int | None, lines: Sequence[Any], microbatches: int,
             if not named_program(name):
                 continue
             span = (1e-9 * event.start_ns, 1e-9 * event.end_ns)
-            if "run_id" in stats:
-                place = device if device is not None else int(stats["device_ordinal"])
-                told.setdefault((place, name, int(stats["run_id"])), []).append(span)
-            else:
+            place = stats.get("device_ordinal") if device is None else device
+            if "run_id" in stats and place is not None:
+                told.setdefault((int(place), name, int(stats["run_id"])), []).append(span)
+            elif device is not None:  # the host's own events of a program are no work of a device
                 untold.setdefault(name, []).append(span)
     for (place, name, run), spans in told.items():
         yield _spanned(place, name, run, spans)
     for name, spans in untold.items():
-        yield from _cut(device or 0, name, sorted(spans), microbatches, steps)
+        assert device is not None
+        yield from _cut(device, name, sorted(spans), microbatches, steps)
 
 
 def _calls(lines: Sequence[Any]) -> Iterator[Execution]:

@@ -101,7 +101,8 @@ def test_kernels_of_a_gpu_are_cut_into_as_many_calls_as_there_were():
     streams = [Line("Stream #1(Compute)", [kernel("jit_stage0_forward", 0), kernel("jit_stage0_forward", 10),
                                            kernel("jit_stage0_update_round0", 20), kernel("jit_other", 30)]),
                Line("Stream #2(Memset)", [kernel("jit_stage0_forward", 2), kernel("jit_stage0_forward", 12)])]
-    found = list(executions(Profile([Plane("/device:GPU:3", streams), Plane("/host:metadata", [])]), 2, 1))
+    host = Plane("/host:CPU", [Line("launches", [kernel("jit_stage0_forward", 1)])])
+    found = list(executions(Profile([Plane("/device:GPU:3", streams), host, Plane("/host:metadata", [])]), 2, 1))
     assert [(e.device, e.program, e.run, round(1e9 * e.start_s), round(1e9 * e.end_s)) for e in found] == [
         (3, "jit_stage0_forward", 0, 0, 3), (3, "jit_stage0_forward", 1, 10, 13),
         (3, "jit_stage0_update_round0", 0, 20, 21)]
