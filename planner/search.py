@@ -24,6 +24,7 @@ from planner.request import Request, check_pins
 from planner.schedule_costs import schedule_costs
 from planner.schedule_pins import stages_per_rank
 from planner.shapes import virtual_pipelines
+from planner.slice_costs import slice_costs
 from planner.spaces import RECIPES, MeshSpace, SubmeshSpace, mesh_spaces, recipe_uses
 
 NEAR = 1.05
@@ -140,7 +141,7 @@ def _build(request: Request, run: Run, prepared: Prepared, spaces: tuple[Submesh
     """The best pipelines of this number of microbatches: one stage per rank, then several where that may be faster."""
     microbatches, pins = prepared.program.microbatches, request.pins
     names = line_schedules(request.kind, pins, request.cluster.device)
-    floors, fastest = [float("inf")], float("inf")
+    floors, fastest, costs = [float("inf")], float("inf"), None
     if names:
         with run.phase("stages"):
             outcome = best_pipeline(prepared, request.cluster, spaces, tables, pins, names)
@@ -148,11 +149,12 @@ def _build(request: Request, run: Run, prepared: Prepared, spaces: tuple[Submesh
             _keep(request, run, candidate)
         if outcome.candidate is not None:
             _leave_open(run, outcome)
-        floors, fastest = [outcome.lower_bound_s], outcome.step_time_s
+        floors, fastest, costs = [outcome.lower_bound_s], outcome.step_time_s, outcome.builder.costs
     if not names or (len(names) > 1 and pins.chunks is None):
         with run.phase("virtual stages"):
-            known = min(fastest, run.best.step_time_s if run.best else fastest)
-            built = virtual_pipelines(prepared, request.cluster, spaces, tables, pins, allowed(prepared, pins), known)
+            costs = costs or slice_costs(prepared, request.cluster, spaces, tables, (1,))
+            to_beat_s = min(fastest, run.best.step_time_s if run.best else fastest)
+            built = virtual_pipelines(costs, pins, allowed(prepared, pins), to_beat_s)
         for candidate in built.candidates:
             _keep(request, run, candidate)
             fastest = min(fastest, candidate.step_time_s)

@@ -8,7 +8,7 @@ and of the bound (`virtual_bound.py`); shapes that are left out are neither.
 In: costs of slices, shapes that pins allow. Out: `Candidate`s, a floor below all shapes that were built.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,12 +17,10 @@ from numpy.typing import NDArray
 from planner.core.hardware import Cluster
 from planner.core.layout import Placement
 from planner.core.pins import Pins
-from planner.intraop.compose import SliceTable
 from planner.pipelines import Candidate
-from planner.prepared import Prepared
 from planner.schedules import SCHEDULES, TaskTimes
-from planner.slice_costs import slice_costs
-from planner.spaces import MeshSpace, SubmeshSpace
+from planner.slice_costs import SliceCosts
+from planner.spaces import SubmeshSpace
 from planner.stages import Sharing
 from planner.virtual_bound import floor_s
 from planner.virtual_stages import Ground, Shape, draft, offer, through_s, virtual_stages
@@ -59,21 +57,21 @@ class Built:
     estimates: tuple[tuple[str, float], ...]
 
 
-def virtual_pipelines(prepared: Prepared, hardware: Cluster, spaces: Sequence[SubmeshSpace],
-                      tables: dict[MeshSpace, SliceTable], pins: Pins, allowed: NDArray[np.bool_], to_beat_s: float
-                      ) -> Built:
+def virtual_pipelines(costs: SliceCosts, pins: Pins, allowed: NDArray[np.bool_], to_beat_s: float) -> Built:
     """See the module. Where a schedule of several stages per rank is pinned, or how many they are, all such shapes are
-    built, whatever there is to beat."""
+    built, whatever there is to beat. `costs` are those of slices with one microbatch in flight, among others;
+    `allowed` says which slices may be stages, [first, last]."""
+    prepared, hardware = costs.prepared, costs.hardware
     fixed = pins.schedule is not None or pins.chunks is not None
     if prepared.program.kind != "train":
         return Built((), float("inf"), 0, ())
-    rated = sorted(_rated(prepared, hardware, spaces, tables, pins, allowed), key=lambda r: r.estimate_s)
+    rated = sorted(_rated(costs, pins, allowed), key=lambda r: r.estimate_s)
     found: list[Candidate] = []
     floor, best, built, estimates = float("inf"), to_beat_s, 0, dict[str, float]()
     for n, r in enumerate(rated):
         estimate_s, drafted = r.estimate_s, None
         if fixed or (n < LOOKED_AT and estimate_s < WORTH * best):
-            drafted = draft(offer(Ground(prepared, hardware, r.space, tables, allowed), r.shape))
+            drafted = draft(offer(Ground(prepared, hardware, r.space, costs.tables, allowed), r.shape))
             estimate_s = drafted.estimate_s if drafted else float("inf")
         if drafted is None or (not fixed and estimate_s >= WORTH * best):
             estimates[r.shape.schedule] = min(estimate_s, estimates.get(r.shape.schedule, estimate_s))
@@ -106,18 +104,17 @@ def shapes(device_count: int, layers: int, microbatches: int, space: SubmeshSpac
                 yield Shape(name, ranks, chunks)
 
 
-def _rated(prepared: Prepared, hardware: Cluster, spaces: Sequence[SubmeshSpace], tables: dict[MeshSpace, SliceTable],
-           pins: Pins, allowed: NDArray[np.bool_]) -> Iterator[Rated]:
-    count, microbatches = hardware.device_count, prepared.program.microbatches
-    for space in spaces:
-        mine = list(shapes(count, len(prepared.layers), microbatches, space, pins))
+def _rated(costs: SliceCosts, pins: Pins, allowed: NDArray[np.bool_]) -> Iterator[Rated]:
+    count, microbatches = costs.hardware.device_count, costs.prepared.program.microbatches
+    for m, space in enumerate(costs.spaces):
+        mine = list(shapes(count, len(costs.prepared.layers), microbatches, space, pins))
         if not mine:
             continue
-        times = np.where(allowed, slice_costs(prepared, hardware, (space,), tables, (1,)).times_s[0, 0], np.inf)
+        times = np.where(allowed, costs.times_s[costs.flights.index(1), m], np.inf)
         for shape in mine:
             whole_s = through_s(shape, times)
             if whole_s < np.inf:
-                yield Rated(shape, space, _estimate_s(shape, whole_s, microbatches, hardware))
+                yield Rated(shape, space, _estimate_s(shape, whole_s, microbatches, costs.hardware))
 
 
 def _estimate_s(shape: Shape, whole_s: float, microbatches: int, hardware: Cluster) -> float:

@@ -18,6 +18,7 @@ from planner.prepared import prepare
 from planner.request import Request, check_pins
 from planner.schedules import SCHEDULES, TaskTimes, moments
 from planner.shapes import virtual_pipelines
+from planner.slice_costs import slice_costs
 from planner.spaces import mesh_spaces
 from planner.virtual_bound import floor_s
 from planner.virtual_stages import Ground, Shape, draft, offer, virtual_stages
@@ -113,7 +114,8 @@ def test_moving_cuts_comes_near_the_best_of_all_cuts_and_the_bound_is_below_it(n
 
 def test_shapes_that_cannot_win_are_left_out():
     prepared, cluster, spaces, tables, pins = ground(4)
-    built = virtual_pipelines(prepared, cluster, spaces, tables, pins, allowed(prepared, pins), to_beat_s=1e-9)
+    costs = slice_costs(prepared, cluster, spaces, tables, (1,))
+    built = virtual_pipelines(costs, pins, allowed(prepared, pins), to_beat_s=1e-9)
     assert built.candidates == () and built.lower_bound_s == np.inf
     assert built.left_out > 0 and built.estimates
 
