@@ -23,14 +23,15 @@ from planner.rules import flops_of, graph_flops, warnings_of
 @dataclass
 class Run:
     """State of one search: what was tried, the best so far, what refinement may make better, seconds by phase. `tried`
-    and `floors` (lower bounds) go by microbatch count; `under` has the best pipeline by schedule, and `estimates` what
-    those may take that were not built, of which there are `shapes`."""
+    goes by microbatch count, `floors` (lower bounds) by that and whether ranks have one stage or several (2); `under`
+    has the best pipeline by schedule, and `estimates` what those may take that were not built, of which there are
+    `shapes`."""
 
     best: Candidate | None = None
     baselines: dict[str, Candidate | None] = field(default_factory=dict[str, Candidate | None])
     open: list[Outcome] = field(default_factory=list[Outcome])
     tried: dict[int, float] = field(default_factory=dict[int, float])
-    floors: dict[int, float] = field(default_factory=dict[int, float])
+    floors: dict[tuple[int, int], float] = field(default_factory=dict[tuple[int, int], float])
     phases: dict[str, float] = field(default_factory=dict[str, float])
     least_peak: float = float("inf")
     under: dict[str, Candidate] = field(default_factory=dict[str, Candidate])
@@ -77,7 +78,8 @@ def plan_record(request: Request, run: Run, best: Candidate) -> PlanRecord:
         graph_flops(program.micro) * program.microbatches + update, prepared.dtype,
         _baselines(request, run), request.pins.describe(),
         (("slowest-stage bounds skipped", best.pruned), ("slowest-stage bounds tried", best.tried),
-         ("microbatch counts tried", len(run.tried))),
+         ("microbatch counts tried", len(run.tried)),
+         *((("pipelines of several stages per rank not built", run.shapes),) if run.shapes else ())),
         tuple(run.phases.items()),
         (*program.warnings, *warnings_of(program.micro), *_slow_dtype(request.cluster.device, prepared.dtype)))
 

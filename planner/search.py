@@ -132,7 +132,7 @@ def _try(request: Request, run: Run, microbatches: int) -> None:
             if candidate is not None and (known is None or candidate.step_time_s < known.step_time_s):
                 run.baselines[name] = candidate
             run.baselines.setdefault(name, None)
-            if candidate is not None:
+            if candidate is not None and stages_per_rank(request.pins) == 1:
                 _keep(request, run, candidate)
 
 
@@ -141,7 +141,7 @@ def _build(request: Request, run: Run, prepared: Prepared, spaces: tuple[Submesh
     """The best pipelines of this number of microbatches: one stage per rank, then several where that may be faster."""
     microbatches, pins = prepared.program.microbatches, request.pins
     names = line_schedules(request.kind, pins, request.cluster.device)
-    floors, fastest, costs = [float("inf")], float("inf"), None
+    fastest, costs = float("inf"), None
     if names:
         with run.phase("stages"):
             outcome = best_pipeline(prepared, request.cluster, spaces, tables, pins, names)
@@ -149,7 +149,8 @@ def _build(request: Request, run: Run, prepared: Prepared, spaces: tuple[Submesh
             _keep(request, run, candidate)
         if outcome.candidate is not None:
             _leave_open(run, outcome)
-        floors, fastest, costs = [outcome.lower_bound_s], outcome.step_time_s, outcome.builder.costs
+        fastest, costs = outcome.step_time_s, outcome.builder.costs
+        run.floors[microbatches, 1] = outcome.lower_bound_s
     if not names or (len(names) > 1 and pins.chunks is None):
         with run.phase("virtual stages"):
             costs = costs or slice_costs(prepared, request.cluster, spaces, tables, (1,))
@@ -158,10 +159,10 @@ def _build(request: Request, run: Run, prepared: Prepared, spaces: tuple[Submesh
         for candidate in built.candidates:
             _keep(request, run, candidate)
             fastest = min(fastest, candidate.step_time_s)
-        floors.append(built.lower_bound_s)
+        run.floors[microbatches, 2] = built.lower_bound_s
         run.shapes += built.left_out
         run.estimate(built.estimates)
-    run.floors[microbatches], run.tried[microbatches] = min(floors), fastest
+    run.tried[microbatches] = fastest
 
 
 def _leave_open(run: Run, outcome: Outcome) -> None:
@@ -182,8 +183,7 @@ def _refine(request: Request, run: Run) -> None:
         with run.phase("refinement"):
             better = refined(outcome, run.best.step_time_s if run.best else float("inf"))
         run.tried[microbatches] = min(run.tried[microbatches], better.step_time_s)
-        if run.floors[microbatches] == outcome.lower_bound_s:
-            run.floors[microbatches] = better.lower_bound_s
+        run.floors[microbatches, 1] = better.lower_bound_s
         for candidate in better.candidates:
             _keep(request, run, candidate)
 

@@ -37,3 +37,10 @@ def test_a_pinned_schedule_is_used_and_said_to_be_asked_for(name):
     plan = planner.plan(transformer(4), V100, stages=4, microbatches=4, schedule=name)
     assert plan.schedule == name
     assert f"{name} was chosen, as you asked" in " ".join(plan.explain().split())
+
+
+def test_a_pinned_schedule_of_several_stages_per_rank_makes_a_pipeline_whatever_is_faster():
+    plan = planner.plan(transformer(4), V100, schedule="interleaved", microbatches=4)
+    assert plan.schedule == "interleaved" and plan.record.layout.chunks >= 2
+    more = planner.plan(transformer(4), V100, chunks=2, microbatches=4)
+    assert more.schedule in ("interleaved", "zb-v") and more.record.layout.chunks == 2
