@@ -3,7 +3,10 @@
 The numbers are round and consistent (bottleneck formula, 20 bytes a parameter), not the answer of a search.
 """
 
+from dataclasses import replace
+
 from planner.core.hardware import Cluster, Device, Link
+from planner.core.layout import Placement, placed
 from planner.core.plan import (
     SCHEMA_VERSION,
     Baseline,
@@ -43,6 +46,16 @@ def sixty_four_devices() -> PlanRecord:
     """GPT-39B on eight nodes: sixteen stages of four devices, 256 microbatches."""
     return record(cluster(8, 8), stage_count=16, layer_count=48, hidden=8192, batch=1024, microbatches=256,
                   mesh=((4,), ("model",)))
+
+
+def vee() -> PlanRecord:
+    """Eight stages under ZB-V, out over four ranks of two devices and back."""
+    plan = record(cluster(1, 16), stage_count=8, layer_count=24, hidden=768, batch=64, microbatches=8,
+                  mesh=((2,), ("data",)))
+    layout = placed(Placement.VEE, 4)
+    stages = tuple(replace(s, devices=(2 * rank, 2 * rank + 1)) for s, rank in
+                   zip(plan.stages, layout.rank_of, strict=True))
+    return replace(plan, cluster=cluster(1, 8), device_count=8, schedule="zb-v", stages=stages)
 
 
 def record(on: Cluster, *, stage_count: int, layer_count: int, hidden: int, batch: int, microbatches: int,

@@ -2,8 +2,9 @@ from dataclasses import replace
 
 import pytest
 
+from planner.report import units
 from planner.report.explain import explain
-from tests.report.records import eight_devices, sixty_four_devices, two_devices
+from tests.report.records import eight_devices, sixty_four_devices, two_devices, vee
 
 RECORDS = (two_devices(), eight_devices(), sixty_four_devices())
 
@@ -24,6 +25,14 @@ def test_numbers():
     assert "its activations are those of 16 microbatches in flight" in text
     assert "1.12 × this plan's time" in text
     assert "data: no time, 48.0 GB on a device (needs 48.0 GB a device, 16.0 GB there)." in text
+
+
+def test_memory_of_stages_that_share_devices_is_told_together():
+    record = vee()
+    said = " ".join(explain(record).split())
+    assert record.peak_bytes == max(record.rank_bytes) == sum(record.stages[s].memory.total_bytes for s in (0, 7))
+    assert f"fullest is where stages 0, 7 share: {units.size(record.peak_bytes)} of 16.0 GB" in said
+    assert "those of 8 and 1 microbatches in flight" in said
 
 
 def test_a_single_stage_has_no_bubble():

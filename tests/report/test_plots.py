@@ -7,13 +7,13 @@ import pytest
 from matplotlib.text import Text
 
 from planner.errors import PlannerError, UnknownNameError
-from planner.report import plots
+from planner.report import plots, units
 from planner.report.figures import devices, graph, shardings, style, timetable
-from planner.simulate import simulate
-from tests.report.records import eight_devices, sixty_four_devices, two_devices
+from planner.simulate import Work, simulate
+from tests.report.records import eight_devices, sixty_four_devices, two_devices, vee
 
-RECORDS = (two_devices(), eight_devices(), sixty_four_devices())
-BY_SIZE = pytest.mark.parametrize("record", RECORDS, ids=lambda r: str(r.device_count))
+RECORDS = (two_devices(), eight_devices(), sixty_four_devices(), vee())
+BY_SIZE = pytest.mark.parametrize("record", RECORDS, ids=lambda r: f"{r.device_count} {r.schedule}")
 
 
 def sheet(record, kind):
@@ -47,8 +47,19 @@ def test_no_texts_overlap_or_leave_the_sheet(record, kind):
 @BY_SIZE
 def test_every_stage_is_named_on_its_devices(record):
     found = " ".join(t.get_text() for t in texts(sheet(record, "devices")))
-    for stage in record.stages:
-        assert f"stage {stage.index}\n" in found
+    for rank in range(record.layout.ranks):
+        stages = record.layout.stages_of(rank)
+        assert f"stage{'s' * (len(stages) > 1)} {units.ranges(stages)}\n" in found
+
+
+def test_stages_of_a_rank_share_a_row_in_two_shades():
+    record = vee()
+    for kind in ("timetable", "memory", "memory-curve"):
+        assert {"stages 0, 7", "stages 3, 4"} <= {t.get_text() for t in texts(sheet(record, kind))}
+    first, *_, last = (i for i in simulate(record).intervals if i.work is Work.WEIGHT_GRADIENT and i.stage in (0, 7))
+    shades = {i.stage: timetable.bar_colour(i, record.layout) for i in (first, last)}
+    assert len(shades) == 2 and sum(shades[7]) > sum(shades[0])
+    assert len({timetable.COLOURS[w] for w in (Work.FORWARD, Work.INPUT_GRADIENT, Work.WEIGHT_GRADIENT)}) == 3
 
 
 def test_blocks_cover_each_device_once():
