@@ -64,7 +64,8 @@ def _time(record: PlanRecord) -> list[str]:
     lines = [f"one step takes {units.seconds(record.step_time_s)} (predicted); of the devices' time: "
              f"{', '.join(parts)}."]
     if len(record.stages) > 1:
-        lines.append(f"idle is the bubble of {units.plural(len(record.stages), 'stage')} with "
+        ranks = f" on {units.plural(record.layout.ranks, 'group')} of devices" if record.layout.chunks > 1 else ""
+        lines.append(f"idle is the bubble of {units.plural(len(record.stages), 'stage')}{ranks} with "
                      f"{units.plural(record.microbatches, 'microbatch')}, and waiting for slower stages.")
     lines.append(f"{units.scaled(record.model_flops, 'FLOP')} of model arithmetic a step are "
                  f"{units.rate(breakdown.flops_per_device_s(record))} on each device, "
