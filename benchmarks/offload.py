@@ -2,6 +2,7 @@
 
     python benchmarks/offload.py measure            # on the machine itself: an accelerator; about 5 minutes
     python benchmarks/offload.py show               # the recorded rows
+    python benchmarks/offload.py compiled           # anywhere: peak memory by the compiler, for 8 virtual CPU devices
 
 Every way of running the same model on one device, each in a process of its own, so that the device's peak memory is its
 own: all on the device; optimizer state on the host; activations on the host, copied inside the one program; eight
@@ -43,6 +44,7 @@ from planner.runtime.pipeline import PipelineStep
 from planner.runtime.placement import initial_state
 from planner.search import Found
 from planner.trace import program_trees, trace_program
+from planner.verify import verify_plan
 
 ONE_PROGRAM = "activations on the host"
 
@@ -65,7 +67,7 @@ TOLERANCE = 2e-3
 def main() -> None:
     """Measure, or show."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("phase", choices=("measure", "show", "one", "link"))
+    parser.add_argument("phase", choices=("measure", "show", "one", "link", "compiled"))
     parser.add_argument("--model", default="gpt-760m")
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--batch", type=int, default=16)
@@ -77,6 +79,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.phase == "one":
         append(options.out, measured(options, options.ways[0]))
+    elif options.phase == "compiled":
+        jax.config.update("jax_platforms", "cpu")
+        jax.config.update("jax_num_cpu_devices", 8)
+        compiled()
     elif options.phase == "link":
         append(options.out, link(options.link_mb * 10**6))
     elif options.phase == "measure":
@@ -225,6 +231,29 @@ def show(path: Path) -> None:
         print(f"{way:<42}{1e3 * row['step_s']:>7.1f} ms{foreseen:>10}{gigabytes(row['peak_bytes']):>10}"
               f"{gigabytes(row['predicted_bytes']):>11}{gigabytes(row['moved_bytes']):>13}"
               f"{worst:>9.1e}{'  DIFFERENT' if worst > TOLERANCE else ''}")
+
+
+COMPILED: tuple[tuple[str, Mapping[str, Any]], ...] = (
+    ("optimizer", {"stages": 1, "microbatches": 1}), ("optimizer", {"stages": 1, "microbatches": 2}),
+    ("optimizer", {"stages": 2, "microbatches": 2, "schedule": "1f1b"}),
+    ("activations", {"stages": 2, "microbatches": 8, "schedule": "gpipe"}),
+    ("activations", {"stages": 4, "microbatches": 8, "schedule": "1f1b"}))
+"""What goes to the host, of which plans of gpt-tiny."""
+
+
+def compiled() -> None:
+    """Peak bytes of the fullest device without and with host memory, foreseen and compiled."""
+    print(f"{'on the host':<14}{'pins':<58}{'foreseen':>20}{'compiled':>20}{'moved':>8}")
+    for host, pins in COMPILED:
+        model = models.build("gpt-tiny", dtype="float32", batch_size=64, layers=4)
+        record = planner.plan(model, planner.cluster("cpu-8"), recipe="data", progress=lambda _: None, **pins).record
+        program = trace_program(model, record.microbatches)
+        rows = [with_memory(Found(r, program)) for r in (record, moved(record, host))]
+        stages = [verify_plan(r, model, "local").stages for r in rows]
+        foreseen, made = ([max(getattr(s, name) for s in found) / 1e6 for found in stages]
+                          for name in ("predicted_bytes", "compiled_bytes"))
+        print(f"{host:<14}{pins!s:<58}{foreseen[0]:>8.2f} → {foreseen[1]:>6.2f} MB{made[0]:>8.2f} → {made[1]:>6.2f} MB"
+              f"{max(s.memory.host_bytes for s in rows[1].stages) / 1e6:>8.2f}", flush=True)
 
 
 def foreseen_s(row: Mapping[str, Any], than: Mapping[str, Any], way_there: HostLink) -> float:
