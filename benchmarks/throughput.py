@@ -6,8 +6,9 @@ devices, as ratios in one run.
 For each case two plans are compiled: pipeline stages of data-parallel devices, and the same microbatches in one stage
 over all devices. They are stepped in turn. A row holds, of the pipelined plan: seconds of a step; seconds after which
 its call returns (it waits for no device, but for room in their queues and for a core); processor time of the driver's
-thread in it, which is what the driver itself takes, in parts of the step and by call of a program; and the ratio of
-both plans' steps. Then a checkpoint of the pipelined run is written, and resumed: traced, read and placed.
+thread in it, which is what the driver itself takes, in parts of the step and by call of a program (also the least of
+all steps, for other programs make it take longer); and the ratio of both plans' steps. Then a checkpoint of the
+pipelined run is written, and resumed: traced, read and placed.
 """
 
 import argparse
@@ -103,6 +104,7 @@ def measure(name: str, cluster: Cluster, rounds: int) -> dict[str, Any]:
         "step_s": round(step_s, 5), "predicted_s": round(plans["pipelined"].step_time_s, 5),
         "microbatch_of_a_stage_s": round(step_s / (pins["microbatches"] + pins["stages"] - 1), 5),
         "call_returns_s": round(statistics.median(piped.calls_s), 5), "driver_s": round(driver_s, 5),
+        "driver_min_s": round(min(piped.driver_s), 5),
         "driver_share": round(driver_s / step_s, 4), "program_calls": calls,
         "driver_s_a_call": round(driver_s / calls, 6), "one_stage_s": round(statistics.median(one.steps_s), 5),
         "pipelined_over_one_stage": round(statistics.median(ratios), 4),

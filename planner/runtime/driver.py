@@ -11,6 +11,7 @@ In: code and programs of every stage. Out: `Driver`; for each step, a `Drive`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -29,25 +30,14 @@ from planner.schedules import Kind, Task
 
 @dataclass(frozen=True)
 class Sending:
-    """Results of a task that another stage reads: their places among the results, values, and where they lie."""
+    """Results of a task that a stage reads: their places among the results, the values that they are there (of state,
+    what it is for the next microbatch), and how they lie."""
 
     stage: int
     places: tuple[int, ...]
     values: tuple[int, ...]
     lie: tuple[NamedSharding, ...]
     wanted: tuple[NamedSharding, ...]
-
-
-@dataclass(frozen=True)
-class StateHanding:
-    """State that a task makes for the next microbatch: place among the results, value, how it lies, and the input that
-    it becomes, with the stages that read it."""
-
-    place: int
-    value: int
-    lies: NamedSharding
-    becomes: int
-    readers: tuple[tuple[int, NamedSharding], ...]
 
 
 @dataclass(frozen=True)
@@ -63,7 +53,8 @@ class TaskWork:
       kept: (place among the results, value) that a later task of the same microbatch and stage reads.
       sendings: to other stages.
       shown: (place, value) of losses and other outputs.
-      states: for the next microbatch.
+      states: (place, value, how it lies) of state.
+      handings: of state, to the stages that read it for the next microbatch.
     """
 
     program: Any
@@ -74,7 +65,8 @@ class TaskWork:
     kept: tuple[tuple[int, int], ...]
     sendings: tuple[Sending, ...]
     shown: tuple[tuple[int, int], ...]
-    states: tuple[StateHanding, ...]
+    states: tuple[tuple[int, int, NamedSharding], ...]
+    handings: tuple[Sending, ...]
 
 
 @dataclass(frozen=True)
@@ -145,19 +137,24 @@ class Driver:
         brought = tuple((n, v) for n, v in enumerate(code.reads) if v in self._with_microbatch)
         numbered = tuple(enumerate(code.makes))
         others = sorted({s for v in code.makes for s in readers.get(v, ()) if s != stage})
-        states = tuple(StateHanding(n, v, self.lies(v, stage), becomes[v], self._readers(becomes[v]))
-                       for n, v in numbered if v in becomes)
+        states = tuple((n, v, self.lies(v, stage)) for n, v in numbered if v in becomes)
+        handed = sorted({s for _, v, _ in states for s in readers.get(becomes[v], ())})
         summing = kind is functions.summing
         return TaskWork(functions.programs[kind] if summing or code.makes else None, summing, code.reads, brought,
                         tuple(dict.fromkeys(v for _, v in brought if v not in later)),
                         tuple((n, v) for n, v in numbered if v in later),
                         tuple(self._sending(stage, s, numbered) for s in others),
-                        tuple((n, v) for n, v in numbered if v in shown), states)
+                        tuple((n, v) for n, v in numbered if v in shown), states,
+                        tuple(self._sending(stage, s, [(n, v) for n, v, _ in states], becomes) for s in handed))
 
-    def _sending(self, stage: int, reader: int, made: Sequence[tuple[int, int]]) -> Sending:
-        mine = [(n, v) for n, v in made if reader in self.code.readers.get(v, ())]
-        return Sending(reader, tuple(n for n, _ in mine), tuple(v for _, v in mine),
-                       tuple(self.lies(v, stage) for _, v in mine), tuple(self.lies(v, reader) for _, v in mine))
+    def _sending(self, stage: int, reader: int, made: Sequence[tuple[int, int]],
+                 becomes: Mapping[int, int] = MappingProxyType({})) -> Sending:
+        """What a stage reads of (place, value) that were made, as it is called there."""
+        mine = [(n, v, becomes.get(v, v)) for n, v in made]
+        mine = [(n, v, there) for n, v, there in mine if reader in self.code.readers.get(there, ())]
+        return Sending(reader, tuple(n for n, _, _ in mine), tuple(there for _, _, there in mine),
+                       tuple(self.lies(v, stage) for _, v, _ in mine),
+                       tuple(self.lies(there, reader) for _, _, there in mine))
 
 
 class Drive:
@@ -193,7 +190,8 @@ class Drive:
             for m, parts in enumerate(driver.microbatches(stage, batch, self._count)):
                 self._held[stage, m] = parts
         for (value, lies, readers), x in zip(driver.first_states, state, strict=True):
-            self._hand(value, x, lies, readers, 0)
+            for stage, wanted in readers:
+                self._held[stage, 0][value] = self._transfers.send([x], [lies], [wanted])[0]
 
     def do(self, task: Task) -> None:
         """Start one task, and send on what it makes."""
@@ -208,16 +206,18 @@ class Drive:
             held[v] = made[n]
         for n, v in work.shown:
             self.outputs[stage].setdefault(v, {})[m] = made[n]
-        for s in work.states:
-            if m == self._count - 1:
-                self._made_state[s.value] = (made[s.place], s.lies)
-            else:
-                self._hand(s.becomes, made[s.place], s.lies, s.readers, m + 1)
-        for sending in work.sendings:
-            moved = self._transfers.send([made[n] for n in sending.places], sending.lie, sending.wanted)
-            self._held[sending.stage, m].update(zip(sending.values, moved, strict=True))
+        if m < self._count - 1:
+            self._send(work.handings, made, m + 1)
+        else:
+            self._made_state.update((v, (made[n], lies)) for n, v, lies in work.states)
+        self._send(work.sendings, made, m)
         if self._waiting is not None:
             self._waiting.after(task, self._held)
+
+    def _send(self, sendings: Sequence[Sending], made: Sequence[Any], microbatch: int) -> None:
+        for sending in sendings:
+            moved = self._transfers.send([made[n] for n in sending.places], sending.lie, sending.wanted)
+            self._held[sending.stage, microbatch].update(zip(sending.values, moved, strict=True))
 
     def last_state(self) -> tuple[Any, ...]:
         """The state after the last microbatch, at home."""
@@ -236,11 +236,6 @@ class Drive:
             return work.program(*arguments)
         self.sums[stage], made = work.program(self.sums[stage], *arguments)
         return made
-
-    def _hand(self, value: int, array: Any, lies: NamedSharding, readers: Sequence[tuple[int, NamedSharding]],
-              microbatch: int) -> None:
-        for stage, wanted in readers:
-            self._held.setdefault((stage, microbatch), {})[value] = self._transfers.send([array], [lies], [wanted])[0]
 
 
 def listed(by_microbatch: Mapping[int, Any]) -> list[jax.Array]:

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from planner.core import programs
 from planner.core.plan import ParamPlan
+from planner.core.spec import Spec
 from planner.emit.deferred import final_spec, lead_count, settled_spec
 from planner.emit.meshes import sharding
 from planner.emit.micro import accumulation_dtype
@@ -66,8 +67,19 @@ class StageFunctions:
         return stage_program(partial(self._made, code), self._mesh, name, out_shardings=makes)
 
     def _placed(self, values: Sequence[int]) -> tuple[Any, ...]:
-        specs = self._code.given.specs[self._stage]
-        return tuple(sharding(self._mesh, specs[v]) if v in specs else None for v in values)
+        """How results lie. Where the plan leaves it open the compiler chooses, but for what is handed on: it leaves as
+        it is wanted, or as the receiver thinks it comes."""
+        code, stage = self._code, self._stage
+        specs, becomes = code.given.specs[stage], {new: old for old, new in code.state_successor.items()}
+
+        def spec(value: int) -> Spec | None:
+            if value in specs:
+                return specs[value]
+            if value in becomes:
+                return code.spec(becomes[value], stage)
+            return code.spec(value, stage) if any(s != stage for s in code.readers.get(value, ())) else None
+
+        return tuple(None if (found := spec(v)) is None else sharding(self._mesh, found) for v in values)
 
     def _run(self, task: TaskCode, reads: Sequence[Any]) -> dict[int, Any]:
         env = dict(zip(task.reads, reads, strict=True))
