@@ -64,7 +64,6 @@ def changes_that_fit(request: Request, too_large: MemoryLimitError) -> Iterator[
     for steps in changes(request, too_large.need_bytes):
         for change in steps:
             if time.perf_counter() > deadline:
-                request.progress(f"no further change is tried after {SECONDS:.0f} s")
                 return
             request.progress(f"would it fit with {change.text}?")
             try:

@@ -61,9 +61,11 @@ def survey(folder: Path) -> Survey:
 
 def _look(checkpoint: Path) -> About | str:
     """What a checkpoint says of itself; what is wrong with it, if it is damaged."""
-    why = fault(checkpoint / _ARRAYS)
-    if why:
-        return why
+    return fault(checkpoint / _ARRAYS) or said_by(checkpoint)
+
+
+def said_by(checkpoint: Path) -> About | str:
+    """What a checkpoint says of itself, its arrays unseen; what is wrong with that, if it is damaged."""
     try:
         return from_data(json.loads((checkpoint / _ABOUT_FILE).read_bytes()))
     except OSError as error:

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from planner.checkpoint.about import About, about, to_data
+from planner.checkpoint.across import Spread, by_process_0, shared_survey
 from planner.checkpoint.folder import Survey, Whole, counts, remove_unfinished, set_aside, survey
 from planner.checkpoint.leaves import LeafType, leaf_types, restored, stored
 from planner.core import plan_io
@@ -66,6 +67,7 @@ class Checkpoints:
         self._plan = plan
         self._damaged: tuple[Path, ...] = ()
         self._manager: Any = None
+        self._spread: Spread | None = None
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -85,7 +87,7 @@ class Checkpoints:
           CheckpointError: no checkpoint, none that is whole, or one of another model.
           PlanMismatchError: the plan is for another model or another number of devices.
         """
-        found = survey(self.folder)
+        found = shared_survey(self.folder)
         self._damaged = found.damaged
         if found.newest is None and not found.damaged and or_start:
             step, state = compile_plan(self._plan.record, model, device_list(mesh))
@@ -96,7 +98,9 @@ class Checkpoints:
         template = abstract_state(built.program, built.placed)
         _check_same_model(found.newest.folder, found.newest.about, leaf_types(template), model)
         try:
-            arrays = _orbax().read_arrays(found.newest.folder, stored(template))
+            wanted = stored(template)
+            spread = Spread(wanted)
+            arrays = spread.home(_orbax().read_arrays(found.newest.folder, spread.out(wanted)), wanted)
         except _FAULTS as fault:
             raise CheckpointError(f"cannot load {found.newest.folder}: {fault}",
                                   "use the library versions that its about/metadata names") from fault
@@ -129,7 +133,9 @@ class Checkpoints:
             if latest is not None and latest >= count:
                 raise CheckpointError(f"{self.folder} has a checkpoint of step {latest} already, step {count} is to be "
                                       "saved", "resume from it, or give an empty folder")
-            _orbax().start_save(manager, count, stored(state), to_data(about(self._plan.record, state)))
+            arrays = stored(state)
+            self._spread = self._spread or Spread(arrays)
+            _orbax().start_save(manager, count, self._spread.out(arrays), to_data(about(self._plan.record, state)))
         return True
 
     def wait(self) -> None:
@@ -167,12 +173,15 @@ class Checkpoints:
 
     def _opened(self) -> Any:
         if self._manager is None:
-            for place in self._damaged:
-                set_aside(place)
+            by_process_0(self._tidied)
             self._damaged = ()
-            remove_unfinished(self.folder)
             self._manager = _orbax().open_manager(self.folder, self.keep)
         return self._manager
+
+    def _tidied(self) -> None:
+        for place in self._damaged:
+            set_aside(place)
+        remove_unfinished(self.folder)
 
 
 def last_plan(folder: str | os.PathLike[str]) -> Plan | None:

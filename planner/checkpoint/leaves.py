@@ -13,7 +13,9 @@ import jax
 import numpy as np
 
 from planner.core.graph import Input
+from planner.runtime.stage_program import has_part, mesh_of, without_numbers
 from planner.runtime.state import RunState
+from planner.runtime.transfer import spread
 from planner.trace.dtypes import key_implementation
 
 
@@ -48,9 +50,11 @@ def restored(template: RunState, arrays: Mapping[str, Any]) -> RunState:
     """
     def leaf(name: str, wanted: Any) -> Any:
         if 0 in wanted.shape:
-            return jax.device_put(np.zeros(wanted.shape, wanted.dtype), wanted.sharding)
+            return spread(np.zeros(wanted.shape, wanted.dtype), wanted.sharding)
         if not _is_key(wanted):
             return arrays[name]
+        if not has_part(mesh_of(wanted.sharding)):
+            return without_numbers(wanted.shape, wanted.dtype, wanted.sharding)
         return jax.random.wrap_key_data(arrays[name], impl=key_implementation(str(wanted.dtype)))
 
     def filled(what: str, places: tuple[Input, ...], leaves: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -85,7 +89,10 @@ def _is_key(leaf: Any) -> bool:
 def _as_data(leaf: Any) -> Any:
     if not _is_key(leaf):
         return leaf
-    if not isinstance(leaf, jax.ShapeDtypeStruct):
+    here = has_part(mesh_of(leaf.sharding))
+    if here and not isinstance(leaf, jax.ShapeDtypeStruct):
         return jax.random.key_data(leaf)
-    data = jax.eval_shape(jax.random.key_data, leaf)
-    return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=leaf.sharding)
+    data = jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=leaf.sharding)
+    return without_numbers(data.shape, data.dtype, leaf.sharding)

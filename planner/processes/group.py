@@ -27,8 +27,9 @@ from planner.processes.watch import Limits, Watch
 
 WRONG, LOST, INTERRUPTED = 2, 70, 130
 """Exit codes: wrong input, as of the command line; another process ended (EX_SOFTWARE of sysexits.h); Ctrl-C."""
-_CLOSER_S = 3.0
-"""How long a process whose collective broke waits for the news of who is gone: well above a beat of the watch."""
+_CLOSER_S = 2.0
+"""How long a process that fails waits for news that another is gone, whose end broke its collective: they come in less
+than a beat of the watch."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,8 @@ def _end(text: str, code: int) -> None:
 
 def _end_failed(watch: Watch, fault: BaseException) -> None:
     """Tell the others, say what happened, and end: JAX's own end would wait for processes that wait for this one."""
-    if isinstance(fault, RuntimeError) and watch.news_within(_CLOSER_S):
+    ours = isinstance(fault, DisagreementError | SystemExit | KeyboardInterrupt)
+    if not ours and watch.news_within(_CLOSER_S):  # what a broken collective raises depends on where it breaks
         time.sleep(_CLOSER_S)  # the watch's own thread says what the matter is, and ends this process
     if isinstance(fault, DisagreementError):
         watch.done()  # each process says so itself

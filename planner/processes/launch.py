@@ -51,9 +51,17 @@ def launch(given: Launch) -> int:
     coordinator = given.coordinator or f"127.0.0.1:{free_port('127.0.0.1')}"
     if given.coordinator is not None:
         _check_free(given.coordinator)
-    started = [_start(given.command(coordinator, n), n) for n in range(given.count)]
-    with _signals_passed_on(started):
+    started: list[subprocess.Popen[str]] = []
+    with _signals_passed_on(started) as came:
+        readers: list[threading.Thread] = []
+        for n in range(given.count):
+            started.append(_start(given.command(coordinator, n)))
+            readers += _readers(started[-1], n)
+            for number in came:
+                started[-1].send_signal(number)
         codes = _ended(started, given.end_s)
+    for reader in readers:
+        reader.join()
     for n, code in enumerate(codes):
         if code < 0:
             sys.stderr.write(f"process {n} was ended by {signal.Signals(-code).name}\n")
@@ -80,34 +88,44 @@ def _check_free(coordinator: str) -> None:
                            "name another port, or leave --coordinator out for a free one") from fault
 
 
-def _start(command: Sequence[str], number: int) -> subprocess.Popen[str]:
-    started = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               text=True, errors="replace", start_new_session=True)
-    assert started.stdout is not None and started.stderr is not None
-    for source, target in ((started.stdout, sys.stdout if number == 0 else None), (started.stderr, sys.stderr)):
-        threading.Thread(target=_pass_on, args=(source, target, "" if number == 0 else f"process {number}: "),
-                         daemon=True).start()
-    return started
+def _start(command: Sequence[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            text=True, errors="replace", start_new_session=True)
+
+
+def _readers(process: subprocess.Popen[str], number: int) -> Iterator[threading.Thread]:
+    """Threads that pass on what a process writes, until it ends."""
+    assert process.stdout is not None and process.stderr is not None
+    mark = "" if number == 0 else f"process {number}: "
+    for source, target in ((process.stdout, sys.stdout if number == 0 else None), (process.stderr, sys.stderr)):
+        reader = threading.Thread(target=_pass_on, args=(source, target, mark), daemon=True)
+        reader.start()
+        yield reader
 
 
 def _pass_on(source: IO[str], target: IO[str] | None, mark: str) -> None:
-    for line in source:
-        if target is not None and not line.startswith(_NOISE):
-            with contextlib.suppress(BrokenPipeError, ValueError):
-                target.write(mark + line)
-                target.flush()
+    with source:
+        for line in source:
+            if target is not None and not line.startswith(_NOISE):
+                with contextlib.suppress(BrokenPipeError, ValueError):
+                    target.write(mark + line)
+                    target.flush()
 
 
 @contextlib.contextmanager
-def _signals_passed_on(started: Sequence[subprocess.Popen[str]]) -> Iterator[None]:
-    """SIGINT and SIGTERM go to every process, which have a session of their own so that each comes once."""
+def _signals_passed_on(started: Sequence[subprocess.Popen[str]]) -> Iterator[list[int]]:
+    """SIGINT and SIGTERM go to every process started, which have a session of their own so that each comes once. Gives
+    the signals that came so far."""
+    came: list[int] = []
+
     def pass_on(number: int, _: object) -> None:
+        came.append(number)
         for process in started:
             process.send_signal(number)
 
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield came
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -116,9 +134,9 @@ def _signals_passed_on(started: Sequence[subprocess.Popen[str]]) -> Iterator[Non
 def _ended(started: Sequence[subprocess.Popen[str]], end_s: float) -> list[int]:
     """Exit codes, once all have ended; negative: the signal that did it."""
     over_at: float | None = None
-    while any(process.poll() is None for process in started):
+    while None in (codes := [process.poll() for process in started]):
         time.sleep(0.05)
-        failed = any(process.returncode for process in started)
+        failed = any(codes)
         over_at = time.monotonic() + end_s if failed and over_at is None else over_at
         if over_at is not None and time.monotonic() > over_at:
             for process in started:

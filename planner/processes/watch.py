@@ -63,11 +63,11 @@ class Watch:
             while len(self._peers) < self._count - 1:
                 server.settimeout(max(0.01, end - time.monotonic()))
                 peer, _ = server.accept()
-                peer.settimeout(5.0)
-                with contextlib.suppress(OSError, ValueError, KeyError, StopIteration):  # not one of ours
-                    who = next(_lines(peer))["process"]
-                    if who in range(1, self._count):
-                        self._peers[who] = peer
+                who = _who(peer)
+                if who in range(1, self._count) and who not in self._peers:
+                    self._peers[who] = peer
+                else:
+                    peer.close()
         self._begin()
 
     def connect(self, host: str, port: int) -> None:
@@ -95,6 +95,8 @@ class Watch:
                 thread.join(max(0.0, end - time.monotonic()))
         self._news.set()  # what happens from here on is no news
         for peer in self._peers.values():
+            with contextlib.suppress(OSError):
+                peer.shutdown(socket.SHUT_RDWR)  # else what listens to it keeps it open
             peer.close()
 
     def news_within(self, seconds: float) -> bool:
@@ -149,6 +151,15 @@ class Watch:
         for peer in self._peers.values():
             with contextlib.suppress(OSError):  # who is gone is found by the one who listens to them
                 _send(peer, message)
+
+
+def _who(peer: socket.socket) -> Any:
+    """The number that a process gives when it has connected; None from one that is none of ours."""
+    peer.settimeout(5.0)
+    try:
+        return next(_lines(peer))["process"]
+    except (OSError, ValueError, LookupError, TypeError, StopIteration):
+        return None
 
 
 def _send(peer: socket.socket, message: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ CASES = {
     "two stages": Case(models.mlp, PIPELINES["2 stages of 4"]),
     "tied": Case(models.tied, PIPELINES["2 stages of 4"]),
     "stateful, mixed": Case(models.stateful, PIPELINES["4 stages, mixed, recomputed"]),
+    "stateful, data": Case(models.stateful, Design(microbatches=4)),
     "skipping": Case(models.skipping, Design(stages=4, mesh_shape=(2,), microbatches=4, stored=over((0,), 2))),
     # bf16 compute: sums in another order differ by its roundings, as in tests/runtime/test_training.py
     "clipped": Case(models.stacked, Design(stages=4, mesh_shape=(2,), microbatches=2), 2e-2),

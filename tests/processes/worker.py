@@ -9,6 +9,8 @@ import numpy as np
 import planner
 from planner.check.inputs import random_batch
 from planner.check.reference import Reference
+from planner.checkpoint import Checkpoints
+from planner.planned import Plan
 from planner.processes.watch import Limits
 from planner.runtime import compile_plan
 from planner.trace import split_leaves
@@ -25,7 +27,7 @@ def main() -> None:
     limits = Limits(**job.get("limits", {}))
     with planner.distributed(where, int(count), int(process), devices=job["devices"], limits=limits) as group:
         for name in job["cases"][process] if isinstance(job["cases"], dict) else job["cases"]:
-            train(name, group, job)
+            (train if "folder" not in job else train_with_checkpoints)(name, group, job)
 
 
 def train(name, group, job):
@@ -51,6 +53,19 @@ def train(name, group, job):
         for leaf, place, wanted in zip(leaves, places, split_leaves(tree, places), strict=True):
             assert_shards(leaf, numbers(wanted), case.tolerance, place.path)
     tell(json.dumps({"case": name, "losses": losses}))
+
+
+def train_with_checkpoints(name, group, job):
+    """Losses of the steps that were left to do, with a checkpoint after each."""
+    case = CASES[name]
+    model = case.build()
+    with Checkpoints(job["folder"], Plan(record_of(model, case.design))) as checkpoints:
+        run = checkpoints.resume(model, group.devices, or_start=True)
+        state = run.state
+        for n in range(run.done, job["steps"]):
+            state, metrics = run.step(state, random_batch(model, n))
+            tell(json.dumps({"step": n, "loss": float(metrics["loss"])}))
+            checkpoints.save(n + 1, state)
 
 
 def tell(line):
