@@ -26,6 +26,7 @@ class Case:
     nodes: int
     batch: int
     dtype: str
+    microbatches: int | None = None
     stages: int | None = None
 
 
@@ -34,6 +35,10 @@ CASES = (
     Case("gpt-2.6b", "p3.16xlarge", 2, 1024, "float16"),
     Case("gpt-2.6b", "dgx-a100", 2, 128, "bfloat16"),
     Case("llama-8b", "dgx-h100", 8, 128, "bfloat16"),
+    Case("gpt-2.6b", "p3.16xlarge", 2, 128, "float16", microbatches=32),
+    Case("gpt-1.3b", "dgx-a100", 1, 64, "bfloat16", microbatches=8, stages=8),
+    Case("gpt-1.3b", "dgx-a100", 1, 64, "bfloat16", microbatches=8, stages=4),
+    Case("gpt-2.6b", "dgx-a100", 2, 128, "bfloat16", microbatches=16, stages=16),
 )
 
 
@@ -60,7 +65,7 @@ def measure(case: Case) -> dict[str, object]:
     """One row: the plan, and the best of every schedule."""
     before, worked = load(), time.process_time()
     model = models.build(case.model, batch_size=case.batch, dtype=case.dtype)
-    pins = {} if case.stages is None else {"stages": case.stages}
+    pins = {name: getattr(case, name) for name in ("microbatches", "stages") if getattr(case, name) is not None}
     record = planner.plan(model, planner.cluster(case.cluster, nodes=case.nodes), **pins).record
     layout = record.layout
     return {**asdict(case), "devices": record.device_count, "schedule": record.schedule,

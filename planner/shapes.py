@@ -29,7 +29,7 @@ CHUNKS = (2, 4)
 """Stages per rank that are tried where a schedule leaves it open. [chosen: Narayanan et al., SC'21, figure 12, gain
 little beyond]"""
 
-LOOKED_AT = 6
+LOOKED_AT = 12
 """Shapes of one number of microbatches that are priced with what they hold in memory, at most. [chosen: seconds in all
 with 64 devices]"""
 
