@@ -1,6 +1,7 @@
 """`planner run`: train on random batches under a plan, from the beginning or from a checkpoint."""
 
 import argparse
+import gc
 import json
 from contextlib import nullcontext
 from pathlib import Path
@@ -88,6 +89,8 @@ def _show(args: argparse.Namespace, out: Output, loop: "Loop") -> None:
                 out.text(json.dumps(done.data()))
             elif first or (done.number + 1) % args.print_every == 0 or done.number + 1 == args.steps or done.note:
                 out.text(f"{done}  (with compiling)" if first else str(done))
+            if first:
+                gc.freeze()  # what planning and compiling left is not looked through again while steps start
             first = False
     if done is not None and not args.json:
         out.text(done.host)
