@@ -229,7 +229,8 @@ def test_gpt_is_simulated_as_it_was_priced_with_overlap(stages, recipe):
     """Four stages of gpt-tiny are uneven (one holds only the head), and of uneven layers one can hide the gathers that
     are too long for its neighbour: there the search's formula is a bound, and the slowest stage's kernels another."""
     cluster = replace(planner.cluster("dgx-a100"), overlap=Overlap(0.8, 0.7))
-    plan = planner.plan(models.build("gpt-tiny", batch_size=64), cluster, stages=stages, microbatches=16, recipe=recipe)
+    plan = planner.plan(models.build("gpt-tiny", batch_size=64), cluster, stages=stages, microbatches=16, recipe=recipe,
+                        schedule="1f1b")
     line = plan.simulate(intervals=False)
     if stages == 1 or (stages == 2 and recipe != "fsdp"):
         assert line.step_time_s == pytest.approx(plan.step_time_s, rel=0.02)
