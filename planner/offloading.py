@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import prod
 
-from planner.core.hardware import Cluster
+from planner.core.hardware import Cluster, Device
 from planner.core.host import HostLink
-from planner.core.plan import DEVICE, HOST, ParamPlan, PlanRecord, StagePlan
+from planner.core.plan import DEVICE, HOST, Baseline, ParamPlan, PlanRecord, StagePlan
 from planner.core.spec import shard_count
 from planner.costs.host import AT_LEAST_IN_FLIGHT, activations_s, update_s
 from planner.costs.memory import itemsize
@@ -69,8 +69,9 @@ def _check_possible(request: Request, wanted: str) -> None:
                        'give it a "host" part, or plan with offload="none"')
 
 
-def _offloaded(request: Request, best: PlanRecord | None) -> PlanRecord | None:
-    """The fastest plan found, with as little on the host as has to be; `best`: one that fits without."""
+def _offloaded(request: Request, plain: PlanRecord | None) -> PlanRecord | None:
+    """The fastest plan found, with as little on the host as has to be; `plain`: one that fits without."""
+    best = plain
     for scale in LOOSER:
         found = _looser(request, scale)
         if found is None:
@@ -79,7 +80,7 @@ def _offloaded(request: Request, best: PlanRecord | None) -> PlanRecord | None:
             break
         for record in _moved(found, request.cluster):
             if best is None or record.step_time_s < best.step_time_s:
-                best = record
+                best = record if plain is None else replace(record, baselines=plain.baselines)
     return best
 
 
@@ -92,14 +93,22 @@ def _looser(request: Request, scale: float) -> Found | None:
         found = search(replace(request, cluster=replace(request.cluster, device=larger)))
     except MemoryLimitError:
         return None
-    return Found(replace(found.record, cluster=request.cluster), found.program)
+    baselines = found.record.baselines if scale == 1 else tuple(_too_large(b, device) for b in found.record.baselines)
+    return Found(replace(found.record, cluster=request.cluster, baselines=baselines), found.program)
+
+
+def _too_large(recipe: Baseline, device: Device) -> Baseline:
+    """A recipe that was found for devices with more memory, none of which fits those at hand."""
+    return Baseline(recipe.name, None, None, False, f"does not fit {device.memory_bytes / 1e9:.4g} GB per device")
 
 
 def _all_there(request: Request, wanted: str) -> PlanRecord:
     """A plan with all optimizer state, or all activations, on the host."""
     best: PlanRecord | None = None
+    first: PlanRecord | None = None
     for scale in (1.0, *LOOSER):
         found = _looser(request, scale)
+        first = found.record if found is not None and scale == 1 else first
         if found is None or (best is not None and found.record.step_time_s >= best.step_time_s):
             continue
         record = _with_optimizer(found.record, lambda _: True) if wanted == OPTIMIZER else _with_activations(
@@ -109,7 +118,7 @@ def _all_there(request: Request, wanted: str) -> PlanRecord:
                            "flight, and two are on the devices anyway", "ask for more stages and microbatches")
         record = priced(with_memory(Found(record, found.program)))
         if fits(record, request.cluster) and (best is None or record.step_time_s < best.step_time_s):
-            best = record
+            best = record if first is None else replace(record, baselines=first.baselines)
     if best is None:
         raise MemoryLimitError(f"no plan for {request.model_name!r} fits with offload={wanted!r}",
                                'allow both with offload="auto", use more microbatches, or use more devices')

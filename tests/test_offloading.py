@@ -43,6 +43,16 @@ def test_what_has_to_goes_to_the_host_where_nothing_fits_without(model) -> None:
     assert planner.Plan(plan.record).check(model, jax.devices(), steps=2).passed
 
 
+def test_recipes_beside_it_have_the_memory_that_there_is() -> None:
+    small, two = models.build("mlp-tiny", dtype="float32", batch_size=16), {"microbatches": 1, "recompute": "none"}
+    cluster = replace(machine(), devices_per_node=2)
+    least = min(b.peak_bytes for b in planner.plan(small, cluster, **two).record.baselines if b.peak_bytes)
+    tight = replace(cluster, device=replace(cluster.device, memory_bytes=int(0.9 * least)))
+    found = planner.plan(small, tight, **two).record
+    assert {p.opt_memory for p in found.params} != {DEVICE}
+    assert found.baselines and not any(b.fits for b in found.baselines)
+
+
 def test_nothing_is_moved_where_all_fits(model) -> None:
     plain, same = (planner.plan(model, machine(), offload=word, **ONE_STAGE).record for word in (None, "auto"))
     assert {p.opt_memory for p in plain.params} == {p.opt_memory for p in same.params} == {DEVICE}
