@@ -195,7 +195,7 @@ class Builder:
             operands = [*operands[:n], o, *operands[n + 1:]]
         return operands
 
-    def _shared(self, eqn: Any) -> tuple[Bound, Mapping[str, Any], tuple[Graph, ...], str]:
+    def _shared(self, eqn: Any) -> tuple[Bound, MappingProxyType[str, Any], tuple[Graph, ...], str]:
         """Payload, parameters, bodies and source of an equation, made once per equation however often it is emitted."""
         if id(eqn) not in self._seen:
             payload = Bound(eqn.primitive, MappingProxyType(dict(eqn.params)))
