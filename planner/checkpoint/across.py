@@ -18,6 +18,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from planner.checkpoint.folder import Survey, Whole, said_by, survey
 from planner.errors import CheckpointError
+from planner.runtime.host_transfers import moved
+from planner.runtime.stage_program import mesh_of
 from planner.runtime.transfer import Transfers
 
 
@@ -37,8 +39,8 @@ class Spread:
 
     def home(self, arrays: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
         """Arrays that lie as `out(wanted)` says, as `wanted` says."""
-        return {name: self._transfers.send([arrays[name]], [self._everywhere(x.shape)], [x.sharding])[0]
-                if self._is_apart(x) else arrays[name] for name, x in wanted.items()}
+        return {name: self._gathered(arrays[name], x.sharding) if self._is_apart(x) else arrays[name]
+                for name, x in wanted.items()}
 
     def _is_apart(self, array: Any) -> bool:
         return {d.process_index for d in array.sharding.device_set} != self._processes
@@ -47,12 +49,22 @@ class Spread:
         where = self._everywhere(array.shape)
         if isinstance(array, jax.ShapeDtypeStruct):
             return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=where)
-        return self._transfers.send([array], [array.sharding], [where])[0]
+        lies = _on_devices(array.sharding)
+        return self._transfers.send([moved(array, lies)], [lies], [where])[0]
+
+    def _gathered(self, array: Any, wanted: NamedSharding) -> Any:
+        there = self._transfers.send([array], [self._everywhere(array.shape)], [_on_devices(wanted)])[0]
+        return moved(there, wanted)
 
     def _everywhere(self, shape: tuple[int, ...]) -> NamedSharding:
         whole = next((d for d, size in enumerate(shape) if size % self._mesh.size == 0 and size), None)
         spec = PartitionSpec() if whole is None else PartitionSpec(*(None,) * whole, "device")
         return NamedSharding(self._mesh, spec)
+
+
+def _on_devices(lies: NamedSharding) -> NamedSharding:
+    """The same sharding in the devices' own memory, from which arrays travel."""
+    return NamedSharding(mesh_of(lies), lies.spec)
 
 
 def shared_survey(folder: Path) -> Survey:

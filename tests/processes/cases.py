@@ -17,7 +17,10 @@ class Case:
 
 
 CASES = {
-    "fsdp": Case(models.mlp, Design(stored=over((0,)), used=whole, microbatches=2)),
+    "fsdp, moments on the host": Case(models.mlp, Design(stored=over((0,)), used=whole, microbatches=2,
+                                                         opt_on_host=lambda path: True)),
+    "two stages, moments on the host": Case(models.mlp, Design(stages=2, mesh_shape=(4,), microbatches=4,
+                                                               opt_on_host=lambda path: True)),
     "mixed": Case(models.mlp, Design(mesh_shape=(4, 2), stored=column, microbatches=2)),
     "mixed, four microbatches": Case(models.mlp, Design(mesh_shape=(4, 2), stored=column, microbatches=4)),
     "two stages": Case(models.mlp, PIPELINES["2 stages of 4"]),

@@ -7,7 +7,7 @@ import pytest
 from tests.processes.harness import Job
 
 JOBS = {
-    "2 processes": Job(2, 4, ["fsdp", "stateful, mixed", "zero bubbles"]),
+    "2 processes": Job(2, 4, ["fsdp, moments on the host", "stateful, mixed", "zero bubbles"]),
     "4 processes": Job(4, 2, ["clipped", "skipping"]),
     "2 processes, each its share of the batch": Job(2, 4, ["mixed, four microbatches", "tied"], more={"share": True}),
 }
