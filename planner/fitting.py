@@ -38,14 +38,15 @@ def plan_to_fit(request: Request) -> PlanRecord:
     try:
         first = search(request)
     except MemoryLimitError as too_large:
-        found, _ = _tighter(request, LOOSER, None)
+        found, _ = _tighter(request, LOOSER, None, None)
         if found is None:
             raise too_large from None
         return found
     record = with_memory(first)
     if fits(record, request.cluster):
         return record
-    found, least = _tighter(request, _scale(record, first.record, request.cluster, 1.0), record)
+    scale, most = _scale(record, first.record, request.cluster, 1.0), _summed(first.record, request.cluster)
+    found, least = _tighter(request, scale, min(1.0, most), record)
     if found is None:
         raise _missing(request, least)
     return found
@@ -64,11 +65,13 @@ def fits(record: PlanRecord, cluster: Cluster) -> bool:
     return _peak(record) <= cluster.device.usable_bytes
 
 
-def _tighter(request: Request, scale: float, first: PlanRecord | None) -> tuple[PlanRecord | None, int]:
+def _tighter(request: Request, scale: float, above: float | None, first: PlanRecord | None
+             ) -> tuple[PlanRecord | None, int]:
     """Search under other limits, `scale` times the true one at first, until the plan fits: it, or None, and the least
-    peak seen. Where a limit leaves the search nothing, the next is halfway back to the last that left it something."""
+    peak seen. Where a limit leaves the search nothing, the next is halfway back to `above`, from which on the plan is
+    one that was seen, as the sum of its layers."""
     device = request.cluster.device
-    above, least = (None, 0) if first is None else (1.0, _peak(first))
+    below, least = 0.0, 0 if first is None else _peak(first)
     for _ in range(ATTEMPTS):
         request.progress(f"memory: searching again with {scale:.0%} of the limit")
         limited = replace(device, memory_bytes=max(int(device.memory_bytes * scale), 1))
@@ -77,7 +80,7 @@ def _tighter(request: Request, scale: float, first: PlanRecord | None) -> tuple[
         except MemoryLimitError:
             if above is None:
                 return None, least
-            scale = (scale + above) / 2
+            below, scale = scale, (scale + above) / 2
             continue
         record = replace(with_memory(found), cluster=request.cluster)
         if first is not None:
@@ -86,15 +89,22 @@ def _tighter(request: Request, scale: float, first: PlanRecord | None) -> tuple[
         least = min(least or _peak(record), _peak(record))
         if fits(record, request.cluster):
             return record, least
-        above, scale = scale, _scale(record, found.record, request.cluster, scale)
+        above = min(scale, _summed(found.record, request.cluster))
+        scale = _scale(record, found.record, request.cluster, scale)
+        if scale <= below:
+            scale = (below + above) / 2
     return None, least
+
+
+def _summed(summed: PlanRecord, cluster: Cluster) -> float:
+    """What a plan's layers add up to, as a part of the limit."""
+    return _peak(summed) / cluster.device.usable_bytes
 
 
 def _scale(exact: PlanRecord, summed: PlanRecord, cluster: Cluster, scale: float) -> float:
     """The limit, as a part of the true one, under which a plan is likely to fit: as much less as the plan takes too
     much, measured in what its layers add up to."""
-    usable = cluster.device.usable_bytes
-    return min(scale, _peak(summed) / usable) * CLEAR * usable / _peak(exact)
+    return min(scale, _summed(summed, cluster)) * CLEAR * cluster.device.usable_bytes / _peak(exact)
 
 
 def _peak(record: PlanRecord) -> int:

@@ -20,7 +20,7 @@ from planner.errors import MemoryLimitError, PlannerError
 from planner.offloading import AUTO, NONE, plan_or_offload
 from planner.request import Request
 
-SECONDS = 60.0
+SECONDS = 20.0
 """After so long no further change is tried. [chosen: it is an error that the user waits for]"""
 
 SHARDED = ("zero-1", "zero-2", "fsdp")

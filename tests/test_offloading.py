@@ -96,6 +96,7 @@ def test_machines_whose_link_is_unknown_are_named(model, word) -> None:
         planner.plan(model, machine(), offload="everything")
 
 
+@pytest.mark.slow
 def test_host_memory_has_a_limit_too(model) -> None:
     with pytest.raises(MemoryLimitError):
         planner.plan(model, machine(TIGHT, replace(LINK, memory_bytes=1000)), **ONE_STAGE)

@@ -72,6 +72,7 @@ def test_the_smallest_batch_and_the_fewest_microbatches():
     assert planner.plan(long(32 if half else 16), small, **DATA).stages
 
 
+@pytest.mark.slow
 def test_recomputation_where_a_pin_forbids_it():
     pins: dict[str, Any] = {"recipe": "data", "stages": 2, "microbatches": 4, "mesh_axes": (("data", 4),),
                             "schedule": "1f1b"}

@@ -104,9 +104,11 @@ def _readers(process: subprocess.Popen[str], number: int) -> Iterator[threading.
 
 
 def _pass_on(source: IO[str], target: IO[str] | None, mark: str) -> None:
+    noisy = False
     with source:
         for line in source:
-            if target is not None and not line.startswith(_NOISE):
+            noisy = line.startswith(_NOISE) or (noisy and not line.strip())  # two of its lines end in two line ends
+            if target is not None and not noisy:
                 with contextlib.suppress(BrokenPipeError, ValueError):
                     target.write(mark + line)
                     target.flush()

@@ -78,9 +78,11 @@ class Watch:
 
     def fail(self, why: str) -> None:
         """This process ends, and says why; process 0 passes it on. Nothing if the news is another's failure."""
-        if not self._news.is_set():
-            self._tell({"failed": f"process {self._process} failed: {why}"})
-            self._news.set()
+        with self._lock:
+            if self._news.is_set():
+                return
+            self._news.set()  # first: its own words, passed on to all, are no news to it
+        self._tell({"failed": f"process {self._process} failed: {why}"})
 
     def done(self) -> None:
         """This process has come to its end as it should."""

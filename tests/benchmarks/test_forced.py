@@ -8,15 +8,14 @@ import pytest
 import planner
 from planner.core.spec import replicated
 
-SLOW = {"moe-tiny", "wresnet-tiny", "vit-tiny", "llama-tiny"}
-MODELS = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in forced.CASES]
 
 
 def plans_of(name):
     return list(forced.forced_plans(name, forced.model_of(name), planner.cluster("cpu-8")))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", forced.CASES)
 def test_every_model_has_twenty_distinct_plans(name):
     found = plans_of(name)
     assert len(found) >= 20

@@ -13,7 +13,8 @@ def four() -> Cluster:
     return replace(planner.cluster("cpu-8"), devices_per_node=4)
 
 
-@pytest.mark.parametrize(("stages", "microbatches"), [(1, 1), (1, 2), (2, 2)])
+@pytest.mark.parametrize(("stages", "microbatches"), [
+    pytest.param(1, 1, marks=pytest.mark.slow), pytest.param(1, 2, marks=pytest.mark.slow), (2, 2)])
 def test_a_tied_embedding_trains_as_on_one_device(stages, microbatches):
     model = models.build("gpt-tiny", dtype="float32", layers=2, sequence=8, hidden=16, heads=4, batch_size=16)
     plan = planner.plan(model, four(), recipe="data", stages=stages, microbatches=microbatches)

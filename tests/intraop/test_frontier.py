@@ -38,7 +38,7 @@ def solved(index, first, last, layer: PricedLayer, prices=FREE):
 
 @pytest.mark.parametrize(("model", "shape", "layer"), [
     (mlp(), (2,), 0), (mlp(), (2, 2), 0), (transformer(), (2,), 1), (transformer(), (8,), 1),
-    (transformer(), (2, 2), 1),
+    pytest.param(transformer(), (2, 2), 1, marks=pytest.mark.slow),
 ])
 def test_elimination_finds_what_cp_sat_proves(model, shape, layer):
     index, first, last, costs = priced(model, shape, layer)

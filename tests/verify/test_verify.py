@@ -53,7 +53,8 @@ def test_gpt_in_microbatches_counts_loops() -> None:
     assert all(s.bytes < 1024 for s in stage.unforeseen)  # the scale of a norm, whose gradient waits for no batch's end
 
 
-@pytest.mark.parametrize(("stages", "microbatches"), [(1, 1), (1, 2), (2, 2)])
+@pytest.mark.parametrize(("stages", "microbatches"), [
+    (1, 1), pytest.param(1, 2, marks=pytest.mark.slow), pytest.param(2, 2, marks=pytest.mark.slow)])
 def test_optimizer_state_on_the_host_saves_the_memory_promised(stages, microbatches) -> None:
     record, model = planned("gpt-tiny", {"layers": 2}, recipe="data", stages=stages, microbatches=microbatches)
     program = trace_program(model, microbatches)
