@@ -9,7 +9,6 @@ import planner
 from planner.core.spec import replicated
 
 
-
 def plans_of(name):
     return list(forced.forced_plans(name, forced.model_of(name), planner.cluster("cpu-8")))
 
