@@ -43,4 +43,5 @@ def ended(started: list[subprocess.Popen], limit_s: float = LIMIT_S) -> list[tup
     finally:
         for process in started:
             process.kill()
+            process.communicate()  # else a later test is told of what this one left
     return [(process.returncode, out, err) for process, (out, err) in zip(started, told, strict=True)]
