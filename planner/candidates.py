@@ -21,7 +21,7 @@ from planner.core.pins import Pins
 from planner.intraop.compose import SliceTable
 from planner.intraop.refine import TOLERANCE
 from planner.mesh_tables import stage_limit
-from planner.pipelines import Candidate, Chosen, Stages, under
+from planner.pipelines import WORTH, Candidate, Chosen, Stages, under
 from planner.prepared import Prepared, forbidden_cuts
 from planner.schedules import SCHEDULES
 from planner.slice_costs import Entry, SliceCosts, finish_stage, forward_floors_s, sharpen, slice_costs
@@ -36,11 +36,6 @@ AT_ONCE = 8
 
 SHARPENED = 16
 """Slices of a program that are made sharper at most. [chosen: a few seconds of work]"""
-
-
-WORTH = 0.998
-"""Other schedules are looked at where the bound of all schedules is below this part of what is known. [chosen: below
-the tolerance of stage construction nothing is told apart]"""
 
 BUBBLE = 1 / 3
 """The bubble of zero-bubble schedules beside that of 1F1B where all three parts take equally long: what stages are

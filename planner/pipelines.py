@@ -20,6 +20,10 @@ from planner.schedules import SCHEDULES, Moment, TaskTimes, moments
 from planner.spaces import MeshSpace
 from planner.stages import Sharing, place
 
+WORTH = 0.998
+"""Other pipelines are looked at where a bound or an estimate of them is below this part of what is known. [chosen:
+below the tolerance of stage construction nothing is told apart]"""
+
 
 @dataclass(frozen=True)
 class Candidate:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from planner.core.hardware import Cluster
 from planner.core.layout import Placement
 from planner.core.pins import Pins
-from planner.pipelines import Candidate
+from planner.pipelines import WORTH, Candidate
 from planner.schedules import SCHEDULES, TaskTimes
 from planner.slice_costs import SliceCosts
 from planner.spaces import SubmeshSpace
@@ -32,9 +32,6 @@ little beyond]"""
 LOOKED_AT = 12
 """Shapes of one number of microbatches that are priced with what they hold in memory, at most. [chosen: seconds in all
 with 64 devices]"""
-
-WORTH = 0.998
-"""Estimates have to be below this part of what is known. [chosen: as `candidates.WORTH`]"""
 
 
 @dataclass(frozen=True)
