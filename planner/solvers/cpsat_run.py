@@ -4,12 +4,11 @@ In the main thread its C++ code would keep signals waiting, or catch Ctrl-C for 
 """
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from ortools.sat.python import cp_model
 
-POLL_S = 0.02
-"""Seconds between looks at `stop`."""
+from planner.solvers.waiting import wait_for
 
 
 def run_cpsat(
@@ -32,16 +31,11 @@ def run_cpsat(
     with ThreadPoolExecutor(1) as pool:
         try:
             job = pool.submit(solver.solve, model, watch)
-            while not job.done():
-                wait([job], POLL_S)
-                if stop():
-                    solver.stop_search()
+            wait_for(job, lambda: stop() and solver.stop_search())
         except KeyboardInterrupt:  # wherever it struck: else the pool would wait for the time limit
             interrupted = True
             after = pool.submit(lambda: None)  # runs when the search has ended, even if it was never known as `job`
-            while not after.done():
-                solver.stop_search()
-                wait([after], POLL_S)
+            wait_for(after, solver.stop_search)
     if job is None:
         raise KeyboardInterrupt
     return job.result(), interrupted

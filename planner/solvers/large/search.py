@@ -21,6 +21,7 @@ from planner.solvers.large.rounding import Starts, first_roundings, more_roundin
 from planner.solvers.large.usage import memory_of
 from planner.solvers.large.walk import anneal
 from planner.solvers.reduce import Reduction
+from planner.solvers.waiting import wait_for
 
 PRICES_SHARE = 0.35
 """Part of the time for prices: bounds and roundings have nearly settled by then on A, M, S."""
@@ -53,7 +54,7 @@ def search_large(reduction: Reduction, offer: Offer, *, deadline: float, threads
     stop = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         try:  # around the submission, too: what is found first may be told before that returns
-            return pool.submit(_search, reduction, offer, deadline, threads, seed, stop).result()
+            return wait_for(pool.submit(_search, reduction, offer, deadline, threads, seed, stop))
         finally:
             stop.set()
 
