@@ -122,9 +122,10 @@ class _Pipeline:
                 made = self._compile(lowered, stage, kind, microbatches)
                 self.lies |= {(stage, v): where for v, where in zip(code.makes, made, strict=True)}
         if functions.summing is not None:
-            sums = self._compile(functions.zeros.lower(), stage, "zeros", 1)
+            zeros = functions.zeros.lower()
+            sums = self._compile(zeros, stage, "zeros", 1)
             given = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where) for x, where in
-                          zip(jax.eval_shape(functions.zeros), sums, strict=True))
+                          zip(zeros.out_info, sums, strict=True))
             reads = (self._reads(stage, v) for v in functions.codes[functions.summing].reads)
             self._compile(functions.programs[functions.summing].lower(given, *reads), stage, functions.summing,
                           microbatches)
