@@ -13,6 +13,9 @@ from planner.core.spec import Spec
 from planner.emit.annotated import Annotated
 from planner.emit.payloads import Barrier, Copy, InMemory
 
+Fetch = tuple[int, int, Spec]
+"""(stage, value, the sharding that an operator of the stage needs it in)."""
+
 
 class Edit:
     """The rewritten graph so far."""
@@ -42,6 +45,20 @@ class Edit:
             self._specs[stage][before[v]] = spec
             self._add(None, Op("copy", (before[v],), (v,), MappingProxyType({}), (), op.source, op.phase, op.origin,
                                Copy(self._values[v].shape)), stage)
+
+    def keep_resharded(self, n: int, wanted: Mapping[int, Fetch], made: dict[Fetch, int]) -> None:
+        """Operator `n`, some operands read from copies in the sharding needed; `made`: those there are so far."""
+        op, stage = self._given.graph.ops[n], self._given.stage_of[n]
+        operands = list(op.operands)
+        for at, fetch in wanted.items():
+            _, value, spec = fetch
+            if fetch not in made:
+                made[fetch] = self._twin(value, stage)
+                self._specs[stage][made[fetch]] = spec
+                self._add(None, Op("copy", (value,), (made[fetch],), MappingProxyType({}), (), op.source, op.phase,
+                                   op.origin, Copy(self._values[value].shape)), stage)
+            operands[at] = made[fetch]
+        self._add(n, replace(op, operands=tuple(operands)), stage)
 
     def repeat(self, n: int, names: Mapping[int, int], stage: int) -> dict[int, int]:
         """Operator `n` once more, as part of the backward, with results of its own: old result -> new."""

@@ -2,19 +2,19 @@
 
 Generic by liveness: a value made by one task and read by another is a residual if the stages are equal, an activation
 or cotangent if not; it goes straight from its producer to each stage that reads it, however far. Where the schedule
-splits the backward, `core/backward_split.py` says what the second part is; the last task of a stage adds up gradients,
+splits the backward, `parted.py` says what the second part is; the last task of a stage adds up gradients,
 those that an earlier one made included. In: `Annotated`. Out: `PipelineCode`.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from planner.core.backward_split import weight_part
 from planner.core.graph import Graph, Phase, Role
 from planner.core.plan import ParamPlan, PlanRecord
 from planner.core.spec import Spec, replicated
 from planner.emit.annotated import Annotated
 from planner.emit.micro import contributions
+from planner.emit.parted import second_part
 from planner.emit.tasks import TaskCode, cut
 from planner.errors import PlanMismatchError
 from planner.schedules import SCHEDULES, Kind
@@ -101,12 +101,7 @@ def pipeline_code(record: PlanRecord, given: Annotated) -> PipelineCode:
 def _names(record: PlanRecord, given: Annotated, kinds: Sequence[Kind]) -> list[Name]:
     """The task of every operator."""
     graph, stage_of = given.graph, given.stage_of
-    late: frozenset[int] = frozenset()
-    if Kind.WEIGHT_GRADIENT in kinds:
-        maker = {v: stage for stage, op in zip(stage_of, graph.ops, strict=True) for v in op.results}
-        crossing = {v for stage, op in zip(stage_of, graph.ops, strict=True) for v in op.inputs
-                    if maker.get(v, stage) != stage}
-        late = weight_part(graph, [layer.ops for layer in record.layers], crossing)
+    late = second_part(record, given)
     back = kinds[1] if len(kinds) > 1 else Kind.BACKWARD
     return [(stage, Kind.FORWARD if op.phase is Phase.FORWARD else Kind.WEIGHT_GRADIENT if n in late else back)
             for n, (stage, op) in enumerate(zip(stage_of, graph.ops, strict=True))]

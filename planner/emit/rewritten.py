@@ -9,6 +9,7 @@ from planner.emit.annotated import Annotated, annotate_program
 from planner.emit.deferred import with_deferred_gradients
 from planner.emit.gathers import with_gathers_per_layer
 from planner.emit.host_copies import with_host_copies
+from planner.emit.parted import with_shared_fetches
 from planner.emit.recompute import with_recompute
 from planner.emit.remade import with_remade
 from planner.emit.settle import with_products_as_made
@@ -22,4 +23,5 @@ def rewritten(record: PlanRecord, program: Program) -> tuple[Annotated, tuple[st
 def before_deferral(record: PlanRecord, program: Program) -> Annotated:
     """The same before gradients are kept apart until the end of the batch: every operator as it was traced."""
     given = with_remade(record, with_recompute(record, annotate_program(record, program)))
-    return with_host_copies(record, with_products_as_made(record, with_gathers_per_layer(record, given)))
+    given = with_products_as_made(record, with_gathers_per_layer(record, given))
+    return with_shared_fetches(record, with_host_copies(record, given))
