@@ -12,6 +12,7 @@ import planner
 from planner import models
 from planner.core.layout import placed
 from planner.core.plan import PlanRecord
+from planner.core.plan_io import from_json
 from planner.fitting import with_memory
 from planner.schedules import SCHEDULES, in_flight, waiting
 from planner.search import Found
@@ -55,3 +56,9 @@ def test_several_stages_add_up_on_their_devices():
     fixed = [sum(s.memory.params_bytes + s.memory.opt_state_bytes for s in r.stages) for r in (one, two)]
     assert fixed[0] == fixed[1]
     assert len(two.rank_bytes) == 2 and two.peak_bytes > 1.5 * one.peak_bytes
+
+
+def test_a_rank_may_hold_nothing_of_one_stage_at_its_peak():
+    plan = planner.plan(mlp(), planner.cluster("cpu-8"), stages=4, schedule="zb-v", recipe="data")
+    assert 0 in [s.in_flight + s.waiting for s in plan.record.stages]
+    assert from_json(plan.to_json()).stages == plan.record.stages
