@@ -162,7 +162,7 @@ def _check_stage(plan: PlanRecord, n: int, stage: StagePlan) -> None:
              f"names a layer that is not of the stage, which has [{first}, {last})")
     _require(len(set(some)) == len(some) and not set(some) & set(stage.recompute), f"{place}.selected",
              "names a layer twice, or one that is recomputed whole")
-    beside = [other for other in plan.stages if other.devices == stage.devices]  # at the peak, one of them may have none
+    beside = [s for s in plan.stages if s.devices == stage.devices]  # at the peak, one of them may have none
     _require(any(s.in_flight or s.waiting for s in beside) and stage.in_flight <= plan.microbatches,
              f"{place}.in_flight", f"is {stage.in_flight}, of {plan.microbatches} microbatches")
     _require(stage.waiting <= plan.microbatches, f"{place}.waiting",

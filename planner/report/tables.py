@@ -134,7 +134,8 @@ def memories(record: PlanRecord) -> Table:
         total = s.memory.total_bytes
         whole = record.rank_bytes[layout.rank_of[s.index]]
         host = (units.plain(s.memory.host_bytes / scale),) if away else ()
-        rows.append((s, *parts[:4], f"× {s.in_flight}" + (f" + {s.waiting}" if s.waiting else ""), parts[4], units.plain(total / scale), *host,
+        flying = f"× {s.in_flight} + {s.waiting}" if s.waiting else f"× {s.in_flight}"
+        rows.append((s, *parts[:4], flying, parts[4], units.plain(total / scale), *host,
                      bar(whole / capacity)))
     merged = [(_indices(s for s, *_ in run), *run[0][1:]) for run in _runs(rows, key=lambda row: row[1:])]
     host_title = ("on the\nhost",) if away else ()

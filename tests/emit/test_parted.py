@@ -12,7 +12,7 @@ from planner.trace import trace_program
 
 
 def test_the_first_part_hands_on_what_both_fetch() -> None:
-    """Megatron's plan with the sequence sharded: both gradients of a product need its whole cotangent. That the programs
+    """Megatron's plan with the sequence sharded: both gradients of a product need its whole cotangent. That programs
     then fetch as much as the plan foresees is checked where TPUs' compiler is (`tests/verify/test_targets.py`)."""
     model = models.build("mlp-tiny", dtype="float32", batch_size=1024, hidden=256, layers=4)
     plan = planner.plan(model, planner.cluster("tpu-v5e"), recipe="megatron", mesh_axes=(("data", 2), ("model", 2)),
