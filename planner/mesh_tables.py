@@ -121,6 +121,6 @@ def priced_layers(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins:
 def _table(prepared: Prepared, classes: Sequence[PricedClass], prices: Multipliers) -> SliceTable:
     graph, setting = prepared.program.micro, classes[0].priced.setting
     frontiers = [layer_frontier(graph, c.priced, c.before, c.after, prices) for c in classes]
-    table = slice_table(graph, setting.mesh, [frontiers[c] for c in prepared.layers.classes], prices,
-                        training=setting.training)
+    table = slice_table(graph, setting.mesh, [frontiers[c] for c in prepared.layers.classes], prepared.slices,
+                        prices, training=setting.training)
     return replace(table, exact=setting.max_classes == MAX_CLASSES)

@@ -12,6 +12,7 @@ from planner.core.backward_split import weight_part
 from planner.core.graph import Program, Role
 from planner.core.hardware import Device
 from planner.intraop.choices import LayerModel
+from planner.intraop.distinct import Slices, distinct_slices
 from planner.intraop.selection import selection
 from planner.intraop.structure import layer_model
 from planner.layers import Layers, cluster_layers, crossing_bytes
@@ -35,6 +36,11 @@ class Prepared:
     @property
     def program(self) -> Program:
         return self.index.program
+
+    @cached_property
+    def slices(self) -> Slices:
+        """Which slices of layers are alike."""
+        return distinct_slices(self.layers.classes)
 
     @cached_property
     def weights(self) -> WeightPart:

@@ -260,9 +260,9 @@ def _recipe(request: Request, prepared: Prepared, table: Callable[[MeshSpace], S
 
 def _least_peak(table: SliceTable, request: Request) -> float:
     """The least bytes per device with which the whole model in one stage runs, on this mesh."""
-    last = len(table.layers) - 1
-    return float(table.memory_bytes(1)[0, last].min()) if table.mesh.device_count == request.cluster.device_count \
-        else float("inf")
+    if table.mesh.device_count != request.cluster.device_count:
+        return float("inf")
+    return float(table.memory_bytes(1)[table.of(0, len(table.layers) - 1)].min())
 
 
 def _too_large(request: Request, run: Run) -> PlannerError:

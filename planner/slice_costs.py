@@ -96,11 +96,13 @@ def slice_costs(prepared: Prepared, hardware: Cluster, spaces: Sequence[SubmeshS
             step = table.microbatch_s + table.batch_s / microbatches
             for s, flight in enumerate(distinct):
                 fits = np.where(table.memory_bytes(flight) <= capacity, step, np.inf)
-                g = np.argmin(fits, axis=2)
-                value = np.take_along_axis(fits, g[:, :, None], axis=2)[:, :, 0] + send
+                g = np.argmin(fits, axis=1)
+                value = table.slices.spread(fits[np.arange(len(g)), g]) + send
                 better = value < times[s, m]
-                times[s, m][better], where[s, m][better], variant[s, m][better] = value[better], t, g[better]
-                floors[s, m] = np.minimum(floors[s, m], _floor(table, flight, capacity, microbatches) + send)
+                times[s, m][better], where[s, m][better] = value[better], t
+                variant[s, m][better] = g[table.slices.at[better]]
+                floor = table.slices.spread(_floor(table, flight, capacity, microbatches))
+                floors[s, m] = np.minimum(floors[s, m], floor + send)
     return SliceCosts(prepared, hardware, tuple(spaces), tables, distinct, times, np.minimum(floors, times), where,
                       variant)
 
@@ -130,7 +132,7 @@ def sharpen(costs: SliceCosts, entry: Entry) -> None:
     floors: list[float] = []
     for space in costs.spaces[m].meshes:
         table = costs.tables[space]
-        floor = float(_floor(table, flight, capacity, program.microbatches)[first, last])
+        floor = float(_floor(table, flight, capacity, program.microbatches)[table.of(first, last)])
         if floor + send < costs.times_s[entry] * (1 - TOLERANCE):
             stage = Stage(program.micro, table, first, last, flight, program.microbatches, capacity)
             if stage.key not in costs.alike:
@@ -162,19 +164,20 @@ def _learn(costs: SliceCosts, entry: Entry, found: Known) -> None:
 def _fastest(stage: Stage) -> SliceChoice | None:
     """The fastest variant of a table that fits."""
     table, first, last = stage.table, stage.first, stage.last
-    step = (table.microbatch_s + table.batch_s / stage.microbatches)[first, last]
-    step = np.where(table.memory_bytes(stage.in_flight)[first, last] <= stage.limit_bytes, step, np.inf)
+    at = table.of(first, last)
+    step = (table.microbatch_s + table.batch_s / stage.microbatches)[at]
+    step = np.where(table.memory_bytes(stage.in_flight)[at] <= stage.limit_bytes, step, np.inf)
     g = int(np.argmin(step))
     return table_choice(table, first, last, g) if np.isfinite(step[g]) else None
 
 
 def _floor(table: SliceTable, flight: int, capacity: float, microbatches: int) -> Array:
-    """Lagrangian bound per slice: the best over prices λ of (priced optimum - λ · capacity), recomputing each layer or
-    not as is cheapest."""
+    """Lagrangian bound per distinct slice: the best over prices λ of (priced optimum - λ · capacity), recomputing each
+    layer or not as is cheapest."""
     if not table.exact:
-        return np.zeros(table.priced.shape[:2])
+        return np.zeros(len(table.slices))
     variants = table.variants
-    bounds = [table.priced[:, :, g] - variants.per_byte_s[g] * capacity for g in variants.bounding(flight)]
+    bounds = [table.priced[:, g] - variants.per_byte_s[g] * capacity for g in variants.bounding(flight)]
     return np.maximum(np.max(bounds, axis=0), 0.0) / microbatches
 
 

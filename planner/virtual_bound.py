@@ -52,5 +52,5 @@ def _priced(table: SliceTable, price: float, count: int) -> NDArray[np.float64]:
     """A bound of seconds of a step and held bytes at that price, with so many in flight, [first, last]: from the
     variants that were solved at no higher a price and with no more in flight."""
     variants = table.variants
-    below: list[Array] = [table.priced[:, :, g] for g in variants.bounding(count) if variants.per_byte_s[g] <= price]
-    return np.max(below, axis=0) if below else np.zeros(table.priced.shape[:2])
+    below: list[Array] = [table.priced[:, g] for g in variants.bounding(count) if variants.per_byte_s[g] <= price]
+    return table.slices.spread(np.max(below, axis=0) if below else np.zeros(len(table.slices)))

@@ -1,11 +1,10 @@
 """Costs of every slice of layers on one logical mesh, by min-plus products of the layers' frontiers.
 
 Solving a slice [i..j] at one memory price decomposes over its layers given the boundary states between them, so all
-slices follow from the frontiers of the distinct layers with one vectorised pass over j, for all starts i and all
-variants at once.
+slices follow from the frontiers of the distinct layers: those of one length from those that are a layer shorter, for
+all variants at once. Slices of equal layers are composed once (`distinct.py`).
 
-In: a `LayerFrontier` per layer (shared by layers of a class). Out: `SliceTable`, whose arrays are [start, end,
-variant].
+In: a `LayerFrontier` per layer (shared by layers of a class). Out: `SliceTable`, whose arrays are [slice, variant].
 """
 
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from planner.core.hardware import LogicalMesh
 from planner.core.spec import shard_count
 from planner.costs.memory import value_bytes
 from planner.intraop.boundary import Boundary
+from planner.intraop.distinct import Level, Slices
 from planner.intraop.frontier import PARTS, LayerFrontier
 from planner.intraop.variants import PERIOD, Multipliers, SliceVariants, slice_variants
 
@@ -27,24 +27,26 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SliceTable:
-    """Slices [i..j] (inclusive) on one mesh. Entries with i > j are infinite.
+    """Slices [i..j] (inclusive) on one mesh, alike ones as one.
 
     Attributes:
       multipliers: rows of the layers' frontiers.
       variants: index g of the arrays.
-      priced: objective at each variant's memory price, [L, L, G].
-      parts: [L, L, G, len(PARTS)].
-      working_bytes: [L, L, G].
-      state_out: best state after the slice, [L, L, G].
+      slices: the number of each slice, the first index of the arrays.
+      priced: objective at each variant's memory price, [D, G].
+      parts: [D, G, len(PARTS)].
+      working_bytes: [D, G].
+      state_out: best state after the slice, [D, G].
       exact: whether every layer was solved over all its strategies (only then are bounds proven).
       entering_bytes: per layer and state before it, bytes per microbatch that a slice keeps which begins there.
-      came_from: state before layer j on the best way to (i, j, g, state after j), [L, L, G, states].
+      came_from: state before the slice's last layer on the best way to each state after it, [D, G, states].
     """
 
     mesh: LogicalMesh
     multipliers: Multipliers
     variants: SliceVariants
     layers: tuple[LayerFrontier, ...]
+    slices: Slices
     priced: Array
     parts: Array
     working_bytes: Array
@@ -53,13 +55,19 @@ class SliceTable:
     entering_bytes: tuple[Array, ...]
     exact: bool = True
 
+    def of(self, first: int, last: int) -> int:
+        """The number of slice [first..last]."""
+        return int(self.slices.at[first, last])
+
     def path(self, first: int, last: int, g: int) -> tuple[int, ...]:
         """Boundary states along a slice: before layer `first`, between layers, after layer `last`."""
-        state = int(self.state_out[first, last, g])
+        at = self.of(first, last)
+        state = int(self.state_out[at, g])
         states = [state]
-        for j in range(last, first - 1, -1):
-            state = int(self.came_from[first, j, g, state])
+        while at >= 0:
+            state = int(self.came_from[at, g, state])
             states.append(state)
+            at = int(self.slices.shorter[at])
         return tuple(reversed(states))
 
     def row(self, first: int, layer: int, g: int, state_in: int, state_out: int) -> int:
@@ -72,7 +80,7 @@ class SliceTable:
         return rows[int(self.layers[layer].priced[list(rows), state_in, state_out].argmin())]
 
     def memory_bytes(self, in_flight: int) -> Array:
-        """Peak bytes per device of every slice and variant with that many microbatches in flight, [L, L, G]: when
+        """Peak bytes per device of every slice and variant with that many microbatches in flight, [D, G]: when
         activations are most, or when gradients are combined."""
         return self.parts[..., 3] + np.maximum(in_flight * self.parts[..., 4] + self.working_bytes, self.parts[..., 5])
 
@@ -85,54 +93,89 @@ class SliceTable:
         return self.parts[..., 2]
 
 
-def slice_table(graph: Graph, mesh: LogicalMesh, layers: Sequence[LayerFrontier], multipliers: Multipliers, *,
-                training: bool) -> SliceTable:
+def slice_table(graph: Graph, mesh: LogicalMesh, layers: Sequence[LayerFrontier], slices: Slices,
+                multipliers: Multipliers, *, training: bool) -> SliceTable:
     """Compose. `layers[l]` is the frontier of layer l's class, with boundaries as seen by that class."""
     variants = slice_variants(multipliers)
-    count, width = len(layers), len(variants)
-    states = max(max(len(f.before.states), len(f.after.states)) for f in layers)
-    priced = np.full((count, count, width), np.inf)
-    parts = np.zeros((count, count, width, len(PARTS)))
-    working = np.zeros((count, count, width))
-    state_out = np.zeros((count, count, width), dtype=np.int64)
-    came = np.zeros((count, count, width, states), dtype=np.int16)
-    price = np.array(variants.per_byte_s) * np.array(variants.in_flight)
+    width = len(variants)
     rows = {id(f): _rows(f, multipliers) for f in layers}
     entering = {id(f): _entering_bytes(graph, f.before, mesh) if training else np.zeros(len(f.before.states))
                 for f in layers}
-    value = np.full((count, width, len(layers[0].before.states)), np.inf)
-    sums = np.zeros((*value.shape, len(PARTS)))
-    work = np.zeros(value.shape)
-    for j, layer in enumerate(layers):
-        n_out = int(layer.priced.shape[2])
-        held = entering[id(layer)]
-        value[j] = price[:, None] * held[None, :]
-        sums[j] = 0.0
-        sums[j, :, :, 4] = held
-        work[j] = 0.0
-        upto = slice(0, j + 1)
-        solved = rows[id(layer)]
-        row = variants.rows[np.arange(j, -1, -1) % PERIOD]
-        total = value[upto, :, :, None] + solved.priced[row]
-        pick = np.argmin(total, axis=2)
-        value_next = np.take_along_axis(total, pick[:, :, None, :], axis=2)[:, :, 0, :]
-        row, g_at = row[:, :, None], np.arange(width)[None, :, None]
-        i_at = np.arange(j + 1)[:, None, None]
-        o_at = np.arange(n_out)[None, None, :]
-        sums_next = sums[i_at, g_at, pick] + solved.parts[row, pick, o_at]
-        work_next = np.maximum(work[i_at, g_at, pick], solved.working_bytes[row, pick, o_at])
-        came[upto, j, :, :n_out] = pick
-        value = np.full((count, width, n_out), np.inf)
-        sums = np.zeros((*value.shape, len(PARTS)))
-        work = np.zeros(value.shape)
-        value[upto], sums[upto], work[upto] = value_next, sums_next, work_next
-        best = np.argmin(value[upto], axis=2)
-        state_out[upto, j] = best
-        at = (np.arange(j + 1)[:, None], np.arange(width)[None, :], best)
-        priced[upto, j], parts[upto, j], working[upto, j] = value[at], sums[at], work[at]
-    parts[~np.isfinite(priced)] = np.inf
-    return SliceTable(mesh, multipliers, variants, tuple(layers), priced, parts, working, state_out, came,
-                      tuple(entering[id(f)] for f in layers))
+    states = max(max(len(f.before.states), len(f.after.states)) for f in layers)
+    shape = (len(slices), width)
+    table = SliceTable(mesh, multipliers, variants, tuple(layers), slices, np.full(shape, np.inf),
+                       np.full((*shape, len(PARTS)), np.inf), np.zeros(shape), np.zeros(shape, dtype=np.int64),
+                       np.zeros((*shape, states), dtype=np.int16), tuple(entering[id(f)] for f in layers))
+    price = np.array(variants.per_byte_s) * np.array(variants.in_flight)
+    before = _Ways.empty(1, width, states)
+    for length, level in enumerate(slices.levels):
+        after = _Ways.empty(len(level.starts), width, states)
+        starts: list[int] = level.starts.tolist()
+        lasts = [layers[start + length] for start in starts]
+        for layer in {id(f): f for f in lasts}.values():
+            mine = np.flatnonzero([f is layer for f in lasts])
+            n_in, n_out = layer.priced.shape[1:]
+            ways = before.some(level.shorter[mine] - slices.levels[length - 1].first, n_in) if length else \
+                _beginning(price, entering[id(layer)])
+            made, came = _longer(ways, rows[id(layer)], variants.rows[length % PERIOD])
+            after.put(mine, made)
+            table.came_from[level.first + mine, :, :n_out] = came
+        _note(table, level, after)
+        before = after
+    return table
+
+
+@dataclass(frozen=True)
+class _Ways:
+    """The best way to each state after some slices: its objective, [slice, variant, state] (infinite where there is no
+    such state), parts, working bytes."""
+
+    value: Array
+    sums: Array
+    work: Array
+
+    @staticmethod
+    def empty(count: int, width: int, states: int) -> "_Ways":
+        shape = (count, width, states)
+        return _Ways(np.full(shape, np.inf), np.zeros((*shape, len(PARTS))), np.zeros(shape))
+
+    def some(self, which: NDArray[np.int64], states: int) -> "_Ways":
+        """Those of some slices, which have so many states."""
+        return _Ways(self.value[which, :, :states], self.sums[which, :, :states], self.work[which, :, :states])
+
+    def put(self, which: NDArray[np.int64], made: "_Ways") -> None:
+        """Set those of some slices."""
+        states = made.value.shape[2]
+        self.value[which, :, :states], self.sums[which, :, :states] = made.value, made.sums
+        self.work[which, :, :states] = made.work
+
+
+def _beginning(price: Array, held: Array) -> _Ways:
+    """Before the first layer: what enters it is held."""
+    found = _Ways.empty(1, len(price), len(held))
+    found.value[0] = price[:, None] * held[None, :]
+    found.sums[0, :, :, 4] = held
+    return found
+
+
+def _longer(ways: _Ways, solved: "_Rows", row: NDArray[np.int64]) -> tuple[_Ways, NDArray[np.int64]]:
+    """Slices longer by a layer, each variant by its row of it, and the states before that layer."""
+    total = ways.value[:, :, :, None] + solved.priced[row][None]
+    pick = np.argmin(total, axis=2)
+    value = np.take_along_axis(total, pick[:, :, None, :], axis=2)[:, :, 0, :]
+    row, n, g, o = row[None, :, None], *np.ogrid[tuple(slice(k) for k in pick.shape)]
+    return _Ways(value, ways.sums[n, g, pick] + solved.parts[row, pick, o],
+                 np.maximum(ways.work[n, g, pick], solved.working_bytes[row, pick, o])), pick
+
+
+def _note(table: SliceTable, level: Level, ways: _Ways) -> None:
+    """Write down the best of all states after each slice."""
+    best = np.argmin(ways.value, axis=2)
+    at = (*np.ogrid[: best.shape[0], : best.shape[1]], best)
+    some = np.isfinite(ways.value[at])
+    table.state_out[level.numbers], table.priced[level.numbers] = best, ways.value[at]
+    table.parts[level.numbers] = np.where(some[..., None], ways.sums[at], np.inf)
+    table.working_bytes[level.numbers] = ways.work[at]
 
 
 @dataclass(frozen=True)

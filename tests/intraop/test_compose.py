@@ -64,7 +64,8 @@ def test_every_variant_is_the_best_over_all_boundary_states(ends):
             return ways[row - len(t.multipliers)] if row >= len(t.multipliers) else (row,)
 
         first, last = ends
-        assert t.priced[first, last, g] == pytest.approx(every_way(t, prepared, first, last, g, rows_at), rel=1e-9)
+        at = t.of(first, last)
+        assert t.priced[at, g] == pytest.approx(every_way(t, prepared, first, last, g, rows_at), rel=1e-9)
 
 
 @pytest.mark.parametrize("ends", SLICES)
@@ -78,7 +79,7 @@ def test_parts_add_up_along_the_path_and_rows(ends):
         for n, layer in enumerate(range(first, last + 1)):
             row = t.row(first, layer, g, states[n], states[n + 1])
             total += t.layers[layer].parts[row, states[n], states[n + 1]]
-        np.testing.assert_allclose(t.parts[first, last, g], total, rtol=1e-9)
+        np.testing.assert_allclose(t.parts[t.of(first, last), g], total, rtol=1e-9)
 
 
 def test_the_cheapest_mixture_bounds_every_share_at_its_price():
@@ -88,7 +89,7 @@ def test_the_cheapest_mixture_bounds_every_share_at_its_price():
     assert len(mixed) == len(t.multipliers.ways()) + 1
     for g in range(len(v)):
         free = mixed[v.per_byte_s[g], v.in_flight[g]]
-        assert (t.priced[0, -1, free] <= t.priced[0, -1, g] * (1 + 1e-12)).all()
+        assert (t.priced[:, free] <= t.priced[:, g] * (1 + 1e-12)).all()
 
 
 def test_more_recomputation_saves_memory_and_costs_time():
@@ -100,7 +101,8 @@ def test_more_recomputation_saves_memory_and_costs_time():
         between.sort(key=lambda g: v.pattern[g].count(many))
         assert [v.pattern[g].count(many) / PERIOD for g in between] == [
             0.0, *(share for a, b, share in MIXTURES if (a, b) == (few, many)), 1.0]
-        times, memory = t.microbatch_s[0, -1, between], t.parts[0, -1, between, 4]
+        whole = t.of(0, len(t.layers) - 1)
+        times, memory = t.microbatch_s[whole, between], t.parts[whole, between, 4]
         assert (np.diff(times) >= 0).all() and times[-1] > times[0]
         assert (np.diff(memory) <= 0).all() and memory[-1] < memory[0]
 
@@ -121,7 +123,8 @@ def test_where_memory_is_free_recomputing_nothing_bounds_every_way():
     assert slice_variants(some).bounding(1) == [0, len(slice_variants(some)) - 1]
     t, _ = table()
     free = next(g for g in range(len(t.variants)) if t.variants.per_byte_s[g] == 0)
-    step = 2 * t.microbatch_s[0, -1] + t.batch_s[0, -1]
+    whole = t.of(0, len(t.layers) - 1)
+    step = 2 * t.microbatch_s[whole] + t.batch_s[whole]
     assert step[free] <= step.min() * (1 + 1e-12)
 
 
@@ -129,7 +132,5 @@ def test_where_every_slice_fits_no_price_is_tried_and_none_would_be_faster():
     tight, _ = table()
     roomy, _ = table(80 * 10**9)
     assert len(roomy.multipliers) == 1 < len(tight.multipliers)
-    first, last = np.triu_indices(len(roomy.layers))
-    step = (roomy.microbatch_s + roomy.batch_s / 2)[first, last]
-    other = (tight.microbatch_s + tight.batch_s / 2)[first, last]
+    step, other = roomy.microbatch_s + roomy.batch_s / 2, tight.microbatch_s + tight.batch_s / 2
     np.testing.assert_allclose(step[:, 0], other.min(axis=1), rtol=1e-9)

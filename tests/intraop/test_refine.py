@@ -69,11 +69,11 @@ def test_a_variant_is_a_walk_of_the_same_time_and_peak(ends):
     for g in range(len(t.variants)):
         choice = table_choice(t, *ends, g)
         walk = priced_walk(layers, *rows_and_states(choice))
-        assert walk.peak_bytes == pytest.approx(t.memory_bytes(of.in_flight)[*ends, g], rel=1e-12)
+        assert walk.peak_bytes == pytest.approx(t.memory_bytes(of.in_flight)[t.of(*ends), g], rel=1e-12)
         assert choice.memory_bytes(of.in_flight) == pytest.approx(walk.peak_bytes, rel=1e-12)
-        step = MICROBATCHES * t.microbatch_s[*ends, g] + t.batch_s[*ends, g]
+        step = MICROBATCHES * t.microbatch_s[t.of(*ends), g] + t.batch_s[t.of(*ends), g]
         assert walk.step_s == pytest.approx(step, rel=1e-12)
-        assert choice.parts == pytest.approx(tuple(t.parts[*ends, g]), rel=1e-12)
+        assert choice.parts == pytest.approx(tuple(t.parts[t.of(*ends), g]), rel=1e-12)
 
 
 def test_a_variant_costs_and_holds_the_same_in_the_stage_problem():

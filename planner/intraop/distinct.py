@@ -1,0 +1,70 @@
+"""Which slices of a sequence of layers are alike, so that each is composed once: those of equal classes in equal order.
+
+A model of L layers has L²/2 slices, but where layers repeat most are the same but for where they begin: of n equal
+layers between others there are some n for each layer that differs, not n². In: a class per layer. Out: `Slices`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Level:
+    """Distinct slices of one length.
+
+    Attributes:
+      first: number of the first of them; they follow each other.
+      starts: per slice, the first layer of one such slice.
+      shorter: per slice, the number of the one without its last layer (-1: it has one layer alone).
+    """
+
+    first: int
+    starts: Ints
+    shorter: Ints
+
+    @property
+    def numbers(self) -> slice:
+        return slice(self.first, self.first + len(self.starts))
+
+
+@dataclass(frozen=True)
+class Slices:
+    """`at[i, j]`: the number of slice [i..j] (inclusive), equal for slices that are alike; -1 where i > j. `levels[n]`
+    has those of n + 1 layers."""
+
+    at: Ints
+    levels: tuple[Level, ...]
+    shorter: Ints
+
+    def __len__(self) -> int:
+        return len(self.shorter)
+
+    def spread(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What distinct slices have, [number], per first and last layer, [i, j]; infinite where i > j."""
+        return np.append(values, np.inf)[self.at]
+
+
+def distinct_slices(classes: Sequence[int]) -> Slices:
+    """Number the distinct slices, the shorter first, of a length those first that begin first."""
+    kinds = np.array(classes, dtype=np.int64)
+    count, width = len(kinds), int(kinds.max(initial=0)) + 1
+    at = np.full((count, count), -1, dtype=np.int64)
+    levels: list[Level] = []
+    first = 0
+    before = np.full(count, -1, dtype=np.int64)  # per start, the slice shorter by its last layer
+    for n in range(count):
+        begin = np.arange(count - n)
+        _, starts, which = np.unique((before[begin] + 1) * width + kinds[n:], return_index=True, return_inverse=True)
+        order = np.argsort(starts)
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(order))
+        at[begin, begin + n] = first + rank[which]
+        levels.append(Level(first, starts[order], before[starts[order]]))
+        before = at[begin, begin + n]
+        first += len(starts)
+    return Slices(at, tuple(levels), np.concatenate([level.shorter for level in levels]))
