@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from planner.check.wide_sums import with_wide_sums
 from planner.model import Model, leaves_with_paths
 
 
@@ -29,11 +30,14 @@ class StepResult:
 
 
 class Reference:
-    """The model on one device, compiled once."""
+    """The model on one device, compiled once. `wide_sums`: sums of half precision are made in float32."""
 
-    def __init__(self, model: Model, microbatches: int, device: Any) -> None:
+    def __init__(self, model: Model, microbatches: int, device: Any, *, wide_sums: bool = False) -> None:
+        def step(*args: Any) -> tuple[Any, ...]:
+            return _step(model, microbatches, *args)
+
         self._model, self._device = model, device
-        self._step = jax.jit(lambda *args: _step(model, microbatches, *args))
+        self._step = jax.jit(with_wide_sums(step) if wide_sums else step)
 
     def run(self, params: Any, state: Any, batches: Sequence[Any]) -> list[StepResult]:
         """One step per batch, from these parameters and this state."""
