@@ -69,6 +69,10 @@ class RunError(PlannerError):
     """A run that was under way can't go on: the command line ends with 1, not with 2 as for wrong input."""
 
 
+class SaveError(CheckpointError, RunError):
+    """A checkpoint of a run under way could not be written; those before it are whole."""
+
+
 class NonFiniteError(RunError):
     """A loss, or a parameter that was to be saved, is not a finite number; says of which step.
 

@@ -220,11 +220,11 @@ def _waits_s(stage: StagePlan, host: HostLink) -> float:
 
 def _visits_s(record: PlanRecord, stage: StagePlan, host: HostLink) -> float:
     """Seconds in which optimizer state visits the devices."""
-    moved = [p for p in record.params if p.home == stage.index and p.opt_memory == HOST]
+    moved = [_weight(record, p) for p in record.params if p.home == stage.index and p.opt_memory == HOST]
     total = _weights(record, stage.index)
     if not moved or not total:
         return 0.0
     away = stage.memory.host_bytes if not stage.offload else \
-        (stage.memory.opt_state_bytes + stage.memory.host_bytes) * sum(_weight(record, p) for p in moved) / total
-    part = max(_weight(record, p) for p in moved) / sum(_weight(record, p) for p in moved)
+        (stage.memory.opt_state_bytes + stage.memory.host_bytes) * sum(moved) / total
+    part = max(moved) / sum(moved)
     return update_s(float(away), part * away, host)

@@ -206,6 +206,9 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_1(capsys, model_file, tmp_p
     assert kept[-1] <= len(finite)
     code, out, err = outcome(capsys, *argv[:-4], "--nonfinite", "go-on")
     assert code == 0 and "the loss is not finite" in out
+    code, out, err = outcome(capsys, *argv[:-4], "--nonfinite", "go-on", "--json")
+    steps = [json.loads(line, parse_constant=pytest.fail) for line in out.splitlines()]  # JSON has no NaN
+    assert len(steps) == 8 and steps[-1]["loss"] is None and steps[0]["loss"] > 0
 
 
 def losses(capsys, *argv: str) -> dict[int, float]:

@@ -17,7 +17,7 @@ from planner.checkpoint.across import Spread, by_process_0, shared_survey
 from planner.checkpoint.folder import Survey, Whole, counts, remove_unfinished, set_aside, survey
 from planner.checkpoint.leaves import LeafType, leaf_types, restored, stored
 from planner.core import plan_io
-from planner.errors import CheckpointError
+from planner.errors import CheckpointError, SaveError
 from planner.model import Model
 from planner.planned import Plan, device_list
 from planner.runtime.compile import build_step, compile_plan
@@ -169,7 +169,7 @@ class Checkpoints:
             yield
         except _FAULTS as fault:
             self._manager = None
-            raise CheckpointError(f"{what}: {fault}", "free space there, or give another folder") from fault
+            raise SaveError(f"{what}: {fault}", "free space there, or give another folder") from fault
 
     def _opened(self) -> Any:
         if self._manager is None:

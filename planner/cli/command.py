@@ -3,6 +3,7 @@
 import argparse
 import io
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -59,9 +60,9 @@ class Output:
         """Print text as it is, at once."""
         print(line, file=self.out.file, flush=True)
 
-    def json(self, value: Any) -> None:
-        """Print a value as JSON."""
-        self.text(json.dumps(value, indent=1, ensure_ascii=False))
+    def json(self, value: Any, indent: int | None = 1) -> None:
+        """Print a value as JSON, which knows no NaN and no infinity: null."""
+        self.text(json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False))
 
     def note(self, line: str) -> None:
         """Say something on standard error."""
@@ -103,6 +104,15 @@ class Output:
                            left=remaining(time.perf_counter() - start, share))
 
             yield tell
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for every number that is none."""
+    if isinstance(value, dict):
+        return {key: _finite(x) for key, x in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(x) for x in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class _Nowhere(io.StringIO):

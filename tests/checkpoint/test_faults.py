@@ -14,7 +14,7 @@ import pytest
 
 from planner.checkpoint import Checkpoints
 from planner.core import plan_io
-from planner.errors import CheckpointError
+from planner.errors import CheckpointError, SaveError
 from tests.checkpoint.runs import open_run, plan_of, train
 from tests.runtime import models
 from tests.runtime.plans import Design
@@ -172,7 +172,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     plan = plan_of(model, DESIGN)
     _, state = plan.compile(model, jax.devices())
     with Checkpoints(tmp_path / "file" / "run", plan) as checkpoints, \
-            pytest.raises(CheckpointError, match=r"cannot save step 1 in .*run: .*Not a directory"):
+            pytest.raises(SaveError, match=r"cannot save step 1 in .*run: .*Not a directory"):
         checkpoints.save(1, state)
 
 
@@ -195,7 +195,7 @@ import resource, sys
 from pathlib import Path
 import jax
 jax.config.update("jax_platforms", "cpu")
-from planner.errors import CheckpointError
+from planner.errors import CheckpointError, SaveError
 from tests.checkpoint.runs import open_run
 from tests.runtime import models
 from tests.runtime.plans import Design

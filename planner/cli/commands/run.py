@@ -2,7 +2,6 @@
 
 import argparse
 import gc
-import json
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,7 +85,7 @@ def _show(args: argparse.Namespace, out: Output, loop: "Loop") -> None:
         for done in loop:
             tell(done.brief, (done.number + 1) / args.steps)
             if args.json:
-                out.text(json.dumps(done.data()))
+                out.json(done.data(), indent=None)
             elif first or (done.number + 1) % args.print_every == 0 or done.number + 1 == args.steps or done.note:
                 out.text(f"{done}  (with compiling)" if first else str(done))
             if first:
