@@ -23,6 +23,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from planner import compat
 from planner.errors import DisagreementError, PlannerError, ProcessError
 from planner.processes import agree, facts
+from planner.processes.in_turn import in_turn
 from planner.processes.watch import Limits, Watch
 
 WRONG, LOST, INTERRUPTED = 2, 70, 130
@@ -74,14 +75,15 @@ class Group:
           share: a pytree of arrays, dimension 0 the examples; scalars are the same in every process.
 
         Returns:
-          A pytree of arrays that lie whole on every device, gathered there while the host goes on.
+          A pytree of arrays that lie whole on every device, gathered there while the host goes on; on CPU it waits.
         """
         mesh = Mesh(np.array(self.devices).reshape(self.count, -1), ("process", "device"))
         leaves, tree = jax.tree_util.tree_flatten(share)
         parts = [jax.make_array_from_process_local_data(
             NamedSharding(mesh, PartitionSpec("process") if np.ndim(x) else PartitionSpec()), np.asarray(x))
             for x in leaves]
-        return tree.unflatten(jax.jit(_same, out_shardings=NamedSharding(mesh, PartitionSpec()))(*parts))
+        gather = in_turn(jax.jit(_same, out_shardings=NamedSharding(mesh, PartitionSpec())), mesh)
+        return tree.unflatten(gather(*parts))
 
 
 def _same(*arrays: Any) -> tuple[Any, ...]:
@@ -118,7 +120,8 @@ def _initialize(options: GroupOptions) -> None:
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", options.devices)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    # Programs of one process's devices may run in another order than those of another's, and then wait for each other.
+    # Programs of one device may run in another order here than elsewhere, and then wait for each other; for those of
+    # several see `in_turn.py`.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     jax.config.update("jax_enable_preemption_service", False)  # it would swallow SIGTERM
     jax.config.update("jax_enable_recoverability", True)  # else XLA aborts with its own stack, before any word of ours

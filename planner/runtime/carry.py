@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from planner.processes.in_turn import in_turn
 from planner.runtime.stage_program import has_part, mesh_of, without_numbers
 from planner.trace.dtypes import key_implementation
 
@@ -61,12 +62,15 @@ class Carry:
         self._target_here = {d for d in target if d.process_index == here}
         self._has_source = has_part(mesh_of(lie[0]))
         self._zeros: dict[tuple[Any, int], Any] = {}
-        self._leave = jax.jit(lambda *xs: tuple(_as_data(x) for x in xs), out_shardings=tuple(self._lie))
-        self._settle = jax.jit(lambda *xs: tuple(_from_data(x, end) for x, end in zip(xs, self._ends, strict=True)),
-                               out_shardings=tuple(wanted))
+        self._leave = in_turn(jax.jit(lambda *xs: tuple(_as_data(x) for x in xs), out_shardings=tuple(self._lie)),
+                              mesh_of(lie[0]))
+        self._settle = in_turn(jax.jit(
+            lambda *xs: tuple(_from_data(x, end) for x, end in zip(xs, self._ends, strict=True)),
+            out_shardings=tuple(wanted)), mesh_of(wanted[0]))
         body = self._permuted if self._paired else partial(self._gathered, source, target)
         spec = tuple(PartitionSpec(_AXIS) for _ in arrays)
-        self._program = jax.jit(jax.shard_map(body, mesh=self._mesh, in_specs=spec, out_specs=spec, check_vma=False))
+        self._program = in_turn(jax.jit(jax.shard_map(body, mesh=self._mesh, in_specs=spec, out_specs=spec,
+                                                      check_vma=False)), self._mesh)
 
     def __call__(self, arrays: Sequence[Any]) -> list[Any]:
         """The arrays as they are wanted; without numbers in a process that only sends."""

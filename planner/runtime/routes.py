@@ -17,6 +17,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
+from planner.processes.in_turn import in_turn
+
 
 @dataclass(frozen=True)
 class Route:
@@ -63,7 +65,9 @@ class Routes:
         for places in groups.values():
             key = tuple(wanted[n] for n in places)
             if key not in self._programs:
-                self._programs[key] = jax.jit(_same, out_shardings=key)
+                mesh = key[0].mesh
+                assert isinstance(mesh, Mesh)
+                self._programs[key] = in_turn(jax.jit(_same, out_shardings=key), mesh)
             for n, x in zip(places, self._programs[key](*(found[n] for n in places)), strict=True):
                 found[n] = x
 

@@ -22,6 +22,7 @@ from planner.emit.micro import MicroResult, accumulation_dtype, contributions, r
 from planner.emit.names import gradient_name
 from planner.emit.tasks import Constraints, output_array, run_code
 from planner.model import Model
+from planner.processes.in_turn import in_turn
 from planner.runtime.batches import batch_leaves, checked_batch, combined, combined_loss, examples_of, in_microbatches
 from planner.runtime.placement import Placement, update_graph
 from planner.runtime.stage_program import named
@@ -72,11 +73,11 @@ class SingleStep:
             if apart else None
         whole = code.record.kind == "train" and not apart
         grads = tuple(sharding(code.mesh, p.update_spec) for p in code.record.params) if apart else None
-        self._jitted = jax.jit(
+        self._jitted = in_turn(jax.jit(
             named(self._run, program_name(0, STEP)),
             in_shardings=(kept[0], kept[1] if not apart else (), kept[2], tuple(self._batch_shardings)),
             donate_argnums=(0, 1, 2) if whole else (2,),
-            out_shardings=((kept[0], kept[1]) if whole else grads, kept[2], told, told))
+            out_shardings=((kept[0], kept[1]) if whole else grads, kept[2], told, told)), code.mesh)
 
     def __call__(self, state: RunState, batch: Any) -> Any:
         """One step. Training donates the buffers of `state`."""

@@ -26,6 +26,7 @@ from planner.emit.meshes import sharding
 from planner.emit.rounds import placed_rounds, replaced
 from planner.emit.tasks import Constraints, TaskCode, output_array, task_function
 from planner.emit.update_specs import LeafPlace
+from planner.processes.in_turn import copied
 from planner.runtime.host_transfers import UnderWay, moved
 from planner.runtime.stage_program import stage_program
 from planner.runtime.transfer import Transfers
@@ -250,6 +251,6 @@ def _each_its_own(graph: Graph, arrays: Sequence[Any]) -> list[Any]:
     found = []
     for out, x in zip(graph.outputs, arrays, strict=True):
         again = isinstance(out.operand, int) and out.operand in seen
-        found.append(x.copy() if again else x)
+        found.append(copied(x) if again else x)
         seen.update({out.operand} if isinstance(out.operand, int) else ())
     return found

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from planner.processes.in_turn import in_turn
 from planner.runtime.carry import Carry
 from planner.runtime.routes import Routes
 from planner.runtime.stage_program import has_part, mesh_of, without_numbers
@@ -74,7 +75,8 @@ class Transfers:
             return spread(array, wanted)
         if not array.is_fully_replicated:
             assert isinstance(array.sharding, NamedSharding)
-            array = jax.jit(lambda x: x, out_shardings=NamedSharding(array.sharding.mesh, PartitionSpec()))(array)
+            mesh = mesh_of(array.sharding)
+            array = in_turn(jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec())), mesh)(array)
         own = {shard.device: shard.data for shard in array.addressable_shards}
         parts = [own[device][index] for device, index in wanted.devices_indices_map(array.shape).items()
                  if device in own]
@@ -83,7 +85,7 @@ class Transfers:
 
 def _relaid(wanted: Sequence[NamedSharding]) -> Callable[[Sequence[Any]], list[Any]]:
     """Resharding within a stage that several processes share."""
-    program = jax.jit(lambda *arrays: arrays, out_shardings=tuple(wanted))
+    program = in_turn(jax.jit(lambda *arrays: arrays, out_shardings=tuple(wanted)), mesh_of(wanted[0]))
 
     def relaid(arrays: Sequence[Any]) -> list[Any]:
         right = all(x.sharding == where for x, where in zip(arrays, wanted, strict=True))

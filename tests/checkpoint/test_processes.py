@@ -42,7 +42,6 @@ def told(out):
     return {x["step"]: x["loss"] for x in map(json.loads, (x for x in out.splitlines() if x.startswith('{"step"')))}
 
 
-@pytest.mark.slow  # as those of processes/test_training.py
 def test_runs_are_resumed_by_other_numbers_of_processes_under_other_plans(tmp_path, right):
     assert CASES["stateful, data"].design == DATA
     found = {}

@@ -13,7 +13,6 @@ JOBS = {
 }
 
 
-@pytest.mark.slow  # of some tens of runs on a busy machine, one of two processes hung: not found yet
 @pytest.mark.parametrize("name", JOBS)
 def test_processes_train_as_one_device(name):
     job = JOBS[name]

@@ -2,15 +2,18 @@
 
 import json
 import sys
+import time
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import planner
 from planner.check.inputs import random_batch
 from planner.check.reference import Reference
 from planner.checkpoint import Checkpoints
 from planner.planned import Plan
+from planner.processes.in_turn import in_turn
 from planner.processes.watch import Limits
 from planner.runtime import compile_plan
 from planner.trace import split_leaves
@@ -28,6 +31,8 @@ def main() -> None:
     with planner.distributed(where, int(count), int(process), devices=job["devices"], limits=limits) as group:
         for name in job["cases"][process] if isinstance(job["cases"], dict) else job["cases"]:
             (train if "folder" not in job else train_with_checkpoints)(name, group, job)
+        if "sums" in job:
+            sum_up(group, job["sums"])
 
 
 def train(name, group, job):
@@ -66,6 +71,23 @@ def train_with_checkpoints(name, group, job):
             state, metrics = run.step(state, random_batch(model, n))
             tell(json.dumps({"step": n, "loss": float(metrics["loss"])}))
             checkpoints.save(n + 1, state)
+
+
+def sum_up(group, count):
+    """Sums over all devices one after another, none of which is looked at; the second process is late now and then."""
+    mesh = Mesh(np.array(group.devices), ("device",))
+    whole = NamedSharding(mesh, PartitionSpec())
+    add = in_turn(jax.jit(lambda x: x + x.sum() / x.size, out_shardings=NamedSharding(mesh, PartitionSpec("device"))),
+                  mesh)
+    x = jax.make_array_from_callback((len(group.devices),), NamedSharding(mesh, PartitionSpec("device")),
+                                     lambda index: np.zeros(1, np.float32) + 1)
+    for n in range(count):
+        if group.process == 1 and n % 50 == 0:
+            time.sleep(0.05)
+        x = add(x * 0.5)
+    found = in_turn(jax.jit(lambda x: x, out_shardings=whole), mesh)(x)
+    np.testing.assert_allclose(np.asarray(found), 1)
+    tell("summed")
 
 
 def tell(line):
