@@ -67,6 +67,15 @@ def ways(prepared: Prepared, pins: Pins) -> tuple[Recompute, ...]:
     return tuple(Recompute) if fixed is None else (fixed,)
 
 
+@dataclass(frozen=True)
+class PricedClass:
+    """A distinct layer with the boundaries around it."""
+
+    priced: PricedLayer
+    before: Boundary
+    after: Boundary
+
+
 def mesh_table(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pins) -> SliceTable:
     """Costs of all slices of layers on one logical mesh.
 
@@ -76,13 +85,21 @@ def mesh_table(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pi
     for classes in (MAX_CLASSES, 4, 3, 2):
         try:
             priced = priced_layers(prepared, space, hardware, pins, classes)
-            fastest = _table(prepared, priced, no_price(prepared, pins))
-            if _all_fit(prepared, hardware, pins, fastest):
-                return fastest
+            if _held_anyway(prepared, priced) <= hardware.device.usable_bytes:
+                fastest = _table(prepared, priced, no_price(prepared, pins))
+                if _all_fit(prepared, hardware, pins, fastest):
+                    return fastest
             return _table(prepared, priced, memory_prices(prepared, hardware, space.mesh.device_count, pins))
         except WidthExceeded as error:
             too_wide = error
     raise too_wide
+
+
+def _held_anyway(prepared: Prepared, classes: Sequence[PricedClass]) -> float:
+    """Bytes that all layers in one stage hold for good, whatever is chosen."""
+    least = [sum(float(costs["resident_bytes"].min()) for costs in c.priced.unary if "resident_bytes" in costs)
+             for c in classes]
+    return sum(least[c] for c in prepared.layers.classes)
 
 
 def _all_fit(prepared: Prepared, hardware: Cluster, pins: Pins, fastest: SliceTable) -> bool:
@@ -91,15 +108,6 @@ def _all_fit(prepared: Prepared, hardware: Cluster, pins: Pins, fastest: SliceTa
     flight = microbatches if pins.schedule == "gpipe" else min(stage_limit(prepared, hardware, pins), microbatches)
     need = fastest.memory_bytes(flight if prepared.program.kind == "train" else 1)[..., 0]
     return bool((need[np.isfinite(need)] <= hardware.device.usable_bytes).all())
-
-
-@dataclass(frozen=True)
-class PricedClass:
-    """A distinct layer with the boundaries around it."""
-
-    priced: PricedLayer
-    before: Boundary
-    after: Boundary
 
 
 def priced_layers(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pins, classes: int

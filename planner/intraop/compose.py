@@ -20,6 +20,7 @@ from planner.costs.memory import value_bytes
 from planner.intraop.boundary import Boundary
 from planner.intraop.distinct import Level, Slices
 from planner.intraop.frontier import PARTS, LayerFrontier
+from planner.intraop.min_plus import Rows, Ways, lengthen, no_ways
 from planner.intraop.variants import PERIOD, Multipliers, SliceVariants, slice_variants
 
 Array = NDArray[np.float64]
@@ -76,7 +77,7 @@ class SliceTable:
         row = int(self.variants.rows[(layer - first) % PERIOD, g])
         if row < len(self.multipliers):
             return row
-        rows = self.multipliers.ways()[row - len(self.multipliers)]
+        rows = self.multipliers.ways[row - len(self.multipliers)]
         return rows[int(self.layers[layer].priced[list(rows), state_in, state_out].argmin())]
 
     def memory_bytes(self, in_flight: int) -> Array:
@@ -107,97 +108,53 @@ def slice_table(graph: Graph, mesh: LogicalMesh, layers: Sequence[LayerFrontier]
                        np.full((*shape, len(PARTS)), np.inf), np.zeros(shape), np.zeros(shape, dtype=np.int64),
                        np.zeros((*shape, states), dtype=np.int16), tuple(entering[id(f)] for f in layers))
     price = np.array(variants.per_byte_s) * np.array(variants.in_flight)
-    before = _Ways.empty(1, width, states)
+    before = _beginning(price, np.zeros(0), states)
     for length, level in enumerate(slices.levels):
-        after = _Ways.empty(len(level.starts), width, states)
+        after = no_ways(len(level.starts), width, states, len(PARTS))
         starts: list[int] = level.starts.tolist()
         lasts = [layers[start + length] for start in starts]
         for layer in {id(f): f for f in lasts}.values():
             mine = np.flatnonzero([f is layer for f in lasts])
-            n_in, n_out = layer.priced.shape[1:]
-            ways = before.some(level.shorter[mine] - slices.levels[length - 1].first, n_in) if length else \
-                _beginning(price, entering[id(layer)])
-            made, came = _longer(ways, rows[id(layer)], variants.rows[length % PERIOD])
-            after.put(mine, made)
-            table.came_from[level.first + mine, :, :n_out] = came
+            if length:
+                which = level.shorter[mine] - slices.levels[length - 1].first
+            else:
+                before, which = _beginning(price, entering[id(layer)], states), np.zeros(len(mine), dtype=np.int64)
+            table.came_from[level.first + mine, :, :layer.priced.shape[2]] = lengthen(
+                before, which, rows[id(layer)], variants.rows[length % PERIOD], after, mine)
         _note(table, level, after)
         before = after
     return table
 
 
-@dataclass(frozen=True)
-class _Ways:
-    """The best way to each state after some slices: its objective, [slice, variant, state] (infinite where there is no
-    such state), parts, working bytes."""
-
-    value: Array
-    sums: Array
-    work: Array
-
-    @staticmethod
-    def empty(count: int, width: int, states: int) -> "_Ways":
-        shape = (count, width, states)
-        return _Ways(np.full(shape, np.inf), np.zeros((*shape, len(PARTS))), np.zeros(shape))
-
-    def some(self, which: NDArray[np.int64], states: int) -> "_Ways":
-        """Those of some slices, which have so many states."""
-        return _Ways(self.value[which, :, :states], self.sums[which, :, :states], self.work[which, :, :states])
-
-    def put(self, which: NDArray[np.int64], made: "_Ways") -> None:
-        """Set those of some slices."""
-        states = made.value.shape[2]
-        self.value[which, :, :states], self.sums[which, :, :states] = made.value, made.sums
-        self.work[which, :, :states] = made.work
-
-
-def _beginning(price: Array, held: Array) -> _Ways:
+def _beginning(price: Array, held: Array, states: int) -> Ways:
     """Before the first layer: what enters it is held."""
-    found = _Ways.empty(1, len(price), len(held))
-    found.value[0] = price[:, None] * held[None, :]
-    found.sums[0, :, :, 4] = held
+    found = no_ways(1, len(price), states, len(PARTS))
+    found.value[0, :, :len(held)] = price[:, None] * held[None, :]
+    found.sums[0, :, :len(held), 4] = held
     return found
 
 
-def _longer(ways: _Ways, solved: "_Rows", row: NDArray[np.int64]) -> tuple[_Ways, NDArray[np.int64]]:
-    """Slices longer by a layer, each variant by its row of it, and the states before that layer."""
-    total = ways.value[:, :, :, None] + solved.priced[row][None]
-    pick = np.argmin(total, axis=2)
-    value = np.take_along_axis(total, pick[:, :, None, :], axis=2)[:, :, 0, :]
-    row, n, g, o = row[None, :, None], *np.ogrid[tuple(slice(k) for k in pick.shape)]
-    return _Ways(value, ways.sums[n, g, pick] + solved.parts[row, pick, o],
-                 np.maximum(ways.work[n, g, pick], solved.working_bytes[row, pick, o])), pick
-
-
-def _note(table: SliceTable, level: Level, ways: _Ways) -> None:
+def _note(table: SliceTable, level: Level, ways: Ways) -> None:
     """Write down the best of all states after each slice."""
-    best = np.argmin(ways.value, axis=2)
-    at = (*np.ogrid[: best.shape[0], : best.shape[1]], best)
-    some = np.isfinite(ways.value[at])
-    table.state_out[level.numbers], table.priced[level.numbers] = best, ways.value[at]
-    table.parts[level.numbers] = np.where(some[..., None], ways.sums[at], np.inf)
-    table.working_bytes[level.numbers] = ways.work[at]
+    best: NDArray[np.int64] = np.argmin(ways.value, axis=2)
+    n, g = np.arange(len(best))[:, None], np.arange(len(table.variants))[None]
+    value = ways.value[n, g, best]
+    table.state_out[level.numbers], table.priced[level.numbers] = best, value
+    table.parts[level.numbers] = np.where(np.isfinite(value)[..., None], ways.sums[n, g, best], np.inf)
+    table.working_bytes[level.numbers] = ways.work[n, g, best]
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """A layer's frontier, and after its own rows the cheapest of those that are solved in several ways."""
-
-    priced: Array
-    parts: Array
-    working_bytes: Array
-
-
-def _rows(layer: LayerFrontier, multipliers: Multipliers) -> _Rows:
-    ways = np.array(multipliers.ways(), dtype=np.int64)
+def _rows(layer: LayerFrontier, multipliers: Multipliers) -> Rows:
+    ways = np.array(multipliers.ways, dtype=np.int64)
     if not len(ways):
-        return _Rows(layer.priced, layer.parts, layer.working_bytes)
+        return Rows(layer.priced, layer.parts, layer.working_bytes)
     best = np.take_along_axis(ways[:, :, None, None], layer.priced[ways].argmin(axis=1)[:, None], axis=1)[:, 0]
     at = (best, *np.indices(best.shape)[1:])
 
     def with_cheapest(values: Array) -> Array:
         return np.concatenate([values, values[at]])
 
-    return _Rows(with_cheapest(layer.priced), with_cheapest(layer.parts), with_cheapest(layer.working_bytes))
+    return Rows(with_cheapest(layer.priced), with_cheapest(layer.parts), with_cheapest(layer.working_bytes))
 
 
 def _entering_bytes(graph: Graph, before: Boundary, mesh: LogicalMesh) -> Array:

@@ -9,6 +9,7 @@ In: prices from the search. Out: which row of a layer's frontier a slice's varia
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import floor
 
 import numpy as np
@@ -46,6 +47,7 @@ class Multipliers:
     def __len__(self) -> int:
         return len(self.per_byte_s)
 
+    @cached_property
     def ways(self) -> tuple[tuple[int, ...], ...]:
         """The rows of every price and count that is solved in all of the ways that any is, if those are several, in
         the order of `Recompute`."""
@@ -65,7 +67,7 @@ class SliceVariants:
       per_byte_s, in_flight: as in `Multipliers`.
       pattern: how layers are recomputed; None where each layer is as is cheapest at that price.
       rows: [PERIOD, G]: row of a layer's frontier by position in the slice modulo `PERIOD`; those from `len(layers)` on
-        are those of `layers.ways()`, the cheapest of each.
+        are those of `layers.ways`, the cheapest of each.
     """
 
     per_byte_s: tuple[float, ...]
@@ -90,7 +92,7 @@ def slice_variants(layers: Multipliers) -> SliceVariants:
     found: list[tuple[float, int, Pattern | None, tuple[int, ...]]] = [
         (layers.per_byte_s[g], layers.in_flight[g], (layers.recompute[g],) * PERIOD, (g,) * PERIOD)
         for g in range(len(layers))]
-    for n, rows in enumerate(layers.ways()):
+    for n, rows in enumerate(layers.ways):
         price, count = layers.per_byte_s[rows[0]], layers.in_flight[rows[0]]
         row = {layers.recompute[g]: g for g in rows}
         for few, many, share in MIXTURES:

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from planner.errors import InfeasibleError, PlannerError, ProblemError
 from planner.solvers.elimination_order import elimination_order
+from planner.solvers.min_sum import least, minimum
 
 Floats = NDArray[np.float64]
 
-BLOCK = 1 << 15
-"""Entries of a table worked on at once, to stay in cache [measured on an EPYC core: flat from 2^15 to 2^18]."""
+BLOCK = 1 << 13
+"""Entries of a sum of tables up to which it is formed. [measured: beyond, compiled loops are faster]"""
 
 
 class WidthExceeded(PlannerError):
@@ -96,7 +97,8 @@ class Elimination:
         choice = np.full((len(batch), self.variables), -1, dtype=np.int64)
         choice[:, list(self.keep)] = kept
         for v, factors in reversed(self.steps):
-            choice[:, v] = np.argmin(sum(_columns(f, v, batch, choice) for f in factors), axis=1)
+            rows = [_rows(f, v, batch, choice) for f in factors]
+            choice[:, v] = least([table for table, _ in rows], np.stack([at for _, at in rows]))
         return choice
 
 
@@ -156,35 +158,9 @@ def _minimise(views: list[Floats]) -> Floats:
     """min over axis 1 of the broadcast sum of `views`, without forming that sum where it is large."""
     views = _merge_small(views)
     shape = np.broadcast_shapes(*(v.shape for v in views))
-    batch, domain, *rest = shape
     if _product(shape) <= BLOCK:
         return np.broadcast_to(sum(views[1:], views[0]), shape).min(axis=1)
-    best = np.empty((batch, *rest))
-    rows = max(1, BLOCK // max(1, _product(rest[1:]))) if rest else 1
-    for g in range(batch):
-        for start in range(0, rest[0] if rest else 1, rows):
-            cut = slice(start, start + rows)
-            parts = [v[min(g, v.shape[0] - 1)] for v in views]
-            parts = [p[:, cut] if rest and p.shape[1] > 1 else p for p in parts]
-            _minimise_block(parts, domain, best[g, cut] if rest else best[g : g + 1])
-    return best
-
-
-def _minimise_block(parts: list[Floats], domain: int, best: Floats) -> None:
-    """Into `best`: min over axis 0 of the broadcast sum of `parts`, one value of that axis at a time."""
-    total = best
-    for x in range(domain):
-        slices = [p[x] for p in parts]
-        if len(slices) == 1:
-            total[...] = slices[0]
-        else:
-            np.add(slices[0], slices[1], out=total)
-        for s in slices[2:]:
-            np.add(total, s, out=total)
-        if x == 0:
-            total = np.empty_like(best)
-        else:
-            np.minimum(best, total, out=best)
+    return minimum(views)
 
 
 def _merge_small(views: list[Floats]) -> list[Floats]:
@@ -211,10 +187,13 @@ def _aligned(factor: Factor, axes: tuple[int, ...]) -> Floats:
     return table.reshape(table.shape[0], *(next(sizes) if v in factor.scope else 1 for v in axes))
 
 
-def _columns(factor: Factor, v: int, batch: NDArray[np.int64], choice: NDArray[np.int64]) -> Floats:
-    """Per row, the factor's costs per choice of `v`, the other variables being chosen: [rows, domain of v]."""
-    table = np.moveaxis(factor.table, factor.scope.index(v) + 1, -1)
-    return table[(np.minimum(batch, len(factor.table) - 1), *(choice[:, u] for u in factor.scope if u != v))]
+def _rows(factor: Factor, v: int, batch: NDArray[np.int64], choice: NDArray[np.int64]
+          ) -> tuple[Floats, NDArray[np.int64]]:
+    """The factor's table with `v` last, and per row, the other variables being chosen, where its costs begin there."""
+    table = np.ascontiguousarray(np.moveaxis(factor.table, factor.scope.index(v) + 1, -1))
+    others = [choice[:, u] for u in factor.scope if u != v]
+    where = (np.minimum(batch, len(table) - 1), *others)
+    return table, np.ravel_multi_index(where, table.shape[:-1]) * table.shape[-1]
 
 
 def _unary_factors(unary: Sequence[NDArray[np.floating]]) -> list[Factor]:

@@ -56,7 +56,7 @@ def every_way(t, prepared, first, last, g, rows_at):
 @pytest.mark.parametrize("ends", SLICES)
 def test_every_variant_is_the_best_over_all_boundary_states(ends):
     t, prepared = table()
-    ways = t.multipliers.ways()
+    ways = t.multipliers.ways
     assert len(ways) > 1
     for g in range(0, len(t.variants), 5):
         def rows_at(n, g=g):
@@ -86,7 +86,7 @@ def test_the_cheapest_mixture_bounds_every_share_at_its_price():
     t, _ = table()
     v = t.variants
     mixed = {(v.per_byte_s[g], v.in_flight[g]): g for g in v.bounding(10**9)}
-    assert len(mixed) == len(t.multipliers.ways()) + 1
+    assert len(mixed) == len(t.multipliers.ways) + 1
     for g in range(len(v)):
         free = mixed[v.per_byte_s[g], v.in_flight[g]]
         assert (t.priced[:, free] <= t.priced[:, g] * (1 + 1e-12)).all()
