@@ -3,8 +3,8 @@ schedules that may be used.
 
 Stages are built from the costs of slices, which memory leaves uncertain where it binds: between the fastest variant
 that fits and a bound. Where that could change the answer, slices are made sharper and stages built again; the stages
-chosen at last go to the solver. Here a stage is all that its devices do (`virtual_stages.py` gives them several);
-stages are built for 1F1B, or as it asks for, and run under every schedule that keeps to one stage per rank.
+chosen at last go to the solver. Here a stage is all that its devices do (`pipelines/virtual_stages.py` gives them
+several); stages are built for 1F1B, or as it asks for, and run under every schedule that keeps to one stage per rank.
 
 In: `Prepared` program, meshes, pins. Out: `Candidate`s: chosen stages with their predicted step time and a lower bound.
 """
@@ -21,13 +21,13 @@ from planner.core.pins import Pins
 from planner.intraop.compose import SliceTable
 from planner.intraop.refine import TOLERANCE
 from planner.mesh_tables import stage_limit
-from planner.pipelines import WORTH, Candidate, Chosen, Stages, under
+from planner.pipelines.bound import Floors, least_step, least_work
+from planner.pipelines.pipeline import WORTH, Candidate, Chosen, Stages, under
+from planner.pipelines.stages import StageChoice, construct
 from planner.prepared import Prepared, forbidden_cuts
 from planner.schedules import SCHEDULES
 from planner.slice_costs import Entry, SliceCosts, finish_stage, forward_floors_s, sharpen, slice_costs
 from planner.spaces import MeshSpace, SubmeshSpace
-from planner.stage_bound import Floors, least_step, least_work
-from planner.stages import StageChoice, construct
 
 Array = NDArray[np.float64]
 

@@ -14,7 +14,7 @@ from planner.core.graph import Graph, Role
 from planner.core.hardware import Device
 from planner.core.plan import SCHEMA_VERSION, Baseline, LayerInfo, OpInfo, PlanRecord
 from planner.costs.memory import value_bytes
-from planner.pipelines import Candidate
+from planner.pipelines.pipeline import Candidate
 from planner.prepared import Prepared
 from planner.request import Request
 from planner.rules import flops_of, graph_flops, warnings_of

@@ -11,7 +11,7 @@ from planner.core.hardware import Cluster
 from planner.core.pins import Pins
 from planner.core.recomputation import Recompute
 from planner.errors import BatchError, PinError
-from planner.schedule_pins import check_schedule, stages_per_rank
+from planner.pipelines.pins import check_schedule, stages_per_rank
 
 Progress = Callable[[str], None]
 

@@ -6,7 +6,7 @@ In: the `Run` of a search, the plan chosen. Out: a `ScheduleCost` per schedule t
 from planner.core.hardware import Cluster
 from planner.core.layout import Placement
 from planner.core.plan import ScheduleCost
-from planner.pipelines import Candidate, under
+from planner.pipelines.pipeline import Candidate, under
 from planner.record import Run
 from planner.schedules import SCHEDULES
 

@@ -17,13 +17,13 @@ from planner.costs.topology import logical_mesh
 from planner.errors import MemoryLimitError, PinError, PlannerError
 from planner.intraop.compose import SliceTable
 from planner.mesh_tables import mesh_table
-from planner.pipelines import Candidate
+from planner.pipelines.pins import stages_per_rank
+from planner.pipelines.pipeline import Candidate
+from planner.pipelines.shapes import virtual_pipelines
 from planner.prepared import Prepared, prepare
 from planner.record import Run, plan_record
 from planner.request import Request, check_pins
 from planner.schedule_costs import schedule_costs
-from planner.schedule_pins import stages_per_rank
-from planner.shapes import virtual_pipelines
 from planner.slice_costs import slice_costs
 from planner.spaces import RECIPES, MeshSpace, SubmeshSpace, mesh_spaces, recipe_uses
 

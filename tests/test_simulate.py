@@ -15,9 +15,9 @@ from planner.core.layout import Placement, placed
 from planner.core.plan import LayerTime, MemoryParts
 from planner.costs.overlap import hidden_s
 from planner.errors import PlannerError
+from planner.pipelines.stages import pipeline_time_s
 from planner.schedules import SCHEDULES, Kind, Task, in_flight, predecessors
 from planner.simulate import StageWork, Stream, Work, forward_share, run, simulate, uniform
-from planner.stages import pipeline_time_s
 from tests.report.records import eight_devices
 
 

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.core.layout import placed
-from planner.pipeline_price import Pipeline, price, stage_times
+from planner.pipelines.price import Pipeline, price, stage_times
+from planner.pipelines.stages import Sharing, pipeline_time_s
 from planner.schedules import SCHEDULES, TaskTimes
 from planner.simulate import run, uniform
-from planner.stages import Sharing, pipeline_time_s
 
 TRAINING = [name for name in SCHEDULES if SCHEDULES[name].trains]
 

@@ -12,16 +12,16 @@ from planner.core.layout import Placement, placed
 from planner.core.pins import Pins
 from planner.errors import PinError, UnknownNameError
 from planner.mesh_tables import mesh_table
-from planner.pipeline_price import Pipeline, price
-from planner.pipelines import Chosen, Stages, under
+from planner.pipelines.pipeline import Chosen, Stages, under
+from planner.pipelines.price import Pipeline, price
+from planner.pipelines.shapes import virtual_pipelines
+from planner.pipelines.virtual_bound import floor_s
+from planner.pipelines.virtual_stages import Ground, Shape, draft, offer, virtual_stages
 from planner.prepared import prepare
 from planner.request import Request, check_pins
 from planner.schedules import SCHEDULES, TaskTimes, moments
-from planner.shapes import virtual_pipelines
 from planner.slice_costs import slice_costs
 from planner.spaces import mesh_spaces
-from planner.virtual_bound import floor_s
-from planner.virtual_stages import Ground, Shape, draft, offer, virtual_stages
 from tests.intraop.programs import program, transformer
 
 V100 = planner.cluster("p3.16xlarge")

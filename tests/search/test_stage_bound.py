@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.stage_bound import Floors, least_step
+from planner.pipelines.bound import Floors, least_step
 
 
 def exhaustive(floors):

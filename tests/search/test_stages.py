@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.stages import Sharing, construct, pipeline_time_s
+from planner.pipelines.stages import Sharing, construct, pipeline_time_s
 
 
 def exhaustive(times, sizes, devices, microbatches, exact=None, alone=1.0):

@@ -7,8 +7,8 @@ from planner.core.hardware import Cluster
 from planner.core.pins import Pins
 from planner.costs.topology import submeshes
 from planner.errors import PinError
+from planner.pipelines.shapes import CHUNKS
 from planner.schedules import SCHEDULES, Schedule
-from planner.shapes import CHUNKS
 
 
 def check_schedule(pins: Pins, kind: str, cluster: Cluster) -> None:

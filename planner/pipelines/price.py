@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from planner.core.layout import Layout
+from planner.pipelines.stages import Sharing
 from planner.schedules import SCHEDULES, Kind, Schedule, Task, TaskTimes, predecessors
-from planner.stages import Sharing
 
 TASKS = 12_000
 """Tasks that are run one by one; longer steps are taken to be periodic by then. [chosen: a tenth of a second]"""

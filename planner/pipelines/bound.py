@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.stages import Array, StageChoice, least_sum
+from planner.pipelines.stages import Array, StageChoice, least_sum
 
 STEPS = 40
 """Bisections at most; far fewer are needed."""

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from planner.core.hardware import Cluster
 from planner.core.layout import Layout, placed
 from planner.intraop.compose import SliceTable
-from planner.pipelines import Candidate, Chosen, Stages, held_moments, under
+from planner.pipelines.pipeline import Candidate, Chosen, Stages, held_moments, under
+from planner.pipelines.stages import construct, least_sum
 from planner.prepared import Prepared
 from planner.schedules import SCHEDULES, Moment
 from planner.slice_costs import SliceCosts, slice_costs
 from planner.spaces import MeshSpace, SubmeshSpace
-from planner.stages import construct, least_sum
 
 Array = NDArray[np.float64]
 Cuts = NDArray[np.int64]
@@ -205,7 +205,7 @@ def _of_ranks(seconds: Array, ways: NDArray[np.int64], layout: Layout, cuts: NDA
     stage = np.arange(layout.stages)
     each = seconds[:, stage[None], cuts[:, :-1], cuts[:, 1:] - 1]  # [part, row, stage]
     mine = np.array([layout.stages_of(r) for r in range(layout.ranks)])  # [rank, chunk]
-    chunk = np.arange(mine.shape[1])
+    chunk = np.arange(len(mine[0]))
     return np.stack([each[:, :, mine][way, :, :, chunk].sum(axis=0) for way in ways])
 
 

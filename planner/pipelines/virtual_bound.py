@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.intraop.compose import SliceTable
-from planner.pipelines import held_moments
-from planner.stages import Array, least_sum
-from planner.virtual_stages import Ground, Shape
+from planner.pipelines.pipeline import held_moments
+from planner.pipelines.stages import Array, least_sum
+from planner.pipelines.virtual_stages import Ground, Shape
 
 
 def floor_s(ground: Ground, shape: Shape) -> float:

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from planner.core.hardware import Cluster
 from planner.core.layout import Placement
 from planner.core.pins import Pins
-from planner.pipelines import WORTH, Candidate
+from planner.pipelines.pipeline import WORTH, Candidate
+from planner.pipelines.stages import Sharing
+from planner.pipelines.virtual_bound import floor_s
+from planner.pipelines.virtual_stages import Ground, Shape, draft, offer, through_s, virtual_stages
 from planner.schedules import SCHEDULES, TaskTimes
 from planner.slice_costs import SliceCosts
 from planner.spaces import SubmeshSpace
-from planner.stages import Sharing
-from planner.virtual_bound import floor_s
-from planner.virtual_stages import Ground, Shape, draft, offer, through_s, virtual_stages
 
 CHUNKS = (2, 4)
 """Stages per rank that are tried where a schedule leaves it open. [chosen: Narayanan et al., SC'21, figure 12, gain

@@ -13,12 +13,12 @@ from planner.core.layout import Layout, Placement
 from planner.costs.transfer import cut_transfer_s
 from planner.intraop.shared_params import StageShare, with_shared_params
 from planner.intraop.slice_choice import SliceChoice
-from planner.pipeline_price import Pipeline, price, stage_times
+from planner.pipelines.price import Pipeline, price, stage_times
+from planner.pipelines.rank_memory import Held, Peak, held, rank_peak
+from planner.pipelines.stages import Sharing, place
 from planner.prepared import Prepared
-from planner.rank_memory import Held, Peak, held, rank_peak
 from planner.schedules import SCHEDULES, Moment, TaskTimes, moments
 from planner.spaces import MeshSpace
-from planner.stages import Sharing, place
 
 WORTH = 0.998
 """Other pipelines are looked at where a bound or an estimate of them is below this part of what is known. [chosen:
