@@ -3,3 +3,4 @@
 from planner.processes.group import Group as Group
 from planner.processes.group import GroupOptions as GroupOptions
 from planner.processes.group import distributed as distributed
+from planner.processes.watch import Limits as Limits

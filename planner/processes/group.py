@@ -24,6 +24,7 @@ from planner import compat
 from planner.errors import DisagreementError, PlannerError, ProcessError
 from planner.processes import agree, facts
 from planner.processes.in_turn import in_turn
+from planner.processes.standstill import JOINED, Progress
 from planner.processes.watch import Limits, Watch
 
 WRONG, LOST, INTERRUPTED = 2, 70, 130
@@ -125,15 +126,13 @@ def _initialize(options: GroupOptions) -> None:
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     jax.config.update("jax_enable_preemption_service", False)  # it would swallow SIGTERM
     jax.config.update("jax_enable_recoverability", True)  # else XLA aborts with its own stack, before any word of ours
-    alarm = threading.Timer(options.limits.start_s, lambda: _end(f"error: {_not_found(options)}", WRONG))
-    alarm.daemon = True
-    alarm.start()
     try:
-        jax.distributed.initialize(
-            options.coordinator, options.count, options.process, coordinator_bind_address=options.coordinator,
-            # XLA aborts with its own stack when this is over: the alarm comes first, and says what to do
-            initialization_timeout=int(options.limits.start_s) + 60,
-            shutdown_timeout_seconds=int(options.limits.end_s))
+        with _alarm(options.limits.start_s, f"error: {_not_found(options)}", WRONG):
+            jax.distributed.initialize(
+                options.coordinator, options.count, options.process, coordinator_bind_address=options.coordinator,
+                # XLA aborts with its own stack when this is over: the alarm comes first, and says what to do
+                initialization_timeout=int(options.limits.start_s) + 60,
+                shutdown_timeout_seconds=int(options.limits.end_s))
     except (RuntimeError, ValueError) as fault:
         if "start RPC server" in str(fault):
             raise ProcessError(f"process 0 cannot listen at {options.coordinator}: the port is taken, or the address "
@@ -141,6 +140,16 @@ def _initialize(options: GroupOptions) -> None:
                                ) from fault
         raise ProcessError(f"the processes of this run are not known: {fault}", "outside Slurm, Open MPI and "
                            "Kubernetes give coordinator, count and process") from fault
+
+
+@contextlib.contextmanager
+def _alarm(seconds: float, text: str, code: int) -> Iterator[None]:
+    """End this process if the block takes longer, whatever it waits for."""
+    alarm = threading.Timer(seconds, _end, (text, code))
+    alarm.daemon = True
+    alarm.start()
+    try:
+        yield
     finally:
         alarm.cancel()
 
@@ -158,10 +167,13 @@ def _watched(group: Group, limits: Limits) -> Iterator[None]:
     if group.count == 1:
         yield
         return
-    watch = Watch(group.process, group.count, limits, _end_lost)
+    progress = Progress()
+    watch = Watch(group.process, group.count, limits, _end_lost, progress)
     try:
         _connect(watch, group, limits)
+        JOINED.set(progress)
         yield
+        progress.settle()
     except SystemExit as end:
         if end.code not in (None, 0):
             _end_failed(watch, end)
@@ -170,12 +182,16 @@ def _watched(group: Group, limits: Limits) -> Iterator[None]:
         _end_failed(watch, fault)
     else:
         watch.done()
-    if group.process == 0:
-        watch.close()  # waits for the others, whose own end needs the coordination service here
-        jax.distributed.shutdown()
-    else:
-        jax.distributed.shutdown()
-        watch.close()
+    finally:
+        JOINED.set(None)
+    with _alarm(limits.leave_s, f"error: process {group.process} was done {limits.leave_s:.0f} s ago, and has not come "
+                "away from the others since: look at what they wrote", LOST):
+        if group.process == 0:
+            watch.close()  # waits for the others, whose own end needs the coordination service here
+            jax.distributed.shutdown()
+        else:
+            jax.distributed.shutdown()
+            watch.close()
 
 
 def _connect(watch: Watch, group: Group, limits: Limits) -> None:

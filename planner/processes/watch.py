@@ -3,7 +3,7 @@
 Every process holds a connection to process 0 and sends a sign of life each second. A connection that breaks (the kernel
 closes those of a killed process at once) or is silent for too long is a lost process; process 0 tells the others, who
 say so and end themselves. A process that fails says why first, so that all end with the same words. One that is done
-gives the others a limit to be done too.
+gives the others a limit to be done too. Signs of life say where a process is: process 0 sees when all stand still.
 
 In: where process 0 listens. Out: `Watch`; `lost` is called with the news, from a thread of its own.
 """
@@ -14,8 +14,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
+
+from planner.processes.standstill import Progress, Report, Standstill
 
 BEAT_S = 1.0
 """Seconds between signs of life: short beside any limit one would set."""
@@ -23,12 +25,24 @@ BEAT_S = 1.0
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds without a sign of life until a process counts as lost; seconds that one may go on when another is done;
-    seconds to get connected."""
+    """Bounds in seconds.
+
+    Attributes:
+      silent_s: without a sign of life until a process counts as lost.
+      end_s: that one may go on when another is done.
+      start_s: to get connected.
+      stuck_s: that all may wait for programs without one process moving on; far above what any program takes.
+    """
 
     silent_s: float = 30.0
     end_s: float = 120.0
     start_s: float = 120.0
+    stuck_s: float = 600.0
+
+    @property
+    def leave_s(self) -> float:
+        """To leave the others once a process is done: it waits for them, and what JAX does then has a limit too."""
+        return 2 * self.end_s + self.silent_s
 
 
 class Watch:
@@ -37,10 +51,15 @@ class Watch:
     Args:
       process, count: which process this is, of how many.
       lost: told, once, in words, why this process must end.
+      progress: where this process is.
     """
 
-    def __init__(self, process: int, count: int, limits: Limits, lost: Callable[[str], None]) -> None:
+    def __init__(self, process: int, count: int, limits: Limits, lost: Callable[[str], None],
+                 progress: Progress | None = None) -> None:
         self._process, self._count, self._limits, self._lost = process, count, limits, lost
+        self._progress = progress or Progress()
+        self._reports: dict[int, Report] = {}
+        self._standstill = Standstill(count, limits.stuck_s)
         self._peers: dict[int, socket.socket] = {}
         self._lock, self._news = threading.Lock(), threading.Event()
         self._done: set[int] = set()
@@ -114,11 +133,20 @@ class Watch:
 
     def _beat(self) -> None:
         while not self._news.wait(BEAT_S):
-            self._tell({})
+            self._look_around()
             if self._over_at is not None and time.monotonic() > self._over_at and self._process not in self._done:
                 others = ", ".join(map(str, sorted(self._done)))
                 self._end(f"process {others} came to its end {self._limits.end_s:.0f} s ago, process {self._process} "
                           "did not: they did not do the same steps")
+
+    def _look_around(self) -> None:
+        """Tell where this process is; in process 0, see whether all stand still."""
+        mine = self._reports[self._process] = self._progress.report
+        self._tell({} if self._process == 0 else {"at": astuple(mine), "process": self._process})
+        if self._process == 0 and not self._done:
+            stuck = self._standstill.found(dict(self._reports), time.monotonic())
+            if stuck is not None:
+                self._end(stuck)
 
     def _listen_to(self, who: int, peer: socket.socket) -> None:
         try:
@@ -135,6 +163,8 @@ class Watch:
     def _hear(self, message: dict[str, Any]) -> None:
         if "failed" in message:
             self._end(message["failed"])
+        if "at" in message:
+            self._reports[message["process"]] = Report(*message["at"])
         if "done" in message:
             self._done.add(message["done"])
             self._over_at = self._over_at or time.monotonic() + self._limits.end_s

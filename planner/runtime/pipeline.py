@@ -29,6 +29,7 @@ from planner.runtime.stage_functions import Scale, StageFunctions
 from planner.runtime.stage_program import stage_program
 from planner.runtime.staged import StagedFunction
 from planner.runtime.state import RunState
+from planner.runtime.together import Told
 from planner.runtime.transfer import Transfers
 from planner.schedules import Task
 
@@ -55,6 +56,7 @@ class PipelineStep:
         self.warnings = warnings
         self._record, self._model, self._code, self._placed, self._aux_tree = record, model, code, placed, aux_tree
         self._leaves = batch_leaves(model, record.microbatches)
+        self._told = Told(self._step, placed.meshes[0])
         divisor = record.microbatches if model.loss_reduction == "mean" else 1
         self._stages = [StageFunctions(code, s.index, placed.meshes[s.index], Scale(divisor)) for s in record.stages]
         self._order = task_order(record, code)
@@ -74,6 +76,9 @@ class PipelineStep:
 
     def __call__(self, state: RunState, batch: Any) -> Any:
         """One step. Training takes over the buffers of `state`."""
+        return self._told(state, batch)
+
+    def _step(self, state: RunState, batch: Any) -> Any:
         waiting = Waiting(self._away, self._moves, self._record.layout) if self._moves else None
         run = Drive(self._driver, self._record.microbatches, waiting)
         run.give(state.param_leaves, checked_batch(self._leaves, batch), state.state_leaves)

@@ -28,6 +28,7 @@ from planner.runtime.placement import Placement, update_graph
 from planner.runtime.stage_program import named
 from planner.runtime.staged import StagedFunction
 from planner.runtime.state import RunState
+from planner.runtime.together import Told
 from planner.runtime.transfer import Transfers
 
 
@@ -67,20 +68,25 @@ class SingleStep:
         placed = code.placed
         kept = [placed.shardings(x) for x in (placed.params, placed.opt_state, placed.state)]
         self._transfers = Transfers(placed.meshes)
-        told = None if self._transfers.one_process else NamedSharding(code.mesh, jax.sharding.PartitionSpec())
+        in_all = None if self._transfers.one_process else NamedSharding(code.mesh, jax.sharding.PartitionSpec())
         apart = any(p.memory == HOST for p in placed.opt_state)
         self.update = StagedFunction(update_graph(code.record, code.program), placed.meshes, self._transfers) \
             if apart else None
         whole = code.record.kind == "train" and not apart
         grads = tuple(sharding(code.mesh, p.update_spec) for p in code.record.params) if apart else None
+        self._told = Told(self._step, code.mesh)
         self._jitted = in_turn(jax.jit(
             named(self._run, program_name(0, STEP)),
             in_shardings=(kept[0], kept[1] if not apart else (), kept[2], tuple(self._batch_shardings)),
             donate_argnums=(0, 1, 2) if whole else (2,),
-            out_shardings=((kept[0], kept[1]) if whole else grads, kept[2], told, told)), code.mesh)
+            out_shardings=((kept[0], kept[1]) if whole else grads, kept[2], in_all, in_all)),
+            code.mesh, program_name(0, STEP))
 
     def __call__(self, state: RunState, batch: Any) -> Any:
         """One step. Training donates the buffers of `state`."""
+        return self._told(state, batch)
+
+    def _step(self, state: RunState, batch: Any) -> Any:
         leaves, opt, own, loss, aux = self._call(state, batch)
         code = self._code
         outputs = jax.tree_util.tree_unflatten(code.aux_tree, aux)

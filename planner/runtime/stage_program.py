@@ -27,7 +27,7 @@ def stage_program(function: Callable[..., Any], mesh: Mesh, name: str, *, donate
       out_shardings: as `jax.jit` takes them.
     """
     jitted = jax.jit(named(function, name), donate_argnums=tuple(donate), out_shardings=out_shardings)
-    return in_turn(jitted, mesh) if has_part(mesh) else _Elsewhere(function, jitted, mesh, out_shardings)
+    return in_turn(jitted, mesh, name) if has_part(mesh) else _Elsewhere(function, jitted, mesh, out_shardings)
 
 
 def named(function: Callable[..., Any], name: str) -> Callable[..., Any]:

@@ -56,3 +56,21 @@ def test_a_process_whose_fellows_do_not_come_ends():
     started[0].kill()
     _, (code, _, err) = ended(started)
     assert code == 2 and "process 1 of 2 has not found all others within 2 s" in err
+
+
+def test_all_end_when_each_waits_for_another():
+    """A device of process 1 never does its part of a step; process 0 is in a collective with it."""
+    started = Job(2, 4, ["two stages"], more={"never ends": 1, "limits": {"stuck_s": 4}}).start()
+    begun(started)
+    start = time.monotonic()
+    for code, _, err in ended(started, END_S):
+        assert code == 70 and "error: no process has moved on for 4 s (process 0 waits for " in err, err[-3000:]
+        assert " in step 2; process 1 waits for what never ends in step 1)" in err
+    assert time.monotonic() - start < END_S
+
+
+def test_leaving_the_others_has_a_bound_too():
+    limits = {"silent_s": 8, "end_s": 1}
+    found = ended(Job(2, 1, [], more={"stays": 1, "limits": limits}).start(), 60)
+    code, _, err = found[1]
+    assert code == 70 and "error: process 1 was done 10 s ago" in err, err[-3000:]

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from planner.processes.standstill import Progress
 from planner.processes.watch import Limits, Watch
 
 SOON_S = 20  # a loaded machine
@@ -17,7 +18,9 @@ class Ends:
     def __init__(self, count, limits=None):
         limits = limits or Limits()
         self.news = [None] * count
-        self.watches = [Watch(n, count, limits, lambda why, n=n: self.news.__setitem__(n, why)) for n in range(count)]
+        self.progress = [Progress() for _ in range(count)]
+        self.watches = [Watch(n, count, limits, lambda why, n=n: self.news.__setitem__(n, why), self.progress[n])
+                        for n in range(count)]
         server, port = self.watches[0].listen("127.0.0.1")
         others = [threading.Thread(target=w.connect, args=("127.0.0.1", port)) for w in self.watches[1:]]
         for other in others:
@@ -84,6 +87,21 @@ def test_others_have_a_limit_when_one_is_done(start, monkeypatch):
     ends = start(2, Limits(end_s=0.2))
     ends.watches[1].done()
     assert "process 1 came to its end 0 s ago, process 0 did not" in ends.told(0)
+
+
+def test_all_are_told_that_they_wait_for_each_other(start, monkeypatch):
+    monkeypatch.setattr("planner.processes.watch.BEAT_S", 0.05)
+    ends = start(3, Limits(stuck_s=0.3))
+    waits = [progress.waiting(f"program {n}") for n, progress in enumerate(ends.progress)]
+    for progress, wait in zip(ends.progress[:2], waits[:2], strict=True):
+        progress.step()
+        wait.__enter__()
+    time.sleep(1)
+    assert ends.news == [None] * 3  # one of them works
+    waits[2].__enter__()
+    assert ends.told(0) == ends.told(1) == ends.told(2)
+    assert ends.told(0).startswith("no process has moved on for 0 s (process 0 waits for program 0 in step 1; "
+                                   "process 1 waits for program 1 in step 1; process 2 waits for program 2 in step 0)")
 
 
 def test_strangers_are_not_counted():

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 import time
 
 import jax
@@ -14,6 +15,7 @@ from planner.check.reference import Reference
 from planner.checkpoint import Checkpoints
 from planner.planned import Plan
 from planner.processes.in_turn import in_turn
+from planner.processes.standstill import JOINED
 from planner.processes.watch import Limits
 from planner.runtime import compile_plan
 from planner.trace import split_leaves
@@ -33,6 +35,8 @@ def main() -> None:
             (train if "folder" not in job else train_with_checkpoints)(name, group, job)
         if "sums" in job:
             sum_up(group, job["sums"])
+        if job.get("stays") == group.process:
+            jax.distributed.shutdown = threading.Event().wait
 
 
 def train(name, group, job):
@@ -49,6 +53,9 @@ def train(name, group, job):
         losses.append(float(metrics["loss"]))
         if n == 0:
             tell("begun")
+        if job.get("never ends") == group.process:
+            with JOINED.get().waiting("what never ends"):
+                threading.Event().wait()
     right = Reference(model, case.design.microbatches, jax.local_devices()[0]).run(
         model.params, model.state, [random_batch(model, n) for n in range(job["steps"])])
     np.testing.assert_allclose(losses, [x.loss for x in right], rtol=case.tolerance)
