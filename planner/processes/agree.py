@@ -5,6 +5,7 @@ process. Before any device runs, facts go through JAX's coordination service: pr
 can still say why. Afterwards they go over the devices.
 """
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,8 @@ from planner.errors import DisagreementError, ProcessError
 _TEXT_BYTES = 1024
 LIMIT_S = 300
 """How long processes wait for each other here: as long as JAX lets them take to get started."""
+_READ_S = 10.0
+"""How long process 0 waits until another has read what it is to end with: far more than that takes."""
 
 
 def agree(client: Any, process: int, count: int, topic: str, facts: Mapping[str, str], limit_s: float = LIMIT_S
@@ -38,8 +41,13 @@ def agree(client: Any, process: int, count: int, topic: str, facts: Mapping[str,
     if process == 0:
         verdict = _verdict([_told(client, f"{place}/{n}", n, limit_s) for n in range(count)])
         client.key_value_set(f"{place}/verdict", json.dumps(verdict))
+        if verdict:  # process 0 keeps what the others have to read, and is about to end
+            with contextlib.suppress(ProcessError):
+                for n in range(1, count):
+                    _told(client, f"{place}/read/{n}", n, _READ_S)
     else:
         verdict = _told(client, f"{place}/verdict", 0, limit_s)
+        client.key_value_set(f"{place}/read/{process}", "true")
     if verdict:
         raise DisagreementError(*verdict)
 
