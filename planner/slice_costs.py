@@ -76,8 +76,8 @@ class SliceCosts:
         return found.solver if found else "elimination"
 
     def hand_over_s(self, entry: Entry) -> float:
-        """See `hand_over_s`."""
-        return hand_over_s(self.prepared, self.hardware, self.spaces[entry[1]], entry[2], entry[3])
+        """See `hand_overs_s`."""
+        return float(hand_overs_s(self.prepared, self.hardware, self.spaces[entry[1]])[entry[2], entry[3]])
 
 
 def slice_costs(prepared: Prepared, hardware: Cluster, spaces: Sequence[SubmeshSpace],
@@ -90,7 +90,7 @@ def slice_costs(prepared: Prepared, hardware: Cluster, spaces: Sequence[SubmeshS
     times, floors = np.full(shape, np.inf), np.full(shape, np.inf)
     where, variant = np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.int32)
     for m, space in enumerate(spaces):
-        send = np.array([[hand_over_s(prepared, hardware, space, k, j) for j in range(count)] for k in range(count)])
+        send = hand_overs_s(prepared, hardware, space)
         for t, mesh in enumerate(space.meshes):
             table = tables[mesh]
             step = table.microbatch_s + table.batch_s / microbatches
@@ -181,16 +181,17 @@ def _floor(table: SliceTable, flight: int, capacity: float, microbatches: int) -
     return np.maximum(np.max(bounds, axis=0), 0.0) / microbatches
 
 
-def hand_over_s(prepared: Prepared, hardware: Cluster, space: SubmeshSpace, first: int, last: int) -> float:
-    """What a stage of layers [first, last] of a pipeline pays on top, per microbatch: receiving the activations that
-    enter it and sending their cotangents back, and the calls of its forward and backward programs."""
-    if (first, last) == (0, len(prepared.layers) - 1):
-        return 0.0
-    device, trains = hardware.device, prepared.program.kind == "train"
+def hand_overs_s(prepared: Prepared, hardware: Cluster, space: SubmeshSpace) -> Array:
+    """What a stage of layers [first, last] of a pipeline pays on top, per microbatch, [first, last]: receiving the
+    activations that enter it and sending their cotangents back, and the calls of its forward and backward programs."""
+    device, trains, count = hardware.device, prepared.program.kind == "train", len(prepared.layers)
     ways = 2 if trains else 1
-    calls = ways * device.dispatch_s + device.result_s * sum(prepared.results[first:last + 1])
+    given = np.concatenate([[0], np.cumsum(prepared.results)])
+    calls = ways * device.dispatch_s + device.result_s * (given[None, 1:] - given[:-1, None])
     if device.alone > 1:  # one thread makes the calls of all stages, and takes its core from the devices of all
-        calls *= hardware.device_count / space.submesh.device_count
-    if first == 0:
-        return calls
-    return calls + ways * cut_transfer_s(prepared.crossing_bytes[first], space.submesh.device_count, hardware)
+        calls = calls * (hardware.device_count / space.submesh.device_count)
+    entering = [0.0, *(ways * cut_transfer_s(prepared.crossing_bytes[first], space.submesh.device_count, hardware)
+                       for first in range(1, count))]
+    found = calls + np.array(entering)[:, None]
+    found[0, count - 1] = 0.0
+    return found

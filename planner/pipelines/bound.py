@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.pipelines.stages import Array, StageChoice, least_sum
+from planner.solvers.large.compiled import compiled
 
 STEPS = 40
 """Bisections at most; far fewer are needed."""
@@ -98,28 +99,11 @@ def _total_s(floors: Floors, stages: tuple[tuple[int, int, int], ...]) -> float:
 def _within(floors: Floors, limit_s: float) -> tuple[tuple[int, int, int], ...] | None:
     """Stages whose bound is within a limit."""
     times, sizes, devices = floors.times_s, floors.sizes, floors.devices
-    count, submeshes, layers, _ = times.shape
+    count, _, layers, _ = times.shape
     room = np.full((count + 1, layers + 1, devices + 1), -np.inf)
     back = np.zeros((count + 1, layers, devices + 1, 2), dtype=np.int32)
     room[0, layers, 0] = np.inf
-    for s in range(1, count + 1):
-        for m in range(submeshes):
-            n = int(sizes[m])
-            if n > devices:
-                continue
-            own = limit_s - floors.microbatches * times[s - 1, m]
-            rows = np.flatnonzero((own >= 0).any(axis=1))
-            after = room[s - 1, 1:, : devices + 1 - n]
-            columns = np.flatnonzero((after >= 0).any(axis=0))
-            if not rows.size or not columns.size:
-                continue
-            left = np.minimum(own[rows][:, :, None], after[None][:, :, columns] - floors.through_s[m, rows][:, :, None])
-            j = np.argmax(left, axis=1)
-            value = np.take_along_axis(left, j[:, None, :], axis=1)[:, 0, :]
-            at = np.ix_(np.array([s]), rows, columns + n)
-            better = value > room[at][0]
-            room[at] = np.where(better, value, room[at][0])[None]
-            back[at] = np.where(better[..., None], np.stack([j, np.full_like(j, m)], axis=-1), back[at][0])[None]
+    _most_room(limit_s - floors.microbatches * times, floors.through_s, sizes, room, back)
     s = int(np.argmax(room[:, 0, devices])) if floors.exact_stages is None else floors.exact_stages
     if room[s, 0, devices] < 0:
         return None
@@ -129,3 +113,23 @@ def _within(floors: Floors, limit_s: float) -> tuple[tuple[int, int, int], ...] 
         chosen.append((k, j, m))
         k, d, s = j + 1, d - int(sizes[m]), s - 1
     return tuple(chosen)
+
+
+@compiled
+def _most_room(own_s: Array, through_s: Array, sizes: NDArray[np.int64], room: Array, back: NDArray[np.int32]) -> None:
+    """`room[s, k, d]`: the most seconds that may pass before s stages of layers from k on, on d devices, begin; where
+    there are none, it stays as it is. `own_s`: what a stage's own work leaves of the limit."""
+    stages, submeshes, layers, _ = own_s.shape
+    for s in range(stages):
+        for m in range(submeshes):
+            n = sizes[m]
+            for k in range(layers):
+                for j in range(k, layers):
+                    own, through = own_s[s, m, k, j], through_s[m, k, j]
+                    if not own >= 0:
+                        continue
+                    for d in range(n, room.shape[2]):
+                        left = min(own, room[s, j + 1, d - n] - through)
+                        if left >= 0 and left > room[s + 1, k, d]:
+                            room[s + 1, k, d] = left
+                            back[s + 1, k, d, 0], back[s + 1, k, d, 1] = j, m

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.costs.sharing import sharing_speed
+from planner.solvers.large.compiled import compiled
 
 Array = NDArray[np.float64]
 
@@ -171,28 +172,11 @@ def _smallest_feasible(times_s: Array, sizes: NDArray[np.int64], devices: int, f
 def least_sum(times_s: Array, sizes: NDArray[np.int64], devices: int, t_max: float, exact: int | None
               ) -> tuple[float, tuple[tuple[int, int, int], ...]] | None:
     """The slicing with the least Σ t whose stages are all within `t_max`."""
-    stages, submeshes, layers, _ = times_s.shape
+    stages, _, layers, _ = times_s.shape
     best = np.full((stages + 1, layers + 1, devices + 1), np.inf)
     back = np.zeros((stages + 1, layers, devices + 1, 2), dtype=np.int32)
     best[0, layers, 0] = 0.0
-    for s in range(1, stages + 1):
-        for m in range(submeshes):
-            n = int(sizes[m])
-            if n > devices:
-                continue
-            allowed = np.where(times_s[s - 1, m] <= t_max, times_s[s - 1, m], np.inf)
-            rows = np.flatnonzero(np.isfinite(allowed).any(axis=1))
-            before = best[s - 1, 1:, : devices + 1 - n]
-            columns = np.flatnonzero(np.isfinite(before).any(axis=0))
-            if not rows.size or not columns.size:
-                continue
-            total = allowed[rows][:, :, None] + before[None][:, :, columns]
-            j = np.argmin(total, axis=1)
-            value = np.take_along_axis(total, j[:, None, :], axis=1)[:, 0, :]
-            at = np.ix_(np.array([s]), rows, columns + n)
-            better = value < best[at][0]
-            best[at] = np.where(better, value, best[at][0])[None]
-            back[at] = np.where(better[..., None], np.stack([j, np.full_like(j, m)], axis=-1), back[at][0])[None]
+    _least_sum(times_s, sizes, t_max, best, back)
     s = int(np.argmin(best[:, 0, devices])) if exact is None else exact
     if not np.isfinite(best[s, 0, devices]):
         return None
@@ -203,6 +187,26 @@ def least_sum(times_s: Array, sizes: NDArray[np.int64], devices: int, t_max: flo
         chosen.append((k, j, m))
         k, d, s = j + 1, d - int(sizes[m]), s - 1
     return total_s, tuple(chosen)
+
+
+@compiled
+def _least_sum(times_s: Array, sizes: NDArray[np.int64], t_max: float, best: Array, back: NDArray[np.int32]) -> None:
+    """`best[s, k, d]`: the least Σ t of layers from k on as s stages on d devices; `back`: where it begins to come
+    from, the first stage's last layer and submesh."""
+    stages, submeshes, layers, _ = times_s.shape
+    for s in range(stages):
+        for m in range(submeshes):
+            n = sizes[m]
+            for k in range(layers):
+                for j in range(k, layers):
+                    t = times_s[s, m, k, j]
+                    if t > t_max or t == np.inf:
+                        continue
+                    for d in range(n, best.shape[2]):
+                        total = t + best[s, j + 1, d - n]
+                        if total < best[s + 1, k, d]:
+                            best[s + 1, k, d] = total
+                            back[s + 1, k, d, 0], back[s + 1, k, d, 1] = j, m
 
 
 def place(sizes: Sequence[int]) -> list[tuple[int, ...]]:
