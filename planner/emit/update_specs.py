@@ -9,7 +9,7 @@ memory visits the devices part by part: a part is a run of parameters, no larger
 In: the plan and the update graph. Out: home, spec and memory per leaf, the sharding of what the update works in.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -38,11 +38,11 @@ def opt_state_places(record: PlanRecord, graph: Graph, leaves: Sequence[Input | 
       graph: the graph that `leaves` are inputs or outputs of.
       leaves: its OPT_STATE inputs or outputs.
     """
-    parts = host_parts(record)
+    parts, named = host_parts(record), by_name(record.params)
     found: list[LeafPlace] = []
     for leaf in leaves:
         shape = _shape(graph, leaf)
-        owner = owner_of(record.params, leaf.path, leaf.row)
+        owner = owner_of(named, leaf.path, leaf.row)
         if owner is None:
             found.append(LeafPlace(0, replicated(len(shape))))
         elif owner.shape != shape:
@@ -113,10 +113,16 @@ def work_specs(record: PlanRecord, graph: Graph) -> dict[int, Spec]:
     return found
 
 
-def owner_of(params: Sequence[ParamPlan], path: str, row: int | None) -> ParamPlan | None:
+def by_name(params: Sequence[ParamPlan]) -> dict[tuple[str, int | None], ParamPlan]:
+    """Parameters by path and row."""
+    return {(p.path, p.row): p for p in reversed(params)}
+
+
+def owner_of(named: Mapping[tuple[str, int | None], ParamPlan], path: str, row: int | None) -> ParamPlan | None:
     """The parameter that a leaf of the optimizer state belongs to by name: the one whose path is its longest ending."""
-    found = [p for p in params if p.row == row and (p.path == "" or path == p.path or path.endswith("/" + p.path))]
-    return max(found, key=lambda p: len(p.path), default=None)
+    parts = path.split("/")
+    endings = ("/".join(parts[k:]) for k in range(len(parts) + 1))
+    return next((named[ending, row] for ending in endings if (ending, row) in named), None)
 
 
 def _shape(graph: Graph, leaf: Input | Output) -> tuple[int, ...]:
