@@ -9,7 +9,7 @@ have equal operators (forward and backward), operand structure and shapes, so th
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -242,8 +242,8 @@ def _received(graph: Graph, first: int, last: int) -> NDArray[np.float32]:
 def classify(index: ProgramIndex, cuts: Sequence[int]) -> tuple[int, ...]:
     """A class number per layer, equal for layers that are the same but for the numbers of their values."""
     seen: dict[str, int] = {}
-    home = {i.value: i for i in index.program.micro.inputs}
-    return tuple(seen.setdefault(_digest(index, home, a, b), len(seen)) for a, b in pairwise(cuts))
+    said: dict[int, str] = {}
+    return tuple(seen.setdefault(_digest(index, said, a, b), len(seen)) for a, b in pairwise(cuts))
 
 
 def layer_ops(index: ProgramIndex, first: int, last: int) -> tuple[int, ...]:
@@ -252,7 +252,8 @@ def layer_ops(index: ProgramIndex, first: int, last: int) -> tuple[int, ...]:
     return tuple(sorted(n for o in range(first, last) for n in index.by_origin.get(o, ()) if n not in index.sums))
 
 
-def _digest(index: ProgramIndex, home: Mapping[int, object], first: int, last: int) -> str:
+def _digest(index: ProgramIndex, texts: dict[int, str], first: int, last: int) -> str:
+    """Of operators and their types; `texts`: what parameters say, by identity, as operators share them."""
     micro = index.program.micro
     names: dict[int, str] = {}
     text = hashlib.sha256()
@@ -273,7 +274,9 @@ def _digest(index: ProgramIndex, home: Mapping[int, object], first: int, last: i
         operands = [repr((o.shape, o.dtype, _scalar(o.value))) if isinstance(o, Literal) else name(o)
                     for o in op.operands]
         results = [name(r) for r in op.results]
-        said = (op.primitive, op.origin - first, op.phase.value, operands, results, _params_text(op))
+        if id(op.params) not in texts:
+            texts[id(op.params)] = _params_text(op)
+        said = (op.primitive, op.origin - first, op.phase.value, operands, results, texts[id(op.params)])
         text.update(repr(said).encode())
     for position in (first, last):
         text.update(repr([name(v) for v in crossing(index, position)]).encode())

@@ -71,13 +71,20 @@ class Strategies:
         return count[:-1], mask[:-1]  # the last row gathered the axes that shard nothing
 
     def shards(self, classes: Iterable[int]) -> NDArray[np.float64]:
-        """Per strategy, into how many parts the given classes together are cut."""
-        table = self._per_class[0]
-        total = np.ones(len(self.table))
-        for c in set(classes):
-            if c < len(table):
-                total = total * table[c]
-        return total
+        """Per strategy, into how many parts the given classes together are cut (not to be written to)."""
+        table, wanted = self._per_class[0], frozenset(classes)
+        if wanted not in self._shards:
+            total = np.ones(len(self.table))
+            for c in sorted(wanted):
+                if c < len(table):
+                    total = total * table[c]
+            self._shards[wanted] = total
+        return self._shards[wanted]
+
+    @cached_property
+    def _shards(self) -> dict[frozenset[int], NDArray[np.float64]]:
+        """What `shards` was asked: many tensors of a group have the same classes."""
+        return {}
 
     def axes_on(self, classes: Iterable[int]) -> NDArray[np.int64]:
         """Per strategy, the mesh axes on the given classes, as a bit mask."""

@@ -12,7 +12,9 @@ A `LayerModel` is made from a program and a range of its forward operators by `s
 * a *link* says where a group reads and makes a tensor or parameter; resharding is priced on links.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import cached_property
 
 from planner.intraop.dims import Classes
 
@@ -38,10 +40,15 @@ class Link:
 
 @dataclass(frozen=True)
 class Group:
-    """Operators sharded together (indices into `micro.ops`) and their dimension classes."""
+    """Operators sharded together (indices into `micro.ops`) and their dimension classes. `asked`: answers about the
+    group that depend on no mesh, for those who ask on many."""
 
     ops: tuple[int, ...]
     classes: Classes
+
+    @cached_property
+    def asked(self) -> dict[Hashable, object]:
+        return {}
 
 
 @dataclass(frozen=True, slots=True)

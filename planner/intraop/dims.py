@@ -8,6 +8,7 @@ backward operator is sharded as its forward operator is.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import gcd
 
 from planner.core.graph import Graph, Operand
@@ -56,7 +57,14 @@ class Classes:
 
     def dims(self, owner: int, rank: int) -> tuple[int | None, ...]:
         """The class of each dimension of an owner, None where it has none."""
-        return tuple(self.of.get((owner, d)) for d in range(rank))
+        if (owner, rank) not in self._dims:
+            self._dims[owner, rank] = tuple(self.of.get((owner, d)) for d in range(rank))
+        return self._dims[owner, rank]
+
+    @cached_property
+    def _dims(self) -> dict[tuple[int, int], tuple[int | None, ...]]:
+        """What `dims` was asked: every mesh asks the same."""
+        return {}
 
 
 class _UnionFind:

@@ -3,7 +3,7 @@
 In: a `Group`, its `Strategies`, a `Setting`. Out: a `GroupPrice`, which also says what the group's links need to know.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from planner.costs.resharding import moved_bytes, reshard_table
 from planner.intraop.arithmetic import CONVOLUTION, Local, arithmetic_s
 from planner.intraop.choices import Group, Selection
 from planner.intraop.dims import OpClasses
+from planner.intraop.fused import Fused, fused
 from planner.intraop.group_costs import LINEAR, op_work
 from planner.intraop.relayout import relaid
 from planner.intraop.setting import AGAIN, Array, Costs, Setting
@@ -35,6 +36,9 @@ class Settled:
     mask: NDArray[np.int64]
     phase: Phase
     seconds: Array
+
+
+Produced = tuple[tuple[Spec, ...], tuple[frozenset[int], ...], NDArray[np.int64]]
 
 
 class GroupPrice:
@@ -62,6 +66,7 @@ class GroupPrice:
         self.settled: list[Settled] = []
         self._depth: dict[int, int] = {}  # value -> how many of the group's all-reduces it waits for, one after another
         self._started: dict[tuple[int, Phase], list[NDArray[np.int64]]] = {}  # masks of a depth, whose start is paid
+        self._produced: dict[int, Produced] = {}
         self._compute()
         self._reductions(index)
         self.handed_back = self._hand_back(index)
@@ -103,7 +108,7 @@ class GroupPrice:
         by_op = {o.op: o for o in self.group.classes.ops}
         heavy = [n for n in ops if self.graph.ops[n].primitive in ANCHORS]
         parts = [self._heavy(n, by_op[n]) for n in heavy]
-        parts.append(self._fused([n for n in ops if n not in set(heavy)], by_op, again=again))
+        parts.append(self._fused([n for n in ops if n not in heavy], again=again))
         return sum((s for s, _ in parts), self._zero()), np.max([working for _, working in parts], axis=0)
 
     def _zero(self) -> Array:
@@ -150,31 +155,33 @@ class GroupPrice:
         size = float(self.graph.values[value].shape[dim])
         return np.full(len(self.strategies), size) if cls is None else size / self.strategies.shards([cls])
 
-    def _fused(self, ops: Sequence[int], by_op: Mapping[int, OpClasses], *, again: bool) -> tuple[Array, Array]:
+    def _fused(self, ops: Sequence[int], *, again: bool) -> tuple[Array, Array]:
         """Elementwise, layout and reduction operators run as fused kernels: bytes of what goes in and comes out."""
         if not ops:
             return self._zero(), self._zero()
-        mine = set(ops)
-        made = {r for n in ops for r in self.graph.ops[n].results}
-        used_inside = {v for n in ops for v in self.graph.ops[n].inputs}
-        used_outside = {v for n in self.group.ops if n not in mine and self._runs_beside(n, again=again)
-                        for v in self.graph.ops[n].inputs}
-        leaving = [v for v in sorted(made) if v not in used_inside or v in used_outside]
-        outer = sorted(used_inside - made) + leaving
-        reduces = sum(bool(by_op[n].reduced) for n in ops)
-        moved, cold = self._bytes(outer), self._bytes(self._cold(ops, outer))
-        device = self.setting.device
-        arithmetic, quiet = self._zero(), not reduces
-        for n in ops:
-            work, parts = op_work(self.graph, n), self.strategies.shards(by_op[n].factors)
-            arithmetic = arithmetic + work.flops / parts / device.flops_per_s("default")
-            if device.transcendentals_per_s is not None:
-                arithmetic = arithmetic + work.transcendentals / parts / device.transcendentals_per_s
-            quiet = quiet and work.flops == 0
-        if quiet:
+        facts = self._facts(ops, again=again)
+        moved, device = self._bytes(facts.outer), self.setting.device
+        if facts.quiet:
             return self._zero(), moved
-        kernels = self._kernels(ops, by_op, leaving) if device.kernel_per_result else 1 + reduces
-        return np.maximum(arithmetic, _traffic_s(moved, cold, device)) + device.launch_s * kernels, moved
+        arithmetic = self._zero()
+        for factors, flops, transcendentals in facts.work:
+            parts = self.strategies.shards(factors)
+            arithmetic = arithmetic + flops / parts / device.flops_per_s("default")
+            if device.transcendentals_per_s is not None:
+                arithmetic = arithmetic + transcendentals / parts / device.transcendentals_per_s
+        kernels = facts.results if device.kernel_per_result else 1 + facts.reduces
+        return np.maximum(arithmetic, _traffic_s(moved, self._bytes(facts.cold), device)) + device.launch_s * kernels, \
+            moved
+
+    def _facts(self, ops: Sequence[int], *, again: bool) -> Fused:
+        """What fused operators do whatever the strategies and the mesh."""
+        key = ("fused", tuple(ops), self.again if again else None)
+        known = self.group.asked.get(key)
+        if not isinstance(known, Fused):
+            mine = set(ops)
+            beside = [n for n in self.group.ops if n not in mine and self._runs_beside(n, again=again)]
+            self.group.asked[key] = known = fused(self.graph, self.group, ops, beside, self._cold)
+        return known
 
     def _runs_beside(self, n: int, *, again: bool) -> bool:
         """Whether an operator is there to read what others of the group make: in a repetition only the repeated ones
@@ -192,11 +199,6 @@ class GroupPrice:
         made = {r for n in ops for r in self.graph.ops[n].results}
         backward = any(self.graph.ops[n].phase is Phase.BACKWARD for n in ops)
         return [v for v in touched if v in self.lasting and (backward or v in made or v in self.role)]
-
-    def _kernels(self, ops: Sequence[int], by_op: Mapping[int, OpClasses], leaving: Sequence[int]) -> int:
-        """How many kernels fused operators become where each has one result: what leaves, and what is reduced."""
-        reduced = {r for n in ops if by_op[n].reduced for r in self.graph.ops[n].results}
-        return len(reduced.union(leaving))
 
     def _reductions(self, index: ProgramIndex) -> None:
         by_op = {o.op: o for o in self.group.classes.ops}
@@ -268,8 +270,13 @@ class GroupPrice:
         mask = self.pending.get(value)
         return () if mask is None else axes_in(int(mask[row]))
 
-    def produced(self, value: int) -> tuple[tuple[Spec, ...], tuple[frozenset[int], ...], NDArray[np.int64]]:
+    def produced(self, value: int) -> Produced:
         """Distinct (spec, pending axes) of a value that the group makes, and the index per strategy."""
+        if value not in self._produced:
+            self._produced[value] = self._produce(value)
+        return self._produced[value]
+
+    def _produce(self, value: int) -> Produced:
         specs, row = self.required(value)
         mask = self.pending.get(value, np.zeros(len(self.strategies), dtype=np.int64))
         pairs: dict[tuple[int, int], int] = {}

@@ -15,6 +15,7 @@ import numpy as np
 from planner import compat
 from planner.core.graph import Graph, Input, Literal, Op, Operand, Output, Phase, Role, Value
 from planner.interpret import Bound
+from planner.trace.dtypes import name_of_dtype
 from planner.trace.sources import is_machinery, source_of
 
 CALLS = frozenset({"jit", "pjit", "closed_call", "core_call", "core_closed_call", "composite"})
@@ -84,7 +85,7 @@ class Builder:
 
     def value(self, aval: Any) -> int:
         """A new value of that abstract value."""
-        self.values.append(Value(tuple(aval.shape), str(aval.dtype)))
+        self.values.append(Value(tuple(aval.shape), name_of_dtype(aval.dtype)))
         self.avals.append(jax.ShapeDtypeStruct(aval.shape, aval.dtype))
         return len(self.values) - 1
 

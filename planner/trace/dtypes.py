@@ -27,6 +27,12 @@ def key_implementation(name: str) -> str:
 
 
 @cache
+def name_of_dtype(dtype: Any) -> str:
+    """What a graph writes for it (numpy takes a while to say)."""
+    return str(dtype)
+
+
+@cache
 def is_inexact(name: str) -> bool:
     """Whether values of that dtype can have gradients (floating or complex)."""
     return not name.startswith("key<") and bool(jax.numpy.issubdtype(jax.numpy.dtype(name), jax.numpy.inexact))
