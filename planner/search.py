@@ -80,8 +80,8 @@ def microbatch_counts(batch_size: int) -> tuple[int, ...]:
 
 
 def _schedule(request: Request, run: Run) -> Iterator[int]:
-    """Coarse counts first, then the untried neighbours of the best until it no longer moves. What is open is refined
-    whenever the best has to be known."""
+    """Coarse counts first, from the most microbatches down as long as fewer may be of use, then the untried neighbours
+    of the best until it no longer moves. What is open is refined whenever the best has to be known."""
     if request.kind == "step":
         yield 1
         _refine(request, run)
@@ -91,7 +91,10 @@ def _schedule(request: Request, run: Run) -> Iterator[int]:
         _refine(request, run)
         return
     counts = microbatch_counts(request.batch_size)
-    yield from counts[::2]
+    for count in reversed(counts[::2]):
+        yield count
+        if _fewer_are_useless(run, count):
+            break
     _refine(request, run)
     while run.best is not None:
         at = counts.index(run.best.prepared.program.microbatches)
@@ -100,6 +103,16 @@ def _schedule(request: Request, run: Run) -> Iterator[int]:
             return
         yield from near
         _refine(request, run)
+
+
+def _fewer_are_useless(run: Run, microbatches: int) -> bool:
+    """Whether no plan of that many microbatches can be as fast as one of more, and no recipe is the faster for it:
+    fewer, larger ones hold more and wait longer for each other."""
+    if run.best is None or run.best.prepared.program.microbatches <= microbatches:
+        return False
+    floor = min(seconds for (count, _), seconds in run.floors.items() if count == microbatches)
+    recipes = {c.prepared.program.microbatches for c in run.baselines.values() if c is not None}
+    return floor >= run.best.step_time_s and microbatches not in recipes
 
 
 def _try(request: Request, run: Run, microbatches: int) -> None:
