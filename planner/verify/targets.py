@@ -146,5 +146,6 @@ def _gpus(name: str, rest: str) -> tuple[Any, ...]:
                                              topology=f"1x{nodes}x{each}", target_config=target_config(gpu))
     except (RuntimeError, ValueError, NotImplementedError) as fault:
         raise VerifyError(f"the CUDA plugin makes no topology {rest!r}: {str(fault).splitlines()[0]}",
-                          "its version must be that of jax: pip install 'jax-planner[cuda-compile]'") from fault
+                          "its version must be that of jax: pip install 'jax-planner[cuda-compile]'; where JAX "
+                          "refuses it for want of CUDA's libraries, set JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1") from fault
     return tuple(found.devices)
