@@ -21,7 +21,7 @@ from planner.check.reference import Reference, StepResult
 from planner.check.report import CheckReport, TensorCheck
 from planner.check.wide_sums import is_half
 from planner.core.plan import PlanRecord
-from planner.emit.match import matching_devices, matching_program
+from planner.emit.match import matching_devices
 from planner.errors import PlannerError
 from planner.model import Model, leaves_with_paths
 from planner.runtime import compile_plan
@@ -136,7 +136,6 @@ def _planned(record: PlanRecord, model: Model, devices: Sequence[Any], data: Seq
 
 
 def _gradients(record: PlanRecord, model: Model, devices: Sequence[Any], batch: Any) -> Any:
-    matching_program(record, model)
     recorded = replace(model, optimizer=Recorder())
     own = replace(record, fingerprint=trace_program(recorded, record.microbatches).fingerprint)
     step, state = compile_plan(own, recorded, devices)
