@@ -35,12 +35,16 @@ def pytest_configure(config: pytest.Config) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def started() -> None:
+    """JAX's devices, before the command line that a test calls may ask for fewer: the first to ask decides."""
+    assert len(jax.devices("cpu")) == 8, "JAX was started before tests/conftest.py could ask for eight devices"
+
+
 @pytest.fixture(scope="session")
 def mesh8() -> jax.sharding.Mesh:
     """The eight CPU devices in one axis, `"d"`."""
-    devices = jax.devices("cpu")
-    assert len(devices) == 8, "a JAX backend was started before tests/conftest.py could ask for eight devices"
-    return jax.sharding.Mesh(np.array(devices), ("d",))
+    return jax.sharding.Mesh(np.array(jax.devices("cpu")), ("d",))
 
 
 @pytest.fixture(scope="session")
