@@ -18,7 +18,7 @@ from planner.errors import MeshError, ModelError, PlannerError
 from planner.measure import local_cluster
 from planner.model import Model
 from planner.planned import Plan
-from planner.request import Request
+from planner.request import Request, remembered
 from planner.spaces import RECIPES
 from planner.trace import trace_program
 from planner.would_fit import plan_or_say
@@ -54,8 +54,8 @@ def plan(model: Model, mesh: jax.sharding.Mesh | Cluster | Sequence[jax.Device],
         raise PlannerError(f"a budget of {budget_s} seconds", "give seconds, or 0 for the first plan that fits")
     fixed = replace(pins or Pins(), **pinned)
     cluster = cluster_of(mesh, hardware, cache_dir)
-    request = Request(partial(trace_program, model), model.name, model.kind, model.batch_size, cluster, fixed,
-                      package_version(), budget_s, progress or _quiet)
+    request = Request(remembered(partial(trace_program, model)), model.name, model.kind, model.batch_size, cluster,
+                      fixed, package_version(), budget_s, progress or _quiet)
     return Plan(plan_or_say(request))
 
 

@@ -31,6 +31,18 @@ class Request:
     progress: Progress = print
 
 
+def remembered(trace: Callable[[int, Graph | None], Program]) -> Callable[[int, Graph | None], Program]:
+    """A way to trace that does so once for each number of microbatches, however often a search has to be repeated."""
+    known: dict[int, Program] = {}
+
+    def traced(microbatches: int, update: Graph | None) -> Program:
+        if microbatches not in known:
+            known[microbatches] = trace(microbatches, update)
+        return known[microbatches]
+
+    return traced
+
+
 def check_pins(request: Request) -> None:
     """Refuse pins that contradict the batch or one another.
 

@@ -9,7 +9,7 @@ from math import prod
 
 from planner.core.hardware import Cluster, LogicalMesh, Submesh
 from planner.core.pins import Pins
-from planner.costs.topology import logical_mesh, logical_meshes, submeshes
+from planner.costs.topology import logical_mesh, logical_meshes, searched_submeshes, submeshes
 from planner.errors import PinError
 from planner.schedules import SCHEDULES
 from planner.strategies import AxisUse
@@ -57,7 +57,7 @@ def recipe_uses(recipe: str | None, names: tuple[str, ...]) -> tuple[AxisUse, ..
 
 
 def mesh_spaces(cluster: Cluster, pins: Pins, *, max_dims: int = 2, single: bool = False) -> tuple[SubmeshSpace, ...]:
-    """All submeshes a stage may use and their logical meshes, under the pins; `single`: one stage on all devices.
+    """The submeshes that are searched and their logical meshes, under the pins; `single`: one stage on all devices.
 
     Raises:
       PinError: if pinned mesh axes don't fit.
@@ -66,7 +66,7 @@ def mesh_spaces(cluster: Cluster, pins: Pins, *, max_dims: int = 2, single: bool
     if pins.mesh_axes is not None:
         return _pinned(cluster, pins)
     found: list[SubmeshSpace] = []
-    for submesh in submeshes(cluster):
+    for submesh in searched_submeshes(cluster):
         if (single or pins.stages == 1) and submesh.device_count != whole:
             continue
         meshes = logical_meshes(cluster, submesh, max_dims)

@@ -14,6 +14,10 @@ from math import prod
 from planner.core.hardware import Cluster, Link, LogicalMesh, Protocol, Submesh
 from planner.errors import MeshError
 
+FEW_NODES = 4
+"""[chosen: few dimensions divide by five or seven; Alpa's evaluation keeps to powers of two, its option
+`submesh_physical_shape_space`]"""
+
 
 def submeshes(cluster: Cluster) -> tuple[Submesh, ...]:
     """The submesh shapes a stage may take, smallest first: 1, 2, 4, ... devices of a node, then 1, 2, ... nodes."""
@@ -24,6 +28,12 @@ def submeshes(cluster: Cluster) -> tuple[Submesh, ...]:
         devices *= 2
     found += [Submesh(n, cluster.devices_per_node) for n in range(1, cluster.nodes + 1)]
     return tuple(found)
+
+
+def searched_submeshes(cluster: Cluster) -> tuple[Submesh, ...]:
+    """Those that a search looks at: all of a cluster of few nodes. Of one of many, the numbers of nodes that divide it,
+    and few nodes, so that twice as many nodes have a few submeshes more and not twice as many."""
+    return tuple(s for s in submeshes(cluster) if s.nodes <= FEW_NODES or cluster.nodes % s.nodes == 0)
 
 
 @lru_cache(maxsize=4096)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.pipelines.stages import Array, StageChoice, least_sum
+from planner.pipelines.stages import Array, StageChoice, in_units, least_sum
 from planner.solvers.large.compiled import compiled
 
 STEPS = 40
@@ -98,7 +98,8 @@ def _total_s(floors: Floors, stages: tuple[tuple[int, int, int], ...]) -> float:
 
 def _within(floors: Floors, limit_s: float) -> tuple[tuple[int, int, int], ...] | None:
     """Stages whose bound is within a limit."""
-    times, sizes, devices = floors.times_s, floors.sizes, floors.devices
+    times = floors.times_s
+    sizes, devices = in_units(times, floors.sizes, floors.devices)
     count, _, layers, _ = times.shape
     room = np.full((count + 1, layers + 1, devices + 1), -np.inf)
     back = np.zeros((count + 1, layers, devices + 1, 2), dtype=np.int32)

@@ -18,6 +18,7 @@ model.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import gcd
 
 import numpy as np
 from numpy.typing import NDArray
@@ -172,6 +173,7 @@ def _smallest_feasible(times_s: Array, sizes: NDArray[np.int64], devices: int, f
 def least_sum(times_s: Array, sizes: NDArray[np.int64], devices: int, t_max: float, exact: int | None
               ) -> tuple[float, tuple[tuple[int, int, int], ...]] | None:
     """The slicing with the least Σ t whose stages are all within `t_max`."""
+    sizes, devices = in_units(times_s, sizes, devices)
     stages, _, layers, _ = times_s.shape
     best = np.full((stages + 1, layers + 1, devices + 1), np.inf)
     back = np.zeros((stages + 1, layers, devices + 1, 2), dtype=np.int32)
@@ -189,12 +191,21 @@ def least_sum(times_s: Array, sizes: NDArray[np.int64], devices: int, t_max: flo
     return total_s, tuple(chosen)
 
 
+def in_units(times_s: Array, sizes: NDArray[np.int64], devices: int) -> tuple[NDArray[np.int64], int]:
+    """Sizes and devices counted in the largest number of devices that divides all of them, submeshes on which nothing
+    is possible left aside."""
+    usable = np.isfinite(times_s).any(axis=(0, 2, 3))
+    unit = gcd(devices, *sizes[usable].tolist())
+    return np.where(usable, sizes // unit, devices + 1), devices // unit
+
+
 @compiled
 def _least_sum(times_s: Array, sizes: NDArray[np.int64], t_max: float, best: Array, back: NDArray[np.int32]) -> None:
     """`best[s, k, d]`: the least Σ t of layers from k on as s stages on d devices; `back`: where it begins to come
     from, the first stage's last layer and submesh."""
     stages, submeshes, layers, _ = times_s.shape
     for s in range(stages):
+        low, high = reach(best[s])
         for m in range(submeshes):
             n = sizes[m]
             for k in range(layers):
@@ -202,11 +213,23 @@ def _least_sum(times_s: Array, sizes: NDArray[np.int64], t_max: float, best: Arr
                     t = times_s[s, m, k, j]
                     if t > t_max or t == np.inf:
                         continue
-                    for d in range(n, best.shape[2]):
+                    for d in range(n + low[j + 1], min(n + high[j + 1] + 1, best.shape[2])):
                         total = t + best[s, j + 1, d - n]
                         if total < best[s + 1, k, d]:
                             best[s + 1, k, d] = total
                             back[s + 1, k, d, 0], back[s + 1, k, d, 1] = j, m
+
+
+@compiled
+def reach(values: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Per row, the first and the last place that is not infinite, for compiled loops; an empty range where none is."""
+    low = np.full(values.shape[0], values.shape[1])
+    high = np.full(values.shape[0], -1)
+    for k in range(values.shape[0]):
+        for d in range(values.shape[1]):
+            if abs(values[k, d]) != np.inf:
+                low[k], high[k] = min(low[k], d), d
+    return low, high
 
 
 def place(sizes: Sequence[int]) -> list[tuple[int, ...]]:

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.core.hardware import Link, Submesh
-from planner.costs.topology import factorisations, logical_mesh, logical_meshes, stage_link, submeshes
+from planner.costs.topology import (
+    factorisations,
+    logical_mesh,
+    logical_meshes,
+    searched_submeshes,
+    stage_link,
+    submeshes,
+)
 from planner.errors import MeshError
 from tests.costs.machines import FAST, SLOW, cluster
 
@@ -20,6 +27,18 @@ def test_submeshes_are_one_node_powers_of_two_and_whole_nodes() -> None:
 def test_a_node_of_six_is_a_submesh_too() -> None:
     assert [(s.nodes, s.devices_per_node) for s in submeshes(cluster(nodes=2, devices=6))] == [
         (1, 1), (1, 2), (1, 4), (1, 6), (2, 6)]
+
+
+@pytest.mark.parametrize(("nodes", "searched"), [
+    (3, [1, 2, 3]), (4, [1, 2, 3, 4]), (8, [1, 2, 3, 4, 8]), (10, [1, 2, 3, 4, 5, 10]), (32, [1, 2, 3, 4, 8, 16, 32])])
+def test_of_many_nodes_those_that_divide_them_are_searched(nodes: int, searched: list[int]) -> None:
+    found = searched_submeshes(cluster(nodes=nodes, devices=8))
+    assert [s.nodes for s in found] == [1, 1, 1, *searched]
+
+
+def test_submeshes_searched_grow_with_the_logarithm_of_the_nodes() -> None:
+    sizes = [len(searched_submeshes(cluster(nodes=2**k, devices=8))) for k in range(3, 12)]
+    assert [b - a for a, b in zip(sizes, sizes[1:], strict=False)] == [1] * 8
 
 
 def test_one_device_has_one_mesh_without_axes() -> None:

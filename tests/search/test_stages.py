@@ -97,3 +97,14 @@ def test_on_shared_cores_the_least_work_bounds_all_and_is_not_lost_to_a_slower_p
     assert found is not None
     assert found.lower_bound_s == pytest.approx(work)
     assert found.lower_bound_s <= best * (1 + 1e-12) <= found.total_s * (1 + 1e-12)
+
+
+def test_devices_count_in_the_units_that_stages_have():
+    """Sizes that are all multiples of 24, and a submesh of 5 that nothing fits."""
+    rng = np.random.default_rng(3)
+    times = np.triu(rng.uniform(0.5, 2.0, size=(4, 2, 5, 5)))
+    times[times == 0] = np.inf
+    small = construct(times, np.array([1, 2]), 4, 8)
+    large = construct(np.insert(times, 1, np.inf, axis=1), np.array([24, 5, 48]), 96, 8)
+    assert small is not None and large is not None and large.total_s == small.total_s
+    assert [(k, j, {0: 0, 2: 1}[m]) for k, j, m in large.stages] == list(small.stages)
