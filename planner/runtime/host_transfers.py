@@ -26,7 +26,7 @@ def moved(array: Any, where: NamedSharding) -> Any:
 
 
 class UnderWay:
-    """Groups of arrays on their way to the host."""
+    """Groups of arrays on their way to the host, or being made."""
 
     def __init__(self) -> None:
         self._groups = deque[Sequence[Any]]()
@@ -36,9 +36,9 @@ class UnderWay:
         self._groups.append(arrays)
 
     def settle(self, most: int) -> None:
-        """Wait for the oldest until there are at most that many."""
+        """Wait for the oldest until there are at most that many; not for arrays that were given away since."""
         while len(self._groups) > most:
-            jax.block_until_ready(self._groups.popleft())
+            jax.block_until_ready([x for x in self._groups.popleft() if not x.is_deleted()])
 
 
 class Waiting:

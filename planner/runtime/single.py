@@ -24,6 +24,7 @@ from planner.emit.tasks import Constraints, output_array, run_code
 from planner.model import Model
 from planner.processes.in_turn import in_turn
 from planner.runtime.batches import batch_leaves, checked_batch, combined, combined_loss, examples_of, in_microbatches
+from planner.runtime.host_transfers import UnderWay
 from planner.runtime.placement import Placement, update_graph
 from planner.runtime.stage_program import named
 from planner.runtime.staged import StagedFunction
@@ -75,6 +76,9 @@ class SingleStep:
         whole = code.record.kind == "train" and not apart
         grads = tuple(sharding(code.mesh, p.update_spec) for p in code.record.params) if apart else None
         self._told = Told(self._step, code.mesh)
+        # XLA's CPU client can hang when it is 32 programs ahead, in one process too (`processes/in_turn.py`)
+        self._bounded = code.mesh.size > 1 and code.mesh.devices.flat[0].platform == "cpu"
+        self._under_way = UnderWay()
         self._jitted = in_turn(jax.jit(
             named(self._run, program_name(0, STEP)),
             in_shardings=(kept[0], kept[1] if not apart else (), kept[2], tuple(self._batch_shardings)),
@@ -87,8 +91,12 @@ class SingleStep:
         return self._told(state, batch)
 
     def _step(self, state: RunState, batch: Any) -> Any:
+        self._under_way.settle(1)
         leaves, opt, own, loss, aux = self._call(state, batch)
         code = self._code
+        if self._bounded:
+            ends = [x for x in (loss, *aux) if x is not None] or jax.block_until_ready([*leaves, *opt, *own])
+            self._under_way.add([min(ends, key=lambda x: x.size)])
         outputs = jax.tree_util.tree_unflatten(code.aux_tree, aux)
         new = RunState(leaves, opt, own, state.layout)
         if code.record.kind == "train":
