@@ -60,11 +60,11 @@ def test_a_process_whose_fellows_do_not_come_ends():
 
 def test_all_end_when_each_waits_for_another():
     """A device of process 1 never does its part of a step; process 0 is in a collective with it."""
-    started = Job(2, 4, ["two stages"], more={"never ends": 1, "limits": {"stuck_s": 4}}).start()
+    started = Job(2, 4, ["two stages"], more={"never ends": 1, "limits": {"stuck_s": 8}}).start()
     begun(started)
     start = time.monotonic()
     for code, _, err in ended(started, END_S):
-        assert code == 70 and "error: no process has moved on for 4 s (process 0 waits for " in err, err[-3000:]
+        assert code == 70 and "error: no process has moved on for 8 s (process 0 waits for " in err, err[-3000:]
         assert " in step 2; process 1 waits for what never ends in step 1)" in err
     assert time.monotonic() - start < END_S
 
