@@ -1,8 +1,5 @@
 """Sums of cost tables and their minima over one variable, without forming the sums: compiled loops for elimination.
 
-A table has axes [batch, variable, others...], each of full length or 1. It is laid out with the variable last, so that
-the loop over it runs along memory; where the others point to is worked out once per table.
-
 In: tables. Out: minima, or which choice of the variable is least.
 """
 
@@ -21,14 +18,19 @@ Ints = NDArray[np.int64]
 
 
 def minimum(views: Sequence[Floats]) -> Floats:
-    """min over axis 1 of the sum of tables that broadcast, [batch, others...]."""
+    """min over axis 1 of the sum of tables of axes [batch, variable, others...], each of full length or 1; [batch,
+    others...]. Fastest where the last axis is long: loops run along it."""
     shape: tuple[int, ...] = np.broadcast_shapes(*(v.shape for v in views))
-    batch, domain, rest = shape[0], shape[1], shape[2:]
-    data, start, steps = _laid_out(views)
-    places = np.stack([np.broadcast_to(_places(v.shape[2:], domain), rest).ravel() for v in views])
-    best = np.empty((batch, places.shape[1]))
-    _minimum(data, start, steps, places, best, np.empty(domain))
-    return best.reshape(batch, *rest)
+    batch, domain, rest = shape[0], shape[1], shape[2:] or (1,)
+    full = sorted((v if v.ndim > 2 else v[..., None] for v in views), key=lambda v: v.size)
+    steps = np.array([[_step(v, 0), _step(v, 1), int(v.shape[-1] > 1)] for v in full])
+    places = np.stack([np.broadcast_to(_places(v.shape[2:-1], v.shape[-1]), rest[:-1]).ravel() for v in full])
+    best = np.full((batch, places.shape[1], rest[-1]), np.inf)
+    *few, most = (v.ravel() for v in full)  # the largest is not copied
+    start = np.cumsum([0, *(v.size for v in few)])
+    _minimum(np.concatenate([*few, np.zeros(1)]), most, np.append(start[:-1], 0), np.column_stack([steps, places]),
+             domain, best)
+    return best.reshape(batch, *shape[2:])
 
 
 def least(tables: Sequence[Floats], places: Ints) -> Ints:
@@ -45,45 +47,49 @@ def least(tables: Sequence[Floats], places: Ints) -> Ints:
     return found
 
 
-def _laid_out(views: Sequence[Floats]) -> tuple[Floats, Ints, Ints]:
-    """All tables one after another, the variable last; where each begins, and its step from one batch to the next."""
-    turned = [np.moveaxis(v, 1, -1).ravel() for v in views]
-    start = np.cumsum([0, *(t.size for t in turned[:-1])])
-    steps = np.array([t.size // len(v) if len(v) > 1 else 0 for t, v in zip(turned, views, strict=True)])
-    return np.concatenate(turned), start, steps
+def _step(view: Floats, axis: int) -> int:
+    """From one entry along an axis to the next, in a table without gaps; 0 where it is the same for all."""
+    return int(np.prod(view.shape[axis + 1:], dtype=np.int64)) if view.shape[axis] > 1 else 0
 
 
-def _places(shape: tuple[int, ...], domain: int) -> Ints:
-    """Where the entries of each combination of the others begin, within one batch."""
-    return (np.arange(int(np.prod(shape, dtype=np.int64))) * domain).reshape(shape)
+def _places(shape: tuple[int, ...], inner: int) -> Ints:
+    """Where the entries of each combination of the others but the last begin, for one choice of the variable."""
+    return (np.arange(int(np.prod(shape, dtype=np.int64))) * inner).reshape(shape)
 
 
 @compiled
-def _minimum(data: Floats, start: Ints, steps: Ints, places: Ints, best: Floats, total: Floats) -> None:
+def _minimum(few: Floats, most: Floats, start: Ints, steps: Ints, domain: int, best: Floats) -> None:
+    """`few`: all tables but the last. `steps`: per table, along the batch, the variable and the last axis, then where
+    it is at each combination of the axes between."""
+    total = np.empty(best.shape[2])
     for g in range(best.shape[0]):
-        for r in range(best.shape[1]):
-            _sum(data, start, steps, places, g, r, total)
-            best[g, r] = _lowest(total)
+        for x in range(domain):
+            for r in range(best.shape[1]):
+                for v in range(len(start)):
+                    at = start[v] + g * steps[v, 0] + x * steps[v, 1] + steps[v, 3 + r]
+                    _add(few if v + 1 < len(start) else most, at, steps[v, 2], v == 0, total)
+                _lower(best[g, r], total)
 
 
 @compiled
-def _sum(data: Floats, start: Ints, steps: Ints, places: Ints, g: int, r: int, total: Floats) -> None:
-    for v in range(len(start)):
-        at = start[v] + g * steps[v] + places[v, r]
-        if v == 0:
-            for x in range(len(total)):
-                total[x] = data[at + x]
-        else:
-            for x in range(len(total)):
-                total[x] += data[at + x]
+def _add(data: Floats, at: int, step: int, first: bool, total: Floats) -> None:  # noqa: FBT001  numba takes no keywords
+    if step == 0:
+        value = data[at]
+        for i in range(len(total)):
+            total[i] = value if first else total[i] + value
+    elif first:
+        for i in range(len(total)):
+            total[i] = data[at + i]
+    else:
+        for i in range(len(total)):
+            total[i] += data[at + i]
 
 
 @compiled_minimum
-def _lowest(total: Floats) -> float:
-    least = np.inf
-    for value in total:
-        least = min(value, least)
-    return least
+def _lower(best: Floats, total: Floats) -> None:
+    for i in range(len(total)):
+        value = total[i]
+        best[i] = value if value < best[i] else best[i]
 
 
 @compiled
