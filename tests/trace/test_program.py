@@ -1,5 +1,6 @@
 """A model as a program: roles and paths, the update against optax, user-written steps, big models, bad input."""
 
+import gc
 import subprocess
 import sys
 from typing import Any
@@ -232,3 +233,25 @@ def test_bad_parts_are_refused() -> None:
         trace_program(Model(lambda p, s, b: (p.sum(), {"k": p}), params, batch, optimizer=sgd, state={"m": params}))
     with pytest.raises(TraceError, match="shape and dtype"):
         trace_program(Model(lambda p, s, b: (p.sum(), {"m": p[0]}), params, batch, optimizer=sgd, state={"m": params}))
+
+
+def test_tracing_leaves_the_garbage_collector_as_it_was() -> None:
+    def seen(params: Any, batch: Any) -> Any:
+        collecting.append(gc.isenabled())
+        return jnp.mean(params * batch)
+
+    def fails(params: Any, batch: Any) -> Any:
+        raise ValueError("no loss")
+
+    collecting: list[bool] = []
+    trace_program(Model(seen, jnp.ones(2), jnp.ones(2), optimizer=optax.sgd(0.1)))
+    assert collecting and not any(collecting) and gc.isenabled()
+    with pytest.raises(TraceError, match="no loss"):
+        trace_program(Model(fails, jnp.ones(2), jnp.ones(2), optimizer=optax.sgd(0.1)))
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        trace_program(Model(seen, jnp.ones(2), jnp.ones(2), optimizer=optax.sgd(0.1)))
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
