@@ -5,7 +5,9 @@ READY := .venv/ready
 # Eight virtual devices on few cores may wait long for each other: fail after minutes, not after XLA's 40 seconds.
 PATIENT := XLA_FLAGS="$$XLA_FLAGS --xla_cpu_collective_call_terminate_timeout_seconds=300"
 # `make test ARGS="tests/rules -k reshape"` runs a part.
-ARGS ?= -n 2
+# A file's tests stay with one worker, so that what they share is made once. Not reordered: files of few tests, some of
+# them long, would come last.
+ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test test-all verify-tpu tpu-compiler lint types contract bench calibration wheel lock clean
 

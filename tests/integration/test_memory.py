@@ -9,7 +9,7 @@ from planner import models
 from planner.verify import verify_plan
 
 SIZES = {
-    "gpt-tiny": {"batch_size": 16, "hidden": 256, "layers": 3},
+    "gpt-tiny": {"batch_size": 16, "hidden": 256, "layers": 2},
     "mlp-tiny": {"batch_size": 256, "hidden": 256, "layers": 4},
 }
 
