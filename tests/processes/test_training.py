@@ -13,7 +13,11 @@ JOBS = {
 }
 
 
-@pytest.mark.parametrize("name", JOBS)
+SLOW = ("2 processes",)
+"""Left to `make test-all`: two processes run in others too."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in JOBS])
 def test_processes_train_as_one_device(name):
     job = JOBS[name]
     found = job.run()
