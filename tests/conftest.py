@@ -12,19 +12,14 @@ import jax
 import numpy as np
 import pytest
 
+from tests.quickly import QUICKLY
+
 ROOT = Path(__file__).resolve().parent.parent
 
 jax.config.update("jax_platforms", "cpu")  # the same tests on a laptop and beside a GPU
 jax.config.update("jax_num_cpu_devices", 8)
-# Programs of the tests take longer to compile than to run. What LLVM makes of an operator is left plain; partitioning,
-# fusion and memory are those of any other run.
 jax.config.update("jax_disable_most_optimizations", True)
-# XLA's older emitters of loops on CPU compile in a third of the time. Partitioning and collectives stay as they are,
-# buffers within 128 bytes (a scatter becomes a loop; tiny models, jax 0.10.2). Read when JAX starts, and inherited by
-# processes that tests start. XLA ends at a flag that it does not know: later versions do without until tried with it.
-PLAIN = "--xla_cpu_use_fusion_emitters=false"
-if jax.__version_info__ < (0, 11) and PLAIN not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {PLAIN}".strip()
+os.environ["XLA_FLAGS"] = QUICKLY["XLA_FLAGS"]  # read when JAX starts its devices, and by processes that tests start
 
 # `deadline`: a first call compiles. `database`: a test's outcome depends on nothing that an earlier run left behind.
 hypothesis.settings.register_profile("planner", derandomize=True, deadline=None, database=None)

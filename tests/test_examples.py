@@ -11,6 +11,7 @@ import pytest
 
 import planner
 from planner.measure import local_cluster
+from tests.quickly import QUICKLY
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py") if path.stem != "demo")
@@ -34,7 +35,7 @@ def profiles_in(home):
 
 def run(script, home, *arguments):
     environment = dict(os.environ) | {"HOME": str(home), "PYTHONPATH": str(ROOT), "MPLBACKEND": "agg",
-                                      "JAX_PLATFORMS": "cpu"}
+                                      "JAX_PLATFORMS": "cpu", **QUICKLY}
     done = subprocess.run([sys.executable, ROOT / "examples" / f"{script}.py", *arguments], cwd=home, env=environment,
                           capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr

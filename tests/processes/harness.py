@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from planner.processes.launch import free_port
+from tests.quickly import QUICKLY
 
 WORKER = Path(__file__).with_name("worker.py")
 ROOT = WORKER.parents[2]
@@ -27,10 +28,10 @@ class Job:
     def start(self) -> list[subprocess.Popen]:
         port = free_port("127.0.0.1")
         text = json.dumps({"devices": self.devices, "cases": self.cases, "steps": self.steps} | self.more)
-        path = str(ROOT)
+        environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", **QUICKLY}
         return [subprocess.Popen([sys.executable, str(WORKER), f"127.0.0.1:{port}", str(self.count), str(n), text],
-                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                 env={"PYTHONPATH": path, "PATH": "/usr/bin:/bin"}) for n in range(self.count)]
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+                for n in range(self.count)]
 
     def run(self) -> list[tuple[int, str, str]]:
         """(exit code, standard output, errors) of every process."""

@@ -1,0 +1,19 @@
+"""How programs of tests are compiled: they take longer to compile than to run.
+
+What LLVM makes of an operator is left plain, and XLA's older emitters of loops on CPU compile in a third of the time.
+Partitioning and collectives are those of any other run, buffers within 128 bytes (a scatter becomes a loop; tiny
+models, jax 0.10.2). `QUICKLY`: environment variables that say so to a process, before its JAX starts.
+"""
+
+import os
+
+import jax
+
+PLAIN = "--xla_cpu_use_fusion_emitters=false"
+"""XLA ends at a flag that it does not know: versions of JAX that it was not tried with do without."""
+
+_GIVEN = os.environ.get("XLA_FLAGS", "")
+_IS_KNOWN = jax.__version_info__ < (0, 11)
+
+QUICKLY = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
+           "XLA_FLAGS": f"{_GIVEN} {PLAIN}".strip() if _IS_KNOWN and PLAIN not in _GIVEN else _GIVEN}
