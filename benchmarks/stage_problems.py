@@ -28,7 +28,7 @@ from planner.core.problem import Problem, evaluate
 from planner.errors import ProblemError
 from planner.intraop.refine import Stage, approach, open_problem
 from planner.intraop.stage_as_problem import StageLayer, stage_as_problem
-from planner.mesh_tables import capacity_bytes, mesh_table
+from planner.mesh_tables import mesh_table
 from planner.prepared import prepare
 from planner.slice_costs import Entry
 from planner.solvers import solve
@@ -147,7 +147,7 @@ def stage_of(outcome: Outcome, entry: Entry) -> Stage:
     costs = outcome.builder.costs
     program = costs.prepared.program
     return Stage(program.micro, costs.tables[costs.space(entry)], entry[2], entry[3], costs.flights[entry[0]],
-                 program.microbatches, capacity_bytes(costs.hardware))
+                 program.microbatches, costs.hardware.device.usable_bytes)
 
 
 def measure(case: str, kind: str, problem: Problem, solver: str, hint: tuple[int, ...], timeout_s: float, threads: int
