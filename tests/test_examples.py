@@ -16,6 +16,8 @@ from tests.quickly import QUICKLY
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py") if path.stem != "demo")
 WITHOUT_LOSS = ("inference",)
+SLOW = ("linen_module",)
+"""Left to `make test-all`: the largest search; `tests/adapters` has Linen too."""
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +45,7 @@ def run(script, home, *arguments):
     return done.stdout
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in EXAMPLES])
 def test_example_shows_its_plan_and_learns(name, home):
     output = run(name, home)
     assert "beside standard recipes" in output, "no plan was printed"

@@ -90,6 +90,7 @@ def test_first_moments_in_sixteen_bits():
     assert planner.plan(low, small, **DATA).peak_bytes <= small.device.usable_bytes
 
 
+@pytest.mark.slow
 def test_larger_devices_and_more_of_them():
     model = long()
     small = limited(planner.plan(model, replace(CPU, nodes=2), **DATA).peak_bytes, peak(model, **DATA))
