@@ -5,15 +5,17 @@ Partitioning and collectives are those of any other run, buffers within 128 byte
 models, jax 0.10.2). `QUICKLY`: environment variables that say so to a process, before its JAX starts.
 """
 
+import importlib.util
 import os
 
 import jax
 
 PLAIN = "--xla_cpu_use_fusion_emitters=false"
-"""XLA ends at a flag that it does not know: versions of JAX that it was not tried with do without."""
+"""XLA ends at a flag that it does not know: so does libtpu at this one, and versions of JAX that it was not tried with
+do without."""
 
 _GIVEN = os.environ.get("XLA_FLAGS", "")
-_IS_KNOWN = jax.__version_info__ < (0, 11)
+_IS_KNOWN = jax.__version_info__ < (0, 11) and importlib.util.find_spec("libtpu") is None
 
 QUICKLY = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
            "XLA_FLAGS": f"{_GIVEN} {PLAIN}".strip() if _IS_KNOWN and PLAIN not in _GIVEN else _GIVEN}
