@@ -85,8 +85,8 @@ def check_plan(record: PlanRecord, model: Model, devices: Sequence[jax.Device], 
     grads = _gradients(record, model, devices, data[0]) if record.kind == "train" else None
     entries: list[TensorCheck] = []
     for run in range(NOISE_RUNS):
-        near = _perturbed(model, seed + run)
-        more = _judged(allowed, model, (found, right, alone.run(near.params, near.state, data)), grads)
+        near = _perturbed(model, seed + run, coarsest)
+        more = _judged(allowed, model, (found, right, alone.run(near.params, near.state, data)), grads, near)
         entries = [replace(e, noise=max(e.noise, m.noise)) for e, m in zip(entries or more, more, strict=True)]
         if run == 0 and not all(e.passed for e in entries) and is_half(coarsest):
             wide = Reference(model, record.microbatches, devices[0], wide_sums=True)
@@ -98,16 +98,19 @@ def check_plan(record: PlanRecord, model: Model, devices: Sequence[jax.Device], 
     return CheckReport(tuple(entries), steps, tuple((a, float(b.loss)) for a, b in zip(losses, right, strict=False)))
 
 
-def _judged(tolerance: float, model: Model, runs: tuple[list[StepResult], ...], grads: Any) -> list[TensorCheck]:
-    """One entry per tensor of the planned, the single-device and the perturbed run; `grads` of the first step."""
+def _judged(tolerance: float, model: Model, runs: tuple[list[StepResult], ...], grads: Any, near: Model | None = None
+            ) -> list[TensorCheck]:
+    """One entry per tensor of the planned, the single-device and the perturbed run, which began from `near`; `grads` of
+    the first step."""
+    near = near or model
     judge, (found, right, noisy) = _Judge(tolerance), runs
     for n, (a, b, c) in enumerate(zip(found, right, noisy, strict=True)):
         judge.trees("loss", f"step {n}", a.loss, b.loss, c.loss, None)
         judge.trees("output", f"step {n}", a.outputs, _outputs(b.outputs, a.outputs), _outputs(c.outputs, a.outputs),
                     None)
     a, b, c = found[-1], right[-1], noisy[-1]
-    judge.trees("parameter", "", a.params, b.params, c.params, model.params)
-    judge.trees("state", "", a.state, b.state, c.state, model.state)
+    judge.trees("parameter", "", a.params, b.params, c.params, model.params, near.params)
+    judge.trees("state", "", a.state, b.state, c.state, model.state, near.state)
     judge.trees("optimizer", "", a.opt_state, b.opt_state, c.opt_state, None)
     judge.trees("gradient", "", grads, right[0].grads, noisy[0].grads, None)
     return judge.entries
@@ -156,14 +159,16 @@ def _outputs(parts: Any, like: Any) -> Any:
     return parts[0] if len(parts) == 1 else jax.tree_util.tree_map(join, like, *parts)
 
 
-def _perturbed(model: Model, seed: int) -> Model:
-    """The model with parameters off by one rounding, up or down (a user-written step: its floating state)."""
+def _perturbed(model: Model, seed: int, dtype: str) -> Model:
+    """The model with parameters off by one rounding, up or down (a user-written step: its floating state): of their own
+    dtype, or of the half precision that they are computed in."""
     rng = np.random.default_rng(seed)
+    least = float(jax.numpy.finfo(dtype).eps) / 2 if is_half(dtype) else 0.0
 
     def shift(x: Any) -> Any:
         if not jax.numpy.issubdtype(x.dtype, np.floating):
             return x
-        eps = float(jax.numpy.finfo(x.dtype).eps)
+        eps = max(float(jax.numpy.finfo(x.dtype).eps), least)
         return (np.asarray(x) * (1 + eps * rng.choice([-1.0, 1.0], np.shape(x)))).astype(x.dtype)
 
     name = "state" if model.is_step else "params"
@@ -188,22 +193,25 @@ class _Judge:
         self.entries: list[TensorCheck] = []
         self._tolerance = tolerance
 
-    def trees(self, what: str, prefix: str, found: Any, right: Any, noisy: Any, start: Any) -> None:
-        """Compare leaf by leaf; `start`: compare the change since then."""
+    def trees(self, what: str, prefix: str, found: Any, right: Any, noisy: Any, start: Any, near: Any = None) -> None:
+        """Compare leaf by leaf; `start`: compare the change since then, of the noisy run since `near`."""
         if right is None or found is None:
             return
-        starts = [x for _, x in leaves_with_paths(start)] if start is not None else None
+        starts, others = ([x for _, x in leaves_with_paths(x)] if x is not None else None for x in (start, near))
         rows = zip(leaves_with_paths(right), leaves_with_paths(found), leaves_with_paths(noisy), strict=True)
         for n, ((path, b), (_, a), (_, c)) in enumerate(rows):
-            base = None if starts is None else starts[n]
+            base, other = None if starts is None else starts[n], None if others is None else others[n]
             name = "/".join(x for x in (prefix, path) if x) or "value"
-            self.entries.append(TensorCheck(what, name, _error(a, b, base), self._tolerance, _error(c, b, base)))
+            self.entries.append(TensorCheck(what, name, _error(a, b, base), self._tolerance, _error(c, b, base, other)))
 
 
-def _error(found: Any, right: Any, start: Any) -> float:
+def _error(found: Any, right: Any, start: Any, other: Any = None) -> float:
     """Largest difference over the largest magnitude on the right; of a change since `start`, root mean squares: an
-    optimizer that divides by the size of a gradient (Adam) makes whole steps of the noise in single elements."""
+    optimizer that divides by the size of a gradient (Adam) makes whole steps of the noise in single elements. `other`:
+    where what was found began, if elsewhere."""
     a, b = _numbers(found), _numbers(right)
+    if other is not None and a.shape == b.shape:
+        a = a - _numbers(other) + _numbers(start)
     if a.shape != b.shape or (np.isnan(a) != np.isnan(b)).any():
         return float("inf")
     size = _largest if start is None else _mean
