@@ -43,8 +43,7 @@ class Edit:
         self._add(n, replace(op, results=tuple(before.get(v, v) for v in op.results)), stage)
         for v, spec in made.items():
             self._specs[stage][before[v]] = spec
-            self._add(None, Op("copy", (before[v],), (v,), MappingProxyType({}), (), op.source, op.phase, op.origin,
-                               Copy(self._values[v].shape)), stage)
+            self._copy(before[v], v, op, stage)
 
     def keep_resharded(self, n: int, wanted: Mapping[int, Fetch], made: dict[Fetch, int]) -> None:
         """Operator `n`, some operands read from copies in the sharding needed; `made`: those there are so far."""
@@ -55,8 +54,7 @@ class Edit:
             if fetch not in made:
                 made[fetch] = self._twin(value, stage)
                 self._specs[stage][made[fetch]] = spec
-                self._add(None, Op("copy", (value,), (made[fetch],), MappingProxyType({}), (), op.source, op.phase,
-                                   op.origin, Copy(self._values[value].shape)), stage)
+                self._copy(value, made[fetch], op, stage)
             operands[at] = made[fetch]
         self._add(n, replace(op, operands=tuple(operands)), stage)
 
@@ -102,6 +100,11 @@ class Edit:
                 self._uses[len(self._ops), position] = self._given.uses[old, position]
         self._ops.append(op)
         self._stage_of.append(stage)
+
+    def _copy(self, source: int, copy: int, near: Op, stage: int) -> None:
+        """A copy of a value, which may lie otherwise, as a part of what an operator does."""
+        self._add(None, Op("copy", (source,), (copy,), MappingProxyType({}), (), near.source, near.phase, near.origin,
+                           Copy(self._values[copy].shape)), stage)
 
     def _twin(self, value: int, stage: int) -> int:
         self._values.append(self._values[value])
