@@ -42,6 +42,7 @@ class SliceCosts:
 
     Attributes:
       flights: microbatches in flight, per index.
+      sends_s: per submesh, `hand_overs_s`, [submesh, first, last].
       known: entries that were made sharper; None where the variant stayed the best.
       alike: approaches by what decides them, so that equal stages are searched once.
     """
@@ -51,6 +52,7 @@ class SliceCosts:
     spaces: tuple[SubmeshSpace, ...]
     tables: dict[MeshSpace, SliceTable]
     flights: tuple[int, ...]
+    sends_s: Array
     times_s: Array
     floors_s: Array
     mesh: NDArray[np.int32]
@@ -77,7 +79,7 @@ class SliceCosts:
 
     def hand_over_s(self, entry: Entry) -> float:
         """See `hand_overs_s`."""
-        return float(hand_overs_s(self.prepared, self.hardware, self.spaces[entry[1]])[entry[2], entry[3]])
+        return float(self.sends_s[entry[1:]])
 
 
 def slice_costs(prepared: Prepared, hardware: Cluster, spaces: Sequence[SubmeshSpace],
@@ -89,22 +91,22 @@ def slice_costs(prepared: Prepared, hardware: Cluster, spaces: Sequence[SubmeshS
     shape = (len(distinct), len(spaces), count, count)
     times, floors = np.full(shape, np.inf), np.full(shape, np.inf)
     where, variant = np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.int32)
+    sends = np.stack([hand_overs_s(prepared, hardware, space) for space in spaces])
     for m, space in enumerate(spaces):
-        send = hand_overs_s(prepared, hardware, space)
         for t, mesh in enumerate(space.meshes):
             table = tables[mesh]
             step = table.microbatch_s + table.batch_s / microbatches
             for s, flight in enumerate(distinct):
                 fits = np.where(table.memory_bytes(flight) <= capacity, step, np.inf)
                 g = np.argmin(fits, axis=1)
-                value = table.slices.spread(fits[np.arange(len(g)), g]) + send
+                value = table.slices.spread(fits[np.arange(len(g)), g]) + sends[m]
                 better = value < times[s, m]
                 times[s, m][better], where[s, m][better] = value[better], t
                 variant[s, m][better] = g[table.slices.at[better]]
                 floor = table.slices.spread(_floor(table, flight, capacity, microbatches))
-                floors[s, m] = np.minimum(floors[s, m], floor + send)
-    return SliceCosts(prepared, hardware, tuple(spaces), tables, distinct, times, np.minimum(floors, times), where,
-                      variant)
+                floors[s, m] = np.minimum(floors[s, m], floor + sends[m])
+    return SliceCosts(prepared, hardware, tuple(spaces), tables, distinct, sends, times,
+                      np.minimum(floors, times), where, variant)
 
 
 def forward_floors_s(costs: SliceCosts) -> Array:
