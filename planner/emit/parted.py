@@ -45,9 +45,12 @@ def with_shared_fetches(record: PlanRecord, given: Annotated) -> Annotated:
 
 
 def _fetches(given: Annotated, n: int) -> Mapping[int, Fetch]:
-    """Position -> what an operator has resharded there."""
+    """Position -> what an operator of the backward has resharded there: one of the forward has its own, as a copy would
+    wait from then on."""
     op, stage = given.graph.ops[n], given.stage_of[n]
     found: dict[int, Fetch] = {}
+    if op.phase is not Phase.BACKWARD:
+        return found
     for at, value in enumerate(op.operands):
         spec = given.uses.get((n, at))
         if isinstance(value, int) and spec is not None and given.specs[stage].get(value) != spec:
@@ -58,7 +61,6 @@ def _fetches(given: Annotated, n: int) -> Mapping[int, Fetch]:
 def _shared(given: Annotated, late: frozenset[int]) -> set[Fetch]:
     """What operators of both parts fetch."""
     first, second = set[Fetch](), set[Fetch]()
-    for n, op in enumerate(given.graph.ops):
-        if op.phase is Phase.BACKWARD:
-            (second if n in late else first).update(_fetches(given, n).values())
+    for n in range(len(given.graph.ops)):
+        (second if n in late else first).update(_fetches(given, n).values())
     return first & second

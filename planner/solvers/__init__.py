@@ -26,7 +26,8 @@ def solve(  # noqa: PLR0913  (options of one call, all named)
 
     Args:
       problem: the problem; it is checked first.
-      timeout_s: wall time allowed, in seconds. Ctrl-C ends the search sooner; both give the best solution so far.
+      timeout_s: wall time allowed, in seconds. Ctrl-C ends the search sooner; both give the best solution so far. The
+        first large problem on a machine takes some seconds more: loops are compiled, then kept on disk.
       threads: worker threads. With one, the answer is the same every time, unless time runs out.
       solver: a name in the table: `"auto"`, `"cpsat"`, `"elimination"`, `"exhaustive"`.
       on_progress: called with every better solution.
