@@ -9,17 +9,17 @@ have equal operators (forward and backward), operand structure and shapes, so th
 """
 
 import hashlib
-from collections.abc import Sequence, Set
+from collections.abc import Hashable, Sequence, Set
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.core.graph import Graph, Literal, Op, Role
+from planner.core.graph import Graph, Literal, Op, Role, Value
 from planner.costs.memory import value_bytes
 from planner.program_index import ProgramIndex, crossing, torn_bytes
-from planner.rules import flops_of
+from planner.rules import flops_by_op
 
 IMBALANCE = 0.6
 """Alpa's δ: a layer between repeats may have (1 + δ) times the mean FLOPs. [chosen: Alpa leaves it to the user]"""
@@ -56,17 +56,24 @@ def cluster_layers(index: ProgramIndex, target: int | None = None) -> Layers:
       target: how many layers operators that do not repeat are cut into, at most (default: as many as keeps them as
         heavy as the repeated layers, up to `MAX_REST_LAYERS`).
     """
+    cuts = cut_positions(index, target)
+    whole = len(cuts) == 2 and index.program.kind == "step"
+    return Layers(cuts, (0,) if whole else classify(index, cuts))
+
+
+def cut_positions(index: ProgramIndex, target: int | None = None) -> tuple[int, ...]:
+    """Where `cluster_layers` cuts."""
     forward = index.program.forward
     count = len(forward.ops)
     if count == 0:
-        return Layers((0,), ())
+        return (0,)
     if index.program.kind == "step":  # forward and backward are interleaved by the user: there is nothing to slice
-        return Layers((0, count), (0,))
-    flops = np.array([float(flops_of(forward, op)) + 1.0 for op in forward.ops])
+        return (0, count)
+    flops = np.array(flops_by_op(forward), dtype=np.float64) + 1.0
     cuts = {0, count}
     pending = [(0, count)]
     rest: list[tuple[int, int]] = []
-    tokens = [_token(forward, op) for op in forward.ops]
+    tokens = _tokens(forward)
     cut_bytes, torn = crossing_bytes(index), torn_bytes(index)
     while pending:
         first, last = pending.pop()
@@ -81,16 +88,16 @@ def cluster_layers(index: ProgramIndex, target: int | None = None) -> Layers:
     for first, last in rest:
         cuts.update(_nearest(cut, range(first, last + 1), unfit, {first, last}) for cut in
                     _cut_rest(forward, flops, first, last, typical, target))
-    ordered = tuple(sorted(cuts))
-    return Layers(ordered, classify(index, ordered))
+    return tuple(sorted(cuts))
 
 
-def _token(graph: Graph, op: Op) -> int:
-    """What makes two operators alike: primitive, result types, operand types."""
-    types = tuple((graph.values[v].shape, graph.values[v].dtype) for v in op.results)
-    operands = tuple((o.shape, o.dtype) if isinstance(o, Literal) else (graph.values[o].shape, graph.values[o].dtype)
-                     for o in op.operands)
-    return int.from_bytes(hashlib.blake2b(repr((op.primitive, types, operands)).encode(), digest_size=7).digest())
+def _tokens(graph: Graph) -> list[int]:
+    """A number per operator, equal for those that are alike: in primitive, result types, operand types."""
+    seen: dict[Hashable, int] = {}
+    values = graph.values
+    keys = ((op.primitive, len(op.results), *(values[o] if isinstance(o, int) else Value(o.shape, o.dtype)
+                                              for o in (*op.results, *op.operands))) for op in graph.ops)
+    return [seen.setdefault(key, len(seen)) for key in keys]
 
 
 def crossing_bytes(index: ProgramIndex) -> NDArray[np.float64]:

@@ -15,8 +15,8 @@ from planner.intraop.choices import LayerModel
 from planner.intraop.distinct import Slices, distinct_slices
 from planner.intraop.selection import selection
 from planner.intraop.structure import layer_model
-from planner.layers import Layers, cluster_layers, crossing_bytes
-from planner.program_index import ProgramIndex, index_program
+from planner.layers import Layers, classify, cluster_layers, crossing_bytes, cut_positions
+from planner.program_index import ProgramIndex, RuleTable, index_program
 from planner.rules import graph_flops, main_dtype
 from planner.weight_part import WeightPart
 
@@ -52,7 +52,23 @@ def prepare(program: Program, device: Device | None = None) -> Prepared:
     """Index a program, cut it into layers, and build the structure of each distinct layer. For a device it is also
     found out what each keeps where selected tensors are recomputed; without one, nothing is selected."""
     index = index_program(program)
-    layers = cluster_layers(index)
+    return _prepared(index, cluster_layers(index), device)
+
+
+def prepared_like(first: Prepared, second: Prepared, program: Program, device: Device) -> Prepared:
+    """A program that has the operators of two others, which differ in the size of their microbatches alone
+    (`scaled.py`), and is of another size: what both have alike, it has."""
+    known, other = first.index, second.index
+    if known.batch_dims != other.batch_dims or known.sums != other.sums or known.owner != other.owner:
+        return prepare(program, device)
+    index = replace(known, program=program, rules=RuleTable(program.micro))
+    cuts = cut_positions(index)
+    alike = first.layers == second.layers and first.layers.cuts == cuts
+    return _prepared(index, first.layers if alike else Layers(cuts, classify(index, cuts)), device)
+
+
+def _prepared(index: ProgramIndex, layers: Layers, device: Device | None) -> Prepared:
+    program = index.program
     ranges = [layers.ranges[layers.representative(c)] for c in range(max(layers.classes) + 1)]
     models = tuple(layer_model(index, *r) for r in ranges)
     if device is not None and program.kind == "train":

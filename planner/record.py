@@ -17,7 +17,7 @@ from planner.costs.memory import value_bytes
 from planner.pipelines.pipeline import Candidate
 from planner.prepared import Prepared
 from planner.request import Request
-from planner.rules import flops_of, graph_flops, warnings_of
+from planner.rules import flops_by_op, graph_flops, warnings_of
 
 
 @dataclass
@@ -37,7 +37,6 @@ class Run:
     under: dict[str, Candidate] = field(default_factory=dict[str, Candidate])
     estimates: dict[str, float] = field(default_factory=dict[str, float])
     shapes: int = 0
-    update: Graph | None = None  # the same for every microbatch count
 
     def note(self, candidate: Candidate) -> None:
         """Remember the best pipeline of its schedule: one that fits rather than one that does not."""
@@ -111,14 +110,13 @@ def _baselines(request: Request, run: Run) -> tuple[Baseline, ...]:
 
 def _layer_infos(prepared: Prepared) -> tuple[LayerInfo, ...]:
     program, layers, index = prepared.program, prepared.layers, prepared.index
-    forward = program.forward
+    forward, flops = program.forward, flops_by_op(program.forward)
     sizes = {i.value: value_bytes(program.micro.values[i.value]) for i in program.micro.inputs_of(Role.PARAM)}
     found: list[LayerInfo] = []
     for n, ((first, last), kind) in enumerate(zip(layers.ranges, layers.classes, strict=True)):
-        flops = sum(flops_of(forward, op) for op in forward.ops[first:last])
         params = sum(size for v, size in sizes.items() if first <= index.first_reader.get(v, -1) < last)
-        found.append(LayerInfo((first, last), kind, _name(forward, first, last), flops, params,
-                               int(prepared.crossing_bytes[n + 1])))
+        found.append(LayerInfo((first, last), kind, _name(forward, first, last), sum(flops[first:last]),
+                               params, int(prepared.crossing_bytes[n + 1])))
     return tuple(found)
 
 
@@ -134,10 +132,11 @@ def _name(forward: Graph, first: int, last: int) -> str:
 
 def _op_infos(prepared: Prepared) -> tuple[OpInfo, ...]:
     forward, layers = prepared.program.forward, prepared.layers
-    makers = forward.producers()
+    makers, flops = forward.producers(), flops_by_op(forward)
     found: list[OpInfo] = []
     for n, (first, last) in enumerate(layers.ranges):
-        for op in forward.ops[first:last]:
+        for at in range(first, last):
+            op = forward.ops[at]
             reads = tuple(sorted({makers[v] for v in op.inputs if v in makers}))
-            found.append(OpInfo(op.primitive, n, flops_of(forward, op), reads, op.source))
+            found.append(OpInfo(op.primitive, n, flops[at], reads, op.source))
     return tuple(found)

@@ -5,27 +5,26 @@ budget, it returns the best plan so far.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from planner.candidates import Outcome, allowed, best_pipeline, line_schedules, refined
 from planner.core.graph import Program
-from planner.core.hardware import Submesh
-from planner.core.pins import Pins
 from planner.core.plan import PlanRecord
-from planner.costs.topology import logical_mesh
 from planner.errors import MemoryLimitError, PinError, PlannerError
+from planner.foreseen import Programs
 from planner.intraop.compose import SliceTable
 from planner.mesh_tables import mesh_table
 from planner.pipelines.pins import stages_per_rank
 from planner.pipelines.pipeline import Candidate
 from planner.pipelines.shapes import virtual_pipelines
-from planner.prepared import Prepared, prepare
+from planner.prepared import Prepared
+from planner.recipes import are_searched, recipes
 from planner.record import Run, plan_record
 from planner.request import Request, check_pins
 from planner.schedule_costs import schedule_costs
 from planner.slice_costs import slice_costs
-from planner.spaces import RECIPES, MeshSpace, SubmeshSpace, mesh_spaces, recipe_uses
+from planner.spaces import MeshSpace, SubmeshSpace, mesh_spaces
 
 NEAR = 1.05
 """Plans within this factor of the best may come to be the best when their stages are refined. [chosen: refinement gains
@@ -51,22 +50,37 @@ def search(request: Request) -> Found:
       BatchError, PinError: impossible pins.
     """
     check_pins(request)
+    programs = Programs(request.trace, request.batch_size, request.cluster.device)
+    run = _searched(request, programs)
+    if run.best is None:
+        raise _too_large(request, run)
+    with run.phase("trace"):
+        prepared = programs.confirmed(run.best.prepared)
+    if prepared is None:
+        programs.foresees, programs.traced = False, {}
+        run = _searched(request, programs)
+        assert run.best is not None
+        prepared = run.best.prepared
+    best = replace(run.best, prepared=prepared)
+    with run.phase("assemble"):
+        record = replace(plan_record(request, run, best), schedules=schedule_costs(run, best, request.cluster))
+        return Found(record, prepared.program)
+
+
+def _searched(request: Request, programs: Programs) -> Run:
+    """What there is to know once all that is worth it was tried, or time is up."""
     run = Run()
     deadline = None if request.budget_s is None else time.perf_counter() + request.budget_s
     try:
         for microbatches in _schedule(request, run):
-            _try(request, run, microbatches)
+            _try(request, run, programs, microbatches)
             if deadline is not None and time.perf_counter() > deadline and run.best is not None:
                 break
     except KeyboardInterrupt:
         if run.best is None:
             raise
         request.progress("interrupted: returning the best plan so far")
-    if run.best is None:
-        raise _too_large(request, run)
-    with run.phase("assemble"):
-        record = replace(plan_record(request, run, run.best), schedules=schedule_costs(run, run.best, request.cluster))
-        return Found(record, run.best.prepared.program)
+    return run
 
 
 def microbatch_counts(batch_size: int) -> tuple[int, ...]:
@@ -115,13 +129,12 @@ def _fewer_are_useless(run: Run, microbatches: int) -> bool:
     return floor >= run.best.step_time_s and microbatches not in recipes
 
 
-def _try(request: Request, run: Run, microbatches: int) -> None:
+def _try(request: Request, run: Run, programs: Programs, microbatches: int) -> None:
     request.progress(f"{microbatches} microbatch{'es' if microbatches > 1 else ''}: tracing")
     with run.phase("trace"):
-        program = request.trace(microbatches, run.update)
-        run.update = program.update
+        program = programs.program(microbatches)
     with run.phase("layers"):
-        prepared = prepare(program, request.cluster.device)
+        prepared = programs.prepared(program)
     _check_layers(request, len(prepared.layers))
     spaces = mesh_spaces(request.cluster, request.pins, single=request.kind == "step")
     tables: dict[MeshSpace, SliceTable] = {}
@@ -139,8 +152,8 @@ def _try(request: Request, run: Run, microbatches: int) -> None:
             table(space)
     _build(request, run, prepared, spaces, tables)
     run.least_peak = min([run.least_peak, *(_least_peak(t, request) for t in tables.values())])
-    if _free(request.pins):
-        for name, candidate in _recipes(request, prepared, table):
+    if are_searched(request.pins):
+        for name, candidate in recipes(request, prepared, table):
             known = run.baselines.get(name)
             if candidate is not None and (known is None or candidate.step_time_s < known.step_time_s):
                 run.baselines[name] = candidate
@@ -223,52 +236,6 @@ def _keep(request: Request, run: Run, candidate: Candidate) -> None:
         how = f"{stages} stages, {candidate.schedule}" if stages > 1 else "1 stage"
         request.progress(f"best so far: {candidate.step_time_s * 1e3:.4g} ms/step, {how}, "
                          f"{candidate.microbatches} microbatches")
-
-
-def _free(pins: Pins) -> bool:
-    """Whether the recipes are in the space searched (they are the user's own business once the mesh or tensors are
-    pinned)."""
-    return pins.recipe is None and pins.mesh_axes is None and not pins.params and not pins.activations \
-        and pins.stages is None and pins.boundaries is None
-
-
-def _recipes(request: Request, prepared: Prepared, table: Callable[[MeshSpace], SliceTable]
-             ) -> Iterator[tuple[str, Candidate | None]]:
-    """The standard recipes, priced by the same code on the same program."""
-    whole = request.cluster
-    count = whole.device_count
-    if count == 1:
-        return
-    for name, recipe in RECIPES:
-        yield name, _recipe(request, prepared, table, recipe, 1, count)
-    if request.kind == "step":
-        return
-    stages = 2
-    best: Candidate | None = None
-    while stages <= min(count, len(prepared.layers)):
-        if count % stages == 0 and stages <= prepared.program.microbatches:
-            found = _recipe(request, prepared, table, "data", stages, count // stages)
-            if found is not None and (best is None or found.step_time_s < best.step_time_s):
-                best = found
-        stages *= 2
-    yield "even pipeline", best
-
-
-def _recipe(request: Request, prepared: Prepared, table: Callable[[MeshSpace], SliceTable], recipe: str, stages: int,
-            devices: int) -> Candidate | None:
-    per_node = request.cluster.devices_per_node
-    submesh = Submesh(1, devices) if devices <= per_node else Submesh(devices // per_node, per_node)
-    shape = (devices,) if devices > 1 else ()
-    names = ("data",) if devices > 1 and recipe != "tensor" else ("model",) if devices > 1 else ()
-    mesh = logical_mesh(request.cluster, submesh, shape)
-    space = MeshSpace(mesh, names, recipe_uses(recipe, names))
-    count = len(prepared.layers)
-    cuts = tuple(round(count * s / stages) for s in range(1, stages))
-    pins = replace(request.pins, stages=stages, boundaries=cuts or None)
-    spaces = (SubmeshSpace(submesh, (space,)),)
-    device = request.cluster.device
-    names = line_schedules(request.kind, request.pins, device)[:1] or line_schedules(request.kind, Pins(), device)[:1]
-    return best_pipeline(prepared, request.cluster, spaces, {space: table(space)}, pins, names, prove=False).candidate
 
 
 def _least_peak(table: SliceTable, request: Request) -> float:

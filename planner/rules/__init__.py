@@ -1,6 +1,9 @@
 """How each operator may be sharded, and what it costs in FLOPs: one file per operator family, discovered."""
 
 from planner.rules.lookup import (
+    flops_by_op as flops_by_op,
+)
+from planner.rules.lookup import (
     flops_of as flops_of,
 )
 from planner.rules.lookup import (

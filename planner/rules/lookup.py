@@ -5,8 +5,9 @@ replicated: that costs time, never numbers.
 """
 
 from collections import defaultdict
+from collections.abc import Hashable
 
-from planner.core.graph import Graph, Op, Operand, Value
+from planner.core.graph import Graph, Literal, Op, Operand, Value
 from planner.core.spec import OpRule
 from planner.rules.labels import elements, replicated_rule
 from planner.rules.table import RULES
@@ -52,16 +53,30 @@ def flops_of(graph: Graph, op: Op) -> int:
 
 def graph_flops(graph: Graph) -> int:
     """Floating-point operations of one run of the graph. A `scan` counts its body `length` times, a `while` once."""
-    return sum(flops_of(graph, op) for op in graph.ops)
+    return sum(flops_by_op(graph))
+
+
+def flops_by_op(graph: Graph) -> list[int]:
+    """`flops_of` every operator, in order; those that share their parameters (of repeated layers) are asked once."""
+    known: dict[Hashable, int] = {}
+    found: list[int] = []
+    for op in graph.ops:
+        ends = (*op.operands, *op.results)
+        types = tuple((o.shape, o.dtype) if isinstance(o, Literal) else graph.values[o] for o in ends)
+        key = (op.primitive, id(op.params), id(op.bodies), types)  # the graph holds on to what these ids are of
+        if key not in known:
+            known[key] = flops_of(graph, op)
+        found.append(known[key])
+    return found
 
 
 def main_dtype(graph: Graph) -> str:
     """The dtype that most floating-point operations of the graph read; `"default"` where none is floating."""
     work: defaultdict[str, int] = defaultdict(int)
-    for op in graph.ops:
+    for op, flops in zip(graph.ops, flops_by_op(graph), strict=True):
         floats = [v.dtype for v in operand_types(graph, op.operands) if "float" in v.dtype]
         if floats:
-            work[floats[0]] += flops_of(graph, op)
+            work[floats[0]] += flops
     return max(work, key=lambda dtype: (work[dtype], dtype), default="default")
 
 

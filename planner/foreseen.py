@@ -1,0 +1,81 @@
+"""The programs that a search looks at, one per number of microbatches: few are traced, the others foreseen.
+
+Two programs whose microbatches are of different size tell those of all other sizes (`scaled.py`), and what was made
+ready of them is mostly theirs as well. The program of the plan is traced in the end: a search is only ever followed by
+what was traced, and if that is not what was foreseen, nothing is foreseen any more.
+
+In: how to trace. Out: `Prepared`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from planner.core.graph import Graph, Program
+from planner.core.hardware import Device
+from planner.prepared import Prepared, prepare, prepared_like
+from planner.program_index import RuleTable
+from planner.scaled import Sizes, same, scaled
+
+
+@dataclass
+class Programs:
+    """Programs of one model, as one search asks for them.
+
+    Attributes:
+      trace: microbatches, and the update graph if it was traced before -> the program.
+      batch_size: samples in a batch.
+      device: what selected tensors are recomputed on.
+      foresees: whether programs may be foreseen.
+      traced: those that were traced and made ready, by microbatches.
+    """
+
+    trace: Callable[[int, Graph | None], Program]
+    batch_size: int
+    device: Device
+    foresees: bool = True
+    traced: dict[int, Prepared] = field(default_factory=dict[int, Prepared])
+    _update: Graph | None = None  # the same for every number of microbatches
+    _like: dict[int, tuple[Prepared, Prepared]] = field(default_factory=dict[int, tuple[Prepared, Prepared]])
+
+    def program(self, microbatches: int) -> Program:
+        """The program of that many microbatches, traced if there is no other way."""
+        if microbatches in self.traced:
+            return self.traced[microbatches].program
+        return self._foreseen(microbatches) or self._trace(microbatches)
+
+    def prepared(self, program: Program) -> Prepared:
+        """A program made ready."""
+        microbatches = program.microbatches
+        if microbatches in self.traced:
+            return self.traced[microbatches]
+        if microbatches in self._like:
+            return prepared_like(*self._like[microbatches], program, self.device)
+        self.traced[microbatches] = prepare(program, self.device)
+        return self.traced[microbatches]
+
+    def confirmed(self, prepared: Prepared) -> Prepared | None:
+        """The same, of a traced program; None if that is not what was foreseen."""
+        if prepared.program.microbatches in self.traced:
+            return prepared
+        program = self._trace(prepared.program.microbatches)
+        if not same(prepared.program, program):
+            return None
+        return replace(prepared, index=replace(prepared.index, program=program, rules=RuleTable(program.micro)))
+
+    def _trace(self, microbatches: int) -> Program:
+        program = self.trace(microbatches, self._update)
+        self._update = program.update
+        return program
+
+    def _foreseen(self, microbatches: int) -> Program | None:
+        """From the two traced programs whose microbatches are closest in size."""
+        wanted = self.batch_size // microbatches
+        sizes = sorted(self.traced, key=lambda m: (abs(m / microbatches + microbatches / m), m))
+        for near, far in ((a, b) for at, b in enumerate(sizes) for a in sizes[:at]) if self.foresees else ():
+            known = self.traced[near], self.traced[far]
+            found = scaled(known[0].program, known[1].program,
+                           Sizes(self.batch_size // near, self.batch_size // far, wanted), microbatches)
+            if found is not None:
+                self._like[microbatches] = known
+                return found
+        return None
