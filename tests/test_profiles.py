@@ -14,6 +14,7 @@ from planner.core.hardware import (
     RING,
     Cluster,
     CollectiveTime,
+    Level,
     Link,
     MatmulGrid,
     MemoryLevel,
@@ -260,3 +261,37 @@ def test_overlap_is_written_and_read(good: tuple[Path, dict[str, Any]], tmp_path
     path.write_text(json.dumps(content))
     with pytest.raises(ProfileError, match=r"overlap\.gradient_sync is 1\.5.*\n.*from 0 to 1"):
         read_profile(path)
+
+
+def test_levels_are_written_and_read(good: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    path, data = good
+    rack = {"name": "rack", "nodes": 4, "oversubscription": 2.0}
+    pod = {"name": "pod", "nodes": 16, "link": {"bandwidth_bytes_per_s": 5.0, "latency_s": 3.0}}
+    data["levels"], data["sources"]["levels"] = [rack, pod], "made up"
+    path.write_text(json.dumps(data))
+    found = read_profile(path)
+    assert found.levels == (Level("rack", 4, Link(4 * 8.0 / 2, 2.0)), Level("pod", 16, Link(5.0, 3.0)))
+    write_profile(found, tmp_path / "again.json")
+    assert read_profile(tmp_path / "again.json") == found
+    assert cluster(str(path), nodes=32, levels={"rack": (4, 2.0), "pod": (16, Link(5.0, 3.0))}) == \
+        dataclasses.replace(found, nodes=32)
+
+
+@pytest.mark.parametrize(("levels", "said"), [
+    ([{"name": "rack", "nodes": 1, "oversubscription": 1}], r"levels\[0\].nodes is 1"),
+    ([{"name": "a", "nodes": 4, "oversubscription": 1}, {"name": "b", "nodes": 6, "oversubscription": 1}],
+     r"levels\[1\].nodes is 6\n.*multiple of the 4"),
+    ([{"name": "rack", "nodes": 4}], "oversubscription is missing"),
+    ([{"name": "rack", "nodes": 4, "oversubscription": 0}], "oversubscription is 0")])
+def test_impossible_levels_are_named(good: tuple[Path, dict[str, Any]], levels: object, said: str) -> None:
+    path, data = good
+    data["levels"], data["sources"]["levels"] = levels, "made up"
+    path.write_text(json.dumps(data))
+    with pytest.raises(ProfileError, match=said):
+        read_profile(path)
+
+
+def test_impossible_levels_are_refused_as_arguments() -> None:
+    for levels in ({"rack": (1, 1.0)}, {"rack": (4, 1.0), "pod": (6, 1.0)}, {"rack": (4, 0.0)}):
+        with pytest.raises(MeshError, match="level"):
+            cluster("dgx-a100", nodes=8, levels=levels)

@@ -1,6 +1,7 @@
 """Options that several commands share: the model, where it runs, what is pinned."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,9 @@ def add_place(parser: argparse.ArgumentParser, *, may_plan_only: bool = True) ->
                            "(see `planner clusters`) or a profile file; default: the devices of this machine")
         group.add_argument("--nodes", type=int, default=1, metavar="N", help="nodes of the cluster (default 1)")
         group.add_argument("--devices-per-node", type=int, metavar="N", help="devices used of each node (default: all)")
+        group.add_argument("--level", action="append", default=[], metavar="NAME=N:FACTOR", help="groups of so many "
+                           "nodes, and how oversubscribed their links to each other are, the smallest first: rack=8:1, "
+                           "pod=32:7 (may be repeated)")
     group.add_argument("--devices", type=int, metavar="N", help="that many virtual CPU devices on this machine; "
                        "default: the devices that JAX finds")
     group.add_argument("--hardware", metavar="NAME|FILE", help="profile of the devices of this machine; default: "
@@ -118,7 +122,7 @@ def place(args: argparse.Namespace) -> "Cluster | list[jax.Device]":
         if args.devices is not None:
             raise MeshError("--cluster and --devices are both given",
                             "keep --cluster to plan only, --devices to run here")
-        return profile(args.cluster, args.nodes, args.devices_per_node)
+        return profile(args.cluster, args.nodes, args.devices_per_node, _levels(getattr(args, "level", [])))
     return devices(args)
 
 
@@ -147,11 +151,25 @@ def hardware(args: argparse.Namespace, found: "Cluster | list[jax.Device]") -> C
     return profile(args.hardware, 1, len(found))
 
 
-def profile(name: str, nodes: int, devices_per_node: int | None) -> Cluster:
+def profile(name: str, nodes: int, devices_per_node: int | None,
+            levels: Mapping[str, tuple[int, float]] | None = None) -> Cluster:
     """A cluster by profile name or file."""
     from planner import profiles
 
-    return profiles.cluster(name, nodes=nodes, devices_per_node=devices_per_node)
+    return profiles.cluster(name, nodes=nodes, devices_per_node=devices_per_node, levels=levels)
+
+
+def _levels(texts: list[str]) -> dict[str, tuple[int, float]] | None:
+    """Levels of the network as they were given; None where none was: those of the profile."""
+    found: dict[str, tuple[int, float]] = {}
+    for text in texts:
+        name, _, rest = text.partition("=")
+        nodes, _, factor = rest.partition(":")
+        try:
+            found[name] = int(nodes), float(factor or 1)
+        except ValueError as fault:
+            raise MeshError(f"--level {text}", "give a name, nodes and a factor, e.g. pod=32:7") from fault
+    return found or None
 
 
 def model(args: argparse.Namespace, device_count: int) -> "Model":

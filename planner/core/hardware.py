@@ -3,60 +3,12 @@
 from dataclasses import dataclass, field
 
 from planner.core.host import HostLink
-
-
-@dataclass(frozen=True, slots=True)
-class CollectiveTime:
-    """A measured collective over `devices` devices: `fixed_s + per_byte_s * n` seconds for n bytes.
-
-    `kind` and the way of counting bytes are those of `costs/collectives.py`.
-    """
-
-    kind: str
-    devices: int
-    fixed_s: float
-    per_byte_s: float
-
-
-RING, TREE = "ring", "tree"
-"""Algorithms of a `Protocol`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Protocol:
-    """One of the ways in which a communication library runs a collective over a link; it takes the fastest.
-
-    Over n devices it takes `base_s + steps * step_s + bytes moved / (share * bandwidth)`: a ring steps once per device
-    it passes, a tree (all-reduces alone) twice per doubling of devices.
-
-    Attributes:
-      name: as its library calls it (`"LL128"`).
-      algorithm: `RING` or `TREE`.
-      base_s: to start it.
-      step_s: latency of one step.
-      share: part of the link's bandwidth that it reaches.
-    """
-
-    name: str
-    algorithm: str
-    base_s: float
-    step_s: float
-    share: float
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """A way between devices, alpha-beta: moving n bytes takes `latency_s + n / bandwidth_bytes_per_s`.
-
-    `bandwidth_bytes_per_s` is what one device can send (one direction) while all others send as well. Where `measured`
-    has collectives of a kind, they replace the formulas for that kind; where there are `protocols`, a collective takes
-    the fastest of them.
-    """
-
-    bandwidth_bytes_per_s: float
-    latency_s: float
-    measured: tuple[CollectiveTime, ...] = field(default=(), hash=False)  # compared; links are hashed in inner loops
-    protocols: tuple[Protocol, ...] = field(default=(), hash=False)
+from planner.core.links import RING as RING
+from planner.core.links import TREE as TREE
+from planner.core.links import CollectiveTime as CollectiveTime
+from planner.core.links import Level as Level
+from planner.core.links import Link as Link
+from planner.core.links import Protocol as Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +158,8 @@ class Cluster:
       devices_per_node: accelerators in a node.
       intra_node: link of a device inside its node (NVLink, PCIe, shared memory).
       inter_node: link of a *node* to the others; its bandwidth is shared by the devices of the node.
+      levels: groups of nodes (racks, pods) whose own links are shared by all their nodes, the smallest first; none:
+        every node reaches every other over `inter_node` alone.
       reduce_scatter_as_all_reduce: the compiler runs a reduce-scatter as an all-reduce and a slice (XLA on CPU).
       adds_before_all_reduce: where partial sums are added up, the compiler adds on each device first and all-reduces
         the total once (XLA on GPU), instead of all-reducing each (XLA on CPU).
@@ -228,6 +182,7 @@ class Cluster:
     overlap: Overlap | None = None
     host: HostLink | None = None
     sources: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+    levels: tuple[Level, ...] = ()
 
     @property
     def device_count(self) -> int:

@@ -70,6 +70,12 @@ def _check_cluster(cluster: Cluster, place: str) -> None:
             ("intra_node.bandwidth_bytes_per_s", cluster.intra_node.bandwidth_bytes_per_s),
             ("inter_node.bandwidth_bytes_per_s", cluster.inter_node.bandwidth_bytes_per_s)):
         _require(number > 0, f"{place}.{name}", "is 0")
+    inner = 1
+    for n, level in enumerate(cluster.levels):
+        _require(level.nodes > inner and level.nodes % inner == 0, f"{place}.levels[{n}].nodes",
+                 f"is {level.nodes}, no multiple of the {inner} of the level below")
+        _require(level.link.bandwidth_bytes_per_s > 0, f"{place}.levels[{n}].link.bandwidth_bytes_per_s", "is 0")
+        inner = level.nodes
     for field in dataclasses.fields(cluster.overlap) if cluster.overlap else ():
         _require(getattr(cluster.overlap, field.name) <= 1, f"{place}.overlap.{field.name}", "is above 1")
     rates = f"{place}.device.peak_flops_per_s"

@@ -6,12 +6,13 @@ devices laid out row-major, so minor axes stay inside a node; each axis gets the
 In: a `Cluster`. Out: `Submesh` and `LogicalMesh` values.
 """
 
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import lru_cache
-from itertools import product
+from itertools import pairwise, product
 from math import prod
 
-from planner.core.hardware import Cluster, Link, LogicalMesh, Protocol, Submesh
+from planner.core.hardware import Cluster, Link, LogicalMesh, Submesh
+from planner.costs.axis_links import axis_link
 from planner.errors import MeshError
 
 FEW_NODES = 4
@@ -32,8 +33,29 @@ def submeshes(cluster: Cluster) -> tuple[Submesh, ...]:
 
 def searched_submeshes(cluster: Cluster) -> tuple[Submesh, ...]:
     """Those that a search looks at: all of a cluster of few nodes. Of one of many, the numbers of nodes that divide it,
-    and few nodes, so that twice as many nodes have a few submeshes more and not twice as many."""
-    return tuple(s for s in submeshes(cluster) if s.nodes <= FEW_NODES or cluster.nodes % s.nodes == 0)
+    and few nodes, so that twice as many nodes have a few submeshes more and not twice as many. Where nodes are in racks
+    or pods, those that a stage can have without straddling more of them than it must."""
+    found = (s for s in submeshes(cluster) if s.nodes <= FEW_NODES or cluster.nodes % s.nodes == 0)
+    if not cluster.levels:
+        return tuple(found)
+    inside = _fitting_levels(cluster)
+    top = cluster.levels[-1].nodes
+    far = {s.nodes for s in submeshes(cluster) if s.nodes % top == 0 and (
+        s.nodes // top <= FEW_NODES or cluster.nodes % s.nodes == 0)}
+    return tuple(s for s in submeshes(cluster) if s.nodes in {*inside, *far, cluster.nodes})
+
+
+def _fitting_levels(cluster: Cluster) -> frozenset[int]:
+    """Numbers of nodes of which each divides the next, up to whole groups of every level: laid out from the largest to
+    the smallest, all are aligned to their size."""
+    found = {1}
+    for inner, outer in pairwise((1, *(level.nodes for level in cluster.levels))):
+        size = inner
+        while size < outer and outer % size == 0:
+            found.add(size)
+            size *= 2
+        found.add(outer)
+    return frozenset(n for n in found if n <= cluster.nodes)
 
 
 @lru_cache(maxsize=4096)
@@ -78,7 +100,7 @@ def logical_mesh(cluster: Cluster, submesh: Submesh, shape: tuple[int, ...]) -> 
     if any(n < 1 for n in shape) or prod(shape) != submesh.device_count:
         raise MeshError(f"mesh shape {shape} doesn't have {submesh.device_count} devices",
                         f"the submesh is {submesh.nodes} nodes of {submesh.devices_per_node} devices")
-    links = tuple(_axis_link(cluster, submesh, shape, axis) for axis in range(len(shape)))
+    links = tuple(axis_link(cluster, submesh, shape, axis) for axis in range(len(shape)))
     return LogicalMesh(submesh, shape, links, cluster.reduce_scatter_as_all_reduce, cluster.adds_before_all_reduce,
                        cluster.merges_all_reduces)
 
@@ -92,6 +114,34 @@ def stage_link(cluster: Cluster, *, same_node: bool) -> Link:
                 wire.latency_s)
 
 
+def expected_link(cluster: Cluster, devices: int) -> Link:
+    """The link over which a stage of so many devices takes in activations, before it is known where it lies: the
+    slowest that it crosses wherever that is, as it fills a node, a rack or a pod."""
+    link = stage_link(cluster, same_node=devices < cluster.devices_per_node)
+    for level in cluster.levels:
+        if level.nodes * cluster.devices_per_node <= devices < cluster.device_count:
+            link = _slower(link, level.link, level.nodes * cluster.devices_per_node)
+    return link
+
+
+def hand_over_link(cluster: Cluster, sender: Sequence[int], receiver: Sequence[int]) -> Link:
+    """The link between the devices of a stage and those of the next (flat indices): as expected, and no faster than
+    their share of the links of the nodes, racks and pods between them, over which one stage sends at a time."""
+    link = expected_link(cluster, len(receiver))
+    for nodes, wire in ((1, cluster.inter_node), *((level.nodes, level.link) for level in cluster.levels)):
+        group = nodes * cluster.devices_per_node
+        ends = {d // group for d in (sender[0], sender[-1], receiver[0], receiver[-1])}
+        if len(ends) > 1:
+            link = _slower(link, wire, min(group, len(receiver)))
+    return link
+
+
+def _slower(link: Link, wire: Link, sending: int) -> Link:
+    """A link, no faster than the part of a shared wire that each of so many devices has."""
+    return Link(min(link.bandwidth_bytes_per_s, wire.bandwidth_bytes_per_s / sending),
+                max(link.latency_s, wire.latency_s))
+
+
 def _check_fits(cluster: Cluster, submesh: Submesh) -> None:
     asked = f"a submesh of {submesh.nodes} nodes by {submesh.devices_per_node} devices"
     if submesh.nodes < 1 or submesh.devices_per_node < 1:
@@ -99,52 +149,6 @@ def _check_fits(cluster: Cluster, submesh: Submesh) -> None:
     if submesh.nodes > cluster.nodes or submesh.devices_per_node > cluster.devices_per_node:
         raise MeshError(f"{asked} doesn't fit cluster {cluster.name!r}",
                         f"it has {cluster.nodes} nodes of {cluster.devices_per_node} devices")
-
-
-def _axis_link(cluster: Cluster, submesh: Submesh, shape: tuple[int, ...], axis: int) -> Link:
-    """The slowest link on the ring of any group along `axis`, while all groups are busy."""
-    sharing = _groups_per_wire(submesh, shape, axis)
-    inner, wire = cluster.intra_node, cluster.inter_node
-    if sharing == 0:
-        return inner
-    rate = wire.bandwidth_bytes_per_s / sharing
-    if _stays_partly_inside(submesh, shape, axis):
-        hops = shape[axis] // max(1, submesh.nodes)  # in a node, one of which leaves it
-        return Link(min(rate, inner.bandwidth_bytes_per_s), max(wire.latency_s, inner.latency_s),
-                    protocols=_through_both(inner, wire, max(1, hops)))
-    return Link(rate, wire.latency_s, protocols=wire.protocols)
-
-
-def _through_both(inner: Link, wire: Link, hops: int) -> tuple[Protocol, ...]:
-    """Protocols of rings that leave their node at every `hops`-th step: those that both links have."""
-    inside = {(p.name, p.algorithm): p for p in inner.protocols}
-    return tuple(replace(p, step_s=(p.step_s + (hops - 1) * inside[p.name, p.algorithm].step_s) / hops)
-                 for p in wire.protocols if (p.name, p.algorithm) in inside)
-
-
-def _groups(shape: tuple[int, ...], axis: int) -> list[range]:
-    """The flat device indices of each group along `axis` (row-major)."""
-    stride = prod(shape[axis + 1:])
-    extent = stride * shape[axis]
-    return [range(outer + inner, outer + inner + extent, stride)
-            for outer in range(0, prod(shape), extent) for inner in range(stride)]
-
-
-def _groups_per_wire(submesh: Submesh, shape: tuple[int, ...], axis: int) -> int:
-    """How many groups along `axis` leave the busiest node; 0 if every group stays inside its node."""
-    crossing = [0] * submesh.nodes
-    for group in _groups(shape, axis):
-        nodes = {device // submesh.devices_per_node for device in group}
-        if len(nodes) > 1:
-            for node in nodes:
-                crossing[node] += 1
-    return max(crossing)
-
-
-def _stays_partly_inside(submesh: Submesh, shape: tuple[int, ...], axis: int) -> bool:
-    """Whether some group along `axis` has two members in one node."""
-    return any(len({device // submesh.devices_per_node for device in group}) < len(group)
-               for group in _groups(shape, axis))
 
 
 def _by_size_and_link(axis: tuple[int, Link]) -> tuple[int, float, float]:

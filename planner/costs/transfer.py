@@ -8,11 +8,12 @@ each sender gives out, over one link per device.
 In: bytes, specs, mesh shapes, `Link`. Out: seconds.
 """
 
+from collections.abc import Sequence
 from math import ceil, prod
 
 from planner.core.hardware import Cluster, Link
 from planner.core.spec import Spec, shard_count
-from planner.costs.topology import stage_link
+from planner.costs.topology import expected_link, hand_over_link
 
 
 def stage_transfer_s(size_bytes: float, src: Spec, src_mesh: tuple[int, ...], dst: Spec, dst_mesh: tuple[int, ...],
@@ -35,5 +36,11 @@ def stage_transfer_s(size_bytes: float, src: Spec, src_mesh: tuple[int, ...], ds
 
 def cut_transfer_s(size_bytes: float, devices: int, cluster: Cluster) -> float:
     """Seconds to hand `size_bytes` to a stage of so many devices, whose shardings are not known yet: evenly cut."""
-    link = stage_link(cluster, same_node=devices < cluster.devices_per_node)
+    link = expected_link(cluster, devices)
     return link.latency_s + size_bytes / devices / link.bandwidth_bytes_per_s
+
+
+def hand_over_s(size_bytes: float, sender: Sequence[int], receiver: Sequence[int], cluster: Cluster) -> float:
+    """The same between stages whose devices are known (flat indices): at least as long as `cut_transfer_s` says."""
+    link = hand_over_link(cluster, sender, receiver)
+    return link.latency_s + size_bytes / len(receiver) / link.bandwidth_bytes_per_s

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from planner.assemble import StagePick
 from planner.core.hardware import Cluster
 from planner.core.layout import Layout, Placement
-from planner.costs.transfer import cut_transfer_s
+from planner.costs.transfer import cut_transfer_s, hand_over_s
 from planner.intraop.shared_params import StageShare, with_shared_params
 from planner.intraop.slice_choice import SliceChoice
 from planner.pipelines.price import Pipeline, price, stage_times
@@ -92,12 +92,14 @@ def under(prepared: Prepared, hardware: Cluster, stages: Stages, schedule: str) 
     may_hold = held_moments(schedule, layout, prepared.program.microbatches)
     choices, holds, peaks = _settled(prepared, stages, may_hold, usable)
     picks: list[StagePick] = []
-    for s, (chosen, choice, devices) in enumerate(zip(stages.chosen, choices, stages.devices, strict=True)):
+    lie = stages.devices
+    for s, (chosen, choice, devices) in enumerate(zip(stages.chosen, choices, lie, strict=True)):
         rank = layout.rank_of[s]
         at, moment = layout.stages_of(rank).index(s), peaks[rank].moment
-        picks.append(StagePick(chosen.space.mesh, chosen.space.names, choice, devices, moment.in_flight[at],
-                               chosen.send_s - _spared_s(prepared, hardware, stages, s), chosen.gap, chosen.solver,
-                               moment.waiting[at], holds[s].waiting if moment.waiting[at] else 0.0))
+        send_s = chosen.send_s + _farther_s(prepared, hardware, stages, lie, s)
+        picks.append(StagePick(chosen.space.mesh, chosen.space.names, choice, devices, moment.in_flight[at], send_s,
+                               chosen.gap, chosen.solver, moment.waiting[at],
+                               holds[s].waiting if moment.waiting[at] else 0.0))
     pipeline = Pipeline(schedule, layout, _times(prepared, hardware, picks, schedule),
                         tuple(c.batch_s for c in choices), prepared.program.microbatches)
     found = price(pipeline, _sharing(hardware, stages))
@@ -135,13 +137,17 @@ def _waiting_bytes(prepared: Prepared, choice: SliceChoice, may_hold: Sequence[S
     return prepared.weights.of(choice).read_bytes if waits else 0.0
 
 
-def _spared_s(prepared: Prepared, hardware: Cluster, stages: Stages, s: int) -> float:
-    """What handing over to a stage is priced too high: nothing is sent where the stage before is on the same rank."""
-    if s == 0 or stages.layout.rank_of[s - 1] != stages.layout.rank_of[s]:
+def _farther_s(prepared: Prepared, hardware: Cluster, stages: Stages, lie: Sequence[tuple[int, ...]], s: int) -> float:
+    """What handing over to a stage takes on top of its price, now that it is known where stages lie: nothing is sent
+    where the stage before is on the same rank, and it takes longer from one node or rack to another than in one."""
+    if s == 0:
         return 0.0
     ways = 2 if prepared.program.kind == "train" else 1
-    first = stages.chosen[s].choice.steps[0].layer
-    return ways * cut_transfer_s(prepared.crossing_bytes[first], stages.chosen[s].space.mesh.device_count, hardware)
+    size_bytes = prepared.crossing_bytes[stages.chosen[s].choice.steps[0].layer]
+    priced_s = cut_transfer_s(size_bytes, len(lie[s]), hardware)
+    if lie[s - 1] == lie[s]:
+        return -ways * priced_s
+    return ways * (hand_over_s(size_bytes, lie[s - 1], lie[s], hardware) - priced_s)
 
 
 def _times(prepared: Prepared, hardware: Cluster, picks: Sequence[StagePick], schedule: str) -> tuple[TaskTimes, ...]:
@@ -151,8 +157,8 @@ def _times(prepared: Prepared, hardware: Cluster, picks: Sequence[StagePick], sc
     found: list[TaskTimes] = []
     for s, pick in enumerate(picks):
         away = s > 0 and picks[s - 1].devices != pick.devices
-        carried = min(pick.send_s / 2, cut_transfer_s(prepared.crossing_bytes[pick.first], len(pick.devices), hardware)
-                      ) if away else 0.0
+        carried = min(pick.send_s / 2, hand_over_s(prepared.crossing_bytes[pick.first], picks[s - 1].devices,
+                                                   pick.devices, hardware)) if away else 0.0
         weight = prepared.weights.of(pick.choice).seconds if splits else 0.0
         found.append(stage_times(pick.choice.parts, weight, pick.send_s / 2 - carried, carried, splits=splits))
     return tuple(found)

@@ -8,28 +8,43 @@ In: a name or a file. Out: a `Cluster`. Files are in `profiles/` of a checkout, 
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from planner.core.files import write_atomically
-from planner.core.hardware import Cluster
+from planner.core.hardware import Cluster, Level, Link
+from planner.core.links import oversubscribed
 from planner.errors import MeshError, ProfileError, UnknownNameError
 from planner.profiles.fields import Fields
-from planner.profiles.parts import device_from, device_to_json, host_link_from, link_from, link_to_json, overlap_from
+from planner.profiles.parts import (
+    device_from,
+    device_to_json,
+    host_link_from,
+    levels_from,
+    levels_to_json,
+    link_from,
+    link_to_json,
+    overlap_from,
+)
 
 
-def cluster(name: str, nodes: int = 1, devices_per_node: int | None = None) -> Cluster:
+def cluster(name: str, nodes: int = 1, devices_per_node: int | None = None,
+            levels: Mapping[str, tuple[int, float | Link]] | None = None) -> Cluster:
     """A cluster of `nodes` equal nodes.
 
     Args:
       name: of a shipped profile (`"dgx-a100"`), or the path of a profile file (ends in `.json`).
       nodes: how many.
       devices_per_node: use only so many devices of each node; all by default.
+      levels: the network above the nodes, the smallest groups first, instead of what the profile says: a group's name,
+        how many nodes it holds, and its link to the others or how oversubscribed that is:
+        `{"rack": (8, 1.0), "pod": (32, 7.0)}`.
 
     Raises:
       UnknownNameError: no such profile; suggests the nearest.
       ProfileError: the profile is unusable.
-      MeshError: no nodes or devices, or more devices than a node has.
+      MeshError: no nodes or devices, more devices than a node has, or impossible levels.
     """
     base = read_profile(Path(name)) if name.endswith(".json") else read_profile(_shipped(name))
     if nodes < 1:
@@ -38,7 +53,23 @@ def cluster(name: str, nodes: int = 1, devices_per_node: int | None = None) -> C
     if not 1 <= devices <= base.devices_per_node:
         raise MeshError(f"{devices} devices per node asked of {base.name!r}, whose nodes have {base.devices_per_node}",
                         f"ask for 1 to {base.devices_per_node}")
-    return dataclasses.replace(base, nodes=nodes, devices_per_node=devices)
+    found = dataclasses.replace(base, nodes=nodes, devices_per_node=devices)
+    return found if levels is None else dataclasses.replace(found, levels=_levels(levels, found.inter_node))
+
+
+def _levels(asked: Mapping[str, tuple[int, float | Link]], wire: Link) -> tuple[Level, ...]:
+    found: list[Level] = []
+    for name, (nodes, link) in asked.items():
+        inner, below = (found[-1].nodes, found[-1].link) if found else (1, wire)
+        if nodes <= inner or nodes % inner:
+            raise MeshError(f"level {name!r} of {nodes} nodes", "give a multiple of the level below, above it")
+        if isinstance(link, Link):
+            found.append(Level(name, nodes, link))
+            continue
+        if not 0 < link < float("inf"):
+            raise MeshError(f"level {name!r} is oversubscribed {link} times", "give a number above zero")
+        found.append(oversubscribed(name, nodes, link, below, nodes // inner))
+    return tuple(found)
 
 
 def profile_names() -> tuple[str, ...]:
@@ -96,11 +127,11 @@ def _folder() -> Path:
 
 
 def _cluster_from(fields: Fields) -> Cluster:
-    device = fields.inner("device")
+    device, devices = device_from(fields.inner("device")), fields.count("devices_per_node")
+    inside, wire = link_from(fields.inner("intra_node")), link_from(fields.inner("inter_node"))
     found = Cluster(
-        name=fields.text("name"), device=device_from(device), nodes=1,
-        devices_per_node=fields.count("devices_per_node"),
-        intra_node=link_from(fields.inner("intra_node")), inter_node=link_from(fields.inner("inter_node")),
+        name=fields.text("name"), device=device, nodes=1, devices_per_node=devices, intra_node=inside, inter_node=wire,
+        levels=levels_from(fields.items("levels"), wire),
         reduce_scatter_as_all_reduce=fields.flag("reduce_scatter_as_all_reduce", default=False),
         adds_before_all_reduce=fields.flag("adds_before_all_reduce", default=False),
         merges_all_reduces=fields.flag("merges_all_reduces", default=False),
@@ -117,9 +148,10 @@ def _to_json(cluster: Cluster, description: str) -> dict[str, Any]:
     host = {} if cluster.host is None else {"host": dataclasses.asdict(cluster.host)}
     if cluster.host is not None and cluster.host.shared_by == 1:
         del host["host"]["shared_by"]  # as where it is not given
+    levels = {"levels": levels_to_json(cluster.levels)} if cluster.levels else {}
     return {"name": cluster.name, "description": description, "device": device_to_json(cluster.device), **overlap,
-            **host, "devices_per_node": cluster.devices_per_node, "intra_node": link_to_json(cluster.intra_node),
-            "inter_node": link_to_json(cluster.inter_node),
+            **host, **levels, "devices_per_node": cluster.devices_per_node,
+            "intra_node": link_to_json(cluster.intra_node), "inter_node": link_to_json(cluster.inter_node),
             "reduce_scatter_as_all_reduce": cluster.reduce_scatter_as_all_reduce,
             "adds_before_all_reduce": cluster.adds_before_all_reduce,
             "merges_all_reduces": cluster.merges_all_reduces, "sources": dict(cluster.sources)}

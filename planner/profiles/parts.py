@@ -4,6 +4,7 @@ In: `Fields` of a file, or a `Device` or `Link`. Out: the one from the other. Wh
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from planner.core.hardware import (
@@ -12,6 +13,7 @@ from planner.core.hardware import (
     CollectiveTime,
     ConvolutionRates,
     Device,
+    Level,
     Link,
     MatmulGrid,
     MemoryLevel,
@@ -20,7 +22,9 @@ from planner.core.hardware import (
     Tiling,
 )
 from planner.core.host import HostLink
+from planner.core.links import oversubscribed
 from planner.costs.collectives import KINDS
+from planner.errors import ProfileError
 from planner.profiles.fields import Fields
 
 
@@ -69,6 +73,29 @@ def link_from(fields: Fields) -> Link:
                  tuple(_protocol_from(item) for item in fields.items("protocols")))
     fields.refuse_unknown()
     return found
+
+
+def levels_from(items: Sequence[Fields], wire: Link) -> tuple[Level, ...]:
+    """The levels above the node, the smallest first; `wire` is the link of a node. Raises `ProfileError`."""
+    found: list[Level] = []
+    for item in items:
+        inner, below = (found[-1].nodes, found[-1].link) if found else (1, wire)
+        nodes = item.count("nodes")
+        if nodes <= inner or nodes % inner:
+            raise ProfileError(f"profile {item.file}: {item.prefix}nodes is {nodes}",
+                               f"give a multiple of the {inner} of the level below" if found else "give two or more")
+        if "link" in item:
+            found.append(Level(item.text("name"), nodes, link_from(item.inner("link"))))
+        else:
+            found.append(oversubscribed(item.text("name"), nodes, item.positive("oversubscription"), below,
+                                        nodes // inner))
+        item.refuse_unknown()
+    return tuple(found)
+
+
+def levels_to_json(levels: Sequence[Level]) -> list[dict[str, Any]]:
+    """Levels as `levels_from` reads them."""
+    return [{"name": level.name, "nodes": level.nodes, "link": link_to_json(level.link)} for level in levels]
 
 
 def device_to_json(device: Device) -> dict[str, Any]:

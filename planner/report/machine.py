@@ -37,6 +37,9 @@ def table(cluster: Cluster) -> Table:
         if link.protocols:
             rows.append((f"protocols {text}", ", ".join(dict.fromkeys(p.name for p in link.protocols)),
                          _source(sources, f"{name}.protocols")))
+    rows += [(f"link of a {level.name} of {units.plural(level.nodes, 'node')}",
+              units.scaled(level.link.bandwidth_bytes_per_s, "B/s"), _source(sources, "levels"))
+             for level in cluster.levels]
     if (hides := cluster.overlap) is not None:
         parts = (("gradients", hides.gradient_sync), ("gathers", hides.parameter_gather),
                  ("hand-overs", hides.hand_over))

@@ -62,13 +62,14 @@ def header(record: PlanRecord) -> Table:
     on, step = record.cluster, record.step_time_s
     peak = breakdown.peak(record)
     nodes = f"{units.plural(on.nodes, 'node')} × {on.devices_per_node} {on.device.name}"
+    groups = "".join(f", in {level.name}s of {units.plural(level.nodes, 'node')}" for level in on.levels)
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     rows = [
         ("model", f"{record.model_name} ({record.kind}), {units.plural(len(record.layers), 'layer')}, "
                   f"{units.scaled(record.model_flops, 'FLOP')} a step"),
-        ("cluster", f"{on.name}: {nodes}, {units.size(on.device.memory_bytes)} each"),
+        ("cluster", f"{on.name}: {nodes}, {units.size(on.device.memory_bytes)} each{groups}"),
         ("batch", f"{record.batch_size:,} as {units.plural(record.microbatches, 'microbatch')} of "
                   f"{record.batch_size // max(1, record.microbatches):,}"),
         ("pipeline", f"{units.plural(len(record.stages), 'stage')}"

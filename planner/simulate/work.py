@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 
 from planner.core.plan import GATHER_OF, GRADIENT_OF, Collective, LayerTime, MemoryParts, PlanRecord, StagePlan
-from planner.costs.transfer import cut_transfer_s
+from planner.costs.transfer import hand_over_s
 from planner.schedules import SCHEDULES
 
 
@@ -94,9 +94,9 @@ def forward_share(record: PlanRecord, stage: StagePlan) -> float:
 def _stage_work(record: PlanRecord, stage: StagePlan, *, trains: bool) -> StageWork:
     ways = 2 if trains else 1
     first = stage.layers[0]
-    same = first > 0 and record.stages[stage.index - 1].devices == stage.devices
-    carried = 0.0 if first == 0 or same else min(stage.send_s / ways, cut_transfer_s(
-        record.layers[first - 1].crossing_bytes, len(stage.devices), record.cluster))
+    before = record.stages[stage.index - 1].devices if first > 0 else stage.devices
+    carried = 0.0 if before == stage.devices else min(stage.send_s / ways, hand_over_s(
+        record.layers[first - 1].crossing_bytes, before, stage.devices, record.cluster))
     call = stage.send_s / ways - carried + stage.time.host_s / ways
     hidden = record.cluster.overlap.hand_over * carried if record.cluster.overlap else 0.0
     pieces = stage.layer_times or (_whole(record, stage, trains=trains),)
