@@ -4,7 +4,7 @@ In: a `Program`. Out: a `ProgramIndex`. Cotangents and carried state are stored 
 their *owner*; the batch is followed from the inputs through the operators' factors.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -12,35 +12,9 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.core.graph import Graph, Op, Phase, Program, Role
-from planner.core.spec import OpRule
+from planner.core.graph import Graph, Phase, Program, Role
 from planner.costs.memory import value_bytes
-from planner.rules import rule_of
-
-
-class RuleTable:
-    """The rules of a graph's operators, computed once."""
-
-    def __init__(self, graph: Graph) -> None:
-        self._graph = graph
-        self._rules: dict[int, OpRule] = {}
-        self._alike: dict[Hashable, OpRule] = {}
-
-    def __getitem__(self, op: int) -> OpRule:
-        rule = self._rules.get(op)
-        if rule is None:
-            rule = self._rules[op] = self._rule(self._graph.ops[op])
-        return rule
-
-    def _rule(self, op: Op) -> OpRule:
-        """Operators that share their parameters (those of repeated layers) have one rule if their types agree."""
-        ends = (*op.operands, *op.results)
-        types = tuple(self._graph.values[o] if isinstance(o, int) else id(o) for o in ends)
-        key = (op.primitive, id(op.params), id(op.bodies), types)  # the graph holds on to what these ids are of
-        rule = self._alike.get(key)
-        if rule is None:
-            rule = self._alike[key] = rule_of(self._graph, op)
-        return rule
+from planner.rules import RuleTable
 
 
 @dataclass(frozen=True)
@@ -195,7 +169,7 @@ def owners(graph: Graph) -> dict[int, int]:
     A cotangent that passes through an addition unchanged is the total of several values; it belongs to the latest of
     them.
     """
-    producer = graph.producers()
+    producer = graph.producers
     found: dict[int, int] = {}
     for value, total in sorted(graph.cotangent_of, key=lambda pair: producer.get(pair[0], -1)):
         found[total] = value

@@ -132,7 +132,7 @@ def _name(forward: Graph, first: int, last: int) -> str:
 
 def _op_infos(prepared: Prepared) -> tuple[OpInfo, ...]:
     forward, layers = prepared.program.forward, prepared.layers
-    makers, flops = forward.producers(), flops_by_op(forward)
+    makers, flops = forward.producers, flops_by_op(forward)
     found: list[OpInfo] = []
     for n, (first, last) in enumerate(layers.ranges):
         for at in range(first, last):

@@ -46,7 +46,7 @@ def weight_part(graph: Graph, layers: Sequence[tuple[int, int]], needed: Collect
 def _finishing(graph: Graph, late: Sequence[int]) -> frozenset[int]:
     """Operators that do nothing but lay out and add up gradients: all that is made of their results are gradients."""
     grads = {o.operand for o in graph.outputs_of(Role.GRAD)}
-    readers = graph.consumers()
+    readers = graph.consumers
     found: set[int] = set()
     for n in reversed(late):
         op = graph.ops[n]

@@ -4,9 +4,10 @@
 equation that an operator came from rides along as an opaque `payload` that only `interpret.py` opens.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -143,16 +144,27 @@ class Graph:
             if isinstance(out.operand, int) and out.operand not in defined:
                 raise ValueError(f"output {out.path!r} reads value {out.operand}, which is never defined")
 
-    def producers(self) -> dict[int, int]:
+    @cached_property
+    def producers(self) -> Mapping[int, int]:
         """Value -> index of the operator that produces it (inputs and constants are absent)."""
         return {v: n for n, op in enumerate(self.ops) for v in op.results}
 
-    def consumers(self) -> dict[int, list[int]]:
+    @cached_property
+    def consumers(self) -> Mapping[int, Sequence[int]]:
         """Value -> indices of the operators that read it, each once, in order."""
         found: dict[int, list[int]] = {}
         for n, op in enumerate(self.ops):
             for v in dict.fromkeys(op.inputs):
                 found.setdefault(v, []).append(n)
+        return found
+
+    @cached_property
+    def contributions(self) -> Mapping[tuple[str, int | None], tuple[int, ...]]:
+        """(path, row) of a parameter -> the values whose sum is its gradient."""
+        found: dict[tuple[str, int | None], tuple[int, ...]] = {}
+        for o in self.outputs_of(Role.GRAD):
+            if isinstance(o.operand, int):
+                found[o.path, o.row] = (*found.get((o.path, o.row), ()), o.operand)
         return found
 
     def inputs_of(self, role: Role) -> Iterator[Input]:

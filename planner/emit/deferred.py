@@ -12,7 +12,7 @@ microbatch, with a warning.
 In: `Annotated`. Out: `Annotated` whose deferred gradients have leading dimensions, and warnings.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -82,7 +82,7 @@ def with_deferred_gradients(record: PlanRecord, given: Annotated, inferred: Sequ
     deferred = [p for p in record.params if p.deferred] if record.kind == "train" else []
     if not deferred:
         return given, ()
-    edit = _Edit(record, given, inferred or [infer(given, s) for s in range(len(record.stages))])
+    edit = _Edit(record, given, inferred or infer(given))
     for param in deferred:
         for stage in range(len(record.stages)):
             edit.defer(param, stage)
@@ -112,7 +112,7 @@ class _Edit:
 
     def __init__(self, record: PlanRecord, given: Annotated, inferred: Sequence[Inferred]) -> None:
         self._record, self._given = record, given
-        self._producer, self._readers = given.graph.producers(), given.graph.consumers()
+        self._producer, self._readers = given.graph.producers, given.graph.consumers
         self._inferred = inferred
         self._ways: list[tuple[int, _Way]] = []
         self._lifts: list[_Lift] = []
@@ -152,12 +152,14 @@ class _Edit:
         graph = self._given.graph
         values, ops, stage_of = list(graph.values), list(graph.ops), list(self._given.stage_of)
         specs, uses = [dict(s) for s in self._given.specs], dict(self._given.uses)
+        annotated_at = _positions(uses)
         for stage, way in self._ways:
             for k, n in enumerate(way.ops):
                 op = ops[n]
                 ops[n] = replace(op, payload=_payload(op, way, first=k == 0))
                 if k:
-                    uses = {key: s for key, s in uses.items() if key[0] != n}
+                    for key in annotated_at.get(n, ()):
+                        uses.pop(key, None)
                 v = op.results[0]
                 spec = self._spec(v, way.leads, stage)
                 values[v] = Value((*(parts for _, parts in way.leads), *values[v].shape), values[v].dtype)
@@ -234,6 +236,14 @@ class _Edit:
         spec = (*(axes for axes, _ in leads), *(tuple(a for a in axes if a not in used) for axes in rest))
         shape = (*(parts for _, parts in leads), *self._given.graph.values[value].shape)
         return spec if is_legal(spec, shape, self._record.stages[stage].mesh_shape) else None
+
+
+def _positions(uses: Mapping[tuple[int, int], Spec]) -> dict[int, list[tuple[int, int]]]:
+    """Operator -> its keys."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    for key in uses:
+        found.setdefault(key[0], []).append(key)
+    return found
 
 
 def _together(ways: Sequence[Leads]) -> Leads | None:

@@ -34,13 +34,13 @@ class Edit:
     def keep(self, n: int, names: Mapping[int, int]) -> None:
         """Operator `n` of the given graph, reading renamed values."""
         op = self._given.graph.ops[n]
-        self._add(n, replace(op, operands=_renamed(op.operands, names)), self._given.stage_of[n])
+        self._add(n, replace(op, operands=_renamed(op.operands, names)) if names else op, self._given.stage_of[n])
 
     def keep_made(self, n: int, made: Mapping[int, Spec]) -> None:
         """Operator `n`, some of its results made in other shardings than they settle in: a copy of each settles."""
         op, stage = self._given.graph.ops[n], self._given.stage_of[n]
         before = {v: self._twin(v, stage) for v in made}
-        self._add(n, replace(op, results=tuple(before.get(v, v) for v in op.results)), stage)
+        self._add(n, replace(op, results=tuple(before.get(v, v) for v in op.results)) if made else op, stage)
         for v, spec in made.items():
             self._specs[stage][before[v]] = spec
             self._copy(before[v], v, op, stage)

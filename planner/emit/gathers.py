@@ -116,7 +116,7 @@ def _weights(record: PlanRecord, given: Annotated) -> _Weights:
             stored = given.specs[stage].get(value, replicated(len(spec)))
             if shard_count(spec, mesh) < shard_count(stored, mesh):
                 gathered.add((n, value))
-    return _Weights(graph.producers(), values, held, gathered, ways_to_gradients(graph))
+    return _Weights(graph.producers, values, held, gathered, ways_to_gradients(graph))
 
 
 def _held(given: Annotated, ops: Sequence[int], weights: _Weights) -> _Held | None:

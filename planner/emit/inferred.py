@@ -1,16 +1,16 @@
 """Shardings of values that the plan leaves open, as they follow from their producers' operands.
 
 One pass in program order: an operator's factors take the axes of its operands, results take those of their factors, as
-GSPMD would propagate. In: `Annotated` and a stage. Out: what its operators produce, and over which axes they sum.
+GSPMD would propagate. In: `Annotated`. Out: per stage, what its operators produce, and over which axes they sum.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from planner.core.graph import Op, Operand
 from planner.core.spec import FactorKind, OpRule, Spec, replicated
 from planner.emit.annotated import Annotated
-from planner.rules import rule_of
+from planner.rules import RuleTable
 
 
 @dataclass(frozen=True)
@@ -28,27 +28,36 @@ class Inferred:
     natural: Mapping[int, Spec]
 
 
-def infer(given: Annotated, stage: int) -> Inferred:
-    """Propagate through the operators of one stage."""
-    specs, natural = dict(given.specs[stage]), dict[int, Spec]()
-    rules: dict[int, OpRule] = {}
-    reduced: dict[int, tuple[tuple[int, tuple[int, ...]], ...]] = {}
+@dataclass
+class _Stage:
+    """A stage, as far as it is known."""
+
+    specs: dict[int, Spec]
+    rules: dict[int, OpRule] = field(default_factory=dict[int, OpRule])
+    reduced: dict[int, tuple[tuple[int, tuple[int, ...]], ...]] = field(
+        default_factory=dict[int, tuple[tuple[int, tuple[int, ...]], ...]])
+    natural: dict[int, Spec] = field(default_factory=dict[int, Spec])
+
+
+def infer(given: Annotated) -> list[Inferred]:
+    """Propagate through the operators of every stage."""
+    rules, stages = RuleTable(given.graph), [_Stage(dict(specs)) for specs in given.specs]
     for n, op in enumerate(given.graph.ops):
-        if given.stage_of[n] != stage:
-            continue
+        at = stages[given.stage_of[n]]
+        specs, natural = at.specs, at.natural
         if op.primitive == "optimization_barrier":
             natural |= {r: _spec(given, specs, o) for r, o in zip(op.results, op.operands, strict=True)}
         else:
-            rule = rules[n] = rule_of(given.graph, op)
+            rule = at.rules[n] = rules[n]
             axes = _factor_axes(rule,
                                 [given.uses.get((n, k), _spec(given, specs, o)) for k, o in enumerate(op.operands)])
             natural |= _results(op, rule, axes)
             sums = tuple((f, a) for f, a in sorted(axes.items()) if rule.factors[f].kind is FactorKind.REDUCE)
             if sums and rule.combine == "sum":
-                reduced[n] = sums
+                at.reduced[n] = sums
         for v in op.results:
             specs.setdefault(v, natural[v])
-    return Inferred(rules, reduced, natural)
+    return [Inferred(s.rules, s.reduced, s.natural) for s in stages]
 
 
 def _spec(given: Annotated, specs: Mapping[int, Spec], operand: Operand) -> Spec:

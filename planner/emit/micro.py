@@ -60,13 +60,12 @@ def state_in_order(graph: Graph, env: Mapping[int, Any]) -> tuple[Any, ...]:
 
 def contributions(graph: Graph, param: ParamPlan | Input) -> tuple[int, ...]:
     """The values whose sum is the gradient of a parameter."""
-    return tuple(o.operand for o in graph.outputs_of(Role.GRAD)
-                 if o.path == param.path and o.row == param.row and isinstance(o.operand, int))
+    return graph.contributions.get((param.path, param.row), ())
 
 
 def ways_to_gradients(graph: Graph) -> set[int]:
     """The values of `contributions` of all parameters, and what they are casts, transposes and the like of."""
-    maker, found = graph.producers(), set[int]()
+    maker, found = graph.producers, set[int]()
     for output in graph.outputs_of(Role.GRAD):
         value = output.operand
         while isinstance(value, int) and value not in found:

@@ -9,10 +9,10 @@ arrive are put behind the same barrier, so that the repetition cannot start befo
 In: `Annotated`. Out: `Annotated`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
-from planner.core.graph import Phase, Role
+from planner.core.graph import Graph, Phase, Role
 from planner.core.plan import PlanRecord
 from planner.core.recomputation import run_again
 from planner.emit.annotated import Annotated
@@ -36,9 +36,10 @@ class _Repeat:
 def with_recompute(record: PlanRecord, given: Annotated) -> Annotated:
     """The same computation, with the layers in `StagePlan.recompute` and `selected` run again in the backward."""
     nothing: tuple[int, ...] = ()
-    repeats = [r for stage in record.stages
-               for layer, kept in (*((layer, nothing) for layer in stage.recompute), *stage.selected)
-               if (r := _repeat(given, stage.index, record.layers[layer].ops, frozenset(kept))) is not None]
+    shared = _shared(given.graph)
+    wanted = [(stage.index, record.layers[layer].ops, frozenset(kept)) for stage in record.stages
+              for layer, kept in (*((layer, nothing) for layer in stage.recompute), *stage.selected)]
+    repeats = [r for each in wanted if (r := _repeat(given.graph, shared, *each)) is not None]
     if not repeats:
         return given
     edit = Edit(given)
@@ -63,20 +64,39 @@ def _again(edit: Edit, given: Annotated, what: _Repeat) -> dict[int, int]:
     return names
 
 
-def _repeat(given: Annotated, stage: int, origins: tuple[int, int], kept: frozenset[int]) -> _Repeat | None:
-    graph = given.graph
-    mine = [n for n, op in enumerate(graph.ops) if origins[0] <= op.origin < origins[1]]
+@dataclass(frozen=True)
+class _Shared:
+    """What is the same for all layers: operators by origin, values made in the backward, those on the way to gradients,
+    constants."""
+
+    by_origin: dict[int, list[int]]
+    late: Set[int]
+    to_gradients: Set[int]
+    constants: Set[int]
+
+
+def _shared(graph: Graph) -> _Shared:
+    by_origin: dict[int, list[int]] = {}
+    for n, op in enumerate(graph.ops):
+        by_origin.setdefault(op.origin, []).append(n)
+    late = {v for op in graph.ops if op.phase is Phase.BACKWARD for v in op.results}
+    constants = {v for v, _ in graph.constants} | {i.value for i in graph.inputs_of(Role.CONST)}
+    return _Shared(by_origin, late, ways_to_gradients(graph), constants)
+
+
+def _repeat(graph: Graph, shared: _Shared, stage: int, origins: tuple[int, int], kept: frozenset[int]
+            ) -> _Repeat | None:
+    mine = sorted(n for origin in range(*origins) for n in shared.by_origin.get(origin, ()))
     backward = [n for n in mine if graph.ops[n].phase is Phase.BACKWARD]
     chosen = run_again(graph, mine, kept)
     if not chosen:
         return None
     again = {v for n in chosen for v in graph.ops[n].results} - kept
     own = {v for n in backward for v in graph.ops[n].results}
-    late = {v for op in graph.ops if op.phase is Phase.BACKWARD for v in op.results}
-    constants = {v for v, _ in graph.constants} | {i.value for i in graph.inputs_of(Role.CONST)}
-    entering = _ordered(v for n in chosen for v in graph.ops[n].inputs if v not in again and v not in constants)
-    left_out = own | ways_to_gradients(graph)  # this layer may cast the gradients of others: no reason to wait
-    arriving = _ordered(v for n in backward for v in graph.ops[n].inputs if v in late and v not in left_out)
+    entering = _ordered(v for n in chosen for v in graph.ops[n].inputs
+                        if v not in again and v not in shared.constants)
+    arriving = _ordered(v for n in backward for v in graph.ops[n].inputs if v in shared.late and v not in own
+                        and v not in shared.to_gradients)  # a layer may cast others' gradients: no reason to wait
     return _Repeat(stage, chosen, entering, arriving, frozenset(backward), kept)
 
 

@@ -42,16 +42,20 @@ def placed_rounds(graph: Graph, inputs: Sequence[LeafPlace], outputs: Sequence[L
     return tuple(replace(code, stage=code.stage % stages, part=code.stage // stages) for code in codes)
 
 
-def replaced(graph: Graph, codes: Sequence[TaskCode], code: TaskCode) -> tuple[tuple[int, int], ...]:
-    """(old, new) for old parameters and optimizer state that no other of the tasks reads and whose successor this one
-    makes: the new one may take the old one's memory."""
+def replaced(graph: Graph, codes: Sequence[TaskCode]) -> list[tuple[tuple[int, int], ...]]:
+    """Per task, (old, new) for old parameters and optimizer state that no other of the tasks reads and whose successor
+    this one makes: the new one may take the old one's memory."""
     readers = Counter(v for c in codes for v in c.reads)
     returned = Counter(o.operand for o in graph.outputs if isinstance(o.operand, int))
     new = {(o.role, o.path, o.row): o.operand for o in graph.outputs
-           if isinstance(o.operand, int) and o.operand in code.makes and returned[o.operand] == 1}
-    return tuple((i.value, new[i.role, i.path, i.row]) for i in graph.inputs
-                 if i.role in (Role.PARAM, Role.OPT_STATE) and i.value in code.reads and readers[i.value] == 1
-                 and i.value not in returned and (i.role, i.path, i.row) in new)
+           if isinstance(o.operand, int) and returned[o.operand] == 1}
+    after = {i.value: new[i.role, i.path, i.row] for i in graph.inputs if i.role in (Role.PARAM, Role.OPT_STATE)
+             and readers[i.value] == 1 and i.value not in returned and (i.role, i.path, i.row) in new}
+    found: list[tuple[tuple[int, int], ...]] = []
+    for code in codes:
+        makes = frozenset(code.makes)
+        found.append(tuple((old, after[old]) for old in code.reads if old in after and after[old] in makes))
+    return found
 
 
 def _stages(graph: Graph, homes: Mapping[int, int], out_homes: Sequence[int]) -> list[int]:

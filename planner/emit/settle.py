@@ -21,7 +21,7 @@ PRODUCTS = frozenset({"dot_general", "conv_general_dilated"})
 
 def with_products_as_made(record: PlanRecord, given: Annotated) -> Annotated:
     """The same computation, with products constrained to the sharding that they are made in before they settle."""
-    inferred = [infer(given, s) for s in range(len(record.stages))]
+    inferred = infer(given)
     edit = Edit(given)
     for n, op in enumerate(given.graph.ops):
         stage = given.stage_of[n]

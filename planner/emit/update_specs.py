@@ -70,8 +70,10 @@ def host_parts(record: PlanRecord) -> dict[int, int]:
 def part_bytes(record: PlanRecord, graph: Graph, stage: int) -> dict[int, int]:
     """Per part of a stage's update from the host, the bytes that visit each device; a device holds two parts at most,
     one after the other."""
-    leaves, mesh = tuple(graph.inputs_of(Role.OPT_STATE)), record.stages[stage].mesh_shape
     found: dict[int, int] = {}
+    if all(p.opt_memory == DEVICE for p in record.params):
+        return found
+    leaves, mesh = tuple(graph.inputs_of(Role.OPT_STATE)), record.stages[stage].mesh_shape
     for leaf, place in zip(leaves, opt_state_places(record, graph, leaves), strict=True):
         if place.home == stage and place.memory == HOST:
             size = shard_bytes(graph.values[leaf.value], place.spec, mesh)

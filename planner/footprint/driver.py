@@ -4,13 +4,13 @@ It mirrors `runtime/pipeline.py` on bytes: what is sent when, kept for the backw
 plan, and what its functions take. Out: `Call`s in the order in which they are started.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from planner.core.graph import Role
 from planner.costs.memory import peak, shard_bytes
 from planner.emit.pipeline_code import PipelineCode, pipeline_code
-from planner.emit.rounds import placed_rounds
+from planner.emit.rounds import placed_rounds, replaced
 from planner.emit.task_order import task_order
 from planner.emit.tasks import TaskCode
 from planner.emit.update_specs import update_places, visiting_bytes
@@ -90,7 +90,8 @@ def walk_update(emitted: Emitted) -> tuple[Call, ...]:
 def predicted(emitted: Emitted, code: PipelineCode) -> Needs:
     """What functions take, predicted; each is looked at once."""
     known: dict[tuple[str, int], Need] = {}
-    updates = update_codes(emitted)
+    graph, codes = emitted.program.update, update_codes(emitted)
+    updates = list(zip(codes, replaced(graph, codes), strict=True)) if graph is not None else []
 
     def needs(name: str, stage: int) -> Need:
         if (name, stage) not in known:
@@ -100,14 +101,15 @@ def predicted(emitted: Emitted, code: PipelineCode) -> Needs:
     return needs
 
 
-def _function(emitted: Emitted, code: PipelineCode, updates: Sequence[TaskCode], name: str, stage: int) -> Function:
+def _function(emitted: Emitted, code: PipelineCode,
+              updates: Sequence[tuple[TaskCode, Collection[tuple[int, int]]]], name: str, stage: int) -> Function:
     if name in code.kinds:
         kind = Kind(name)
         sums = code.grads[stage] if kind is code.kinds[-1] else ()
         return task_function(emitted, code.tasks[stage, kind], sums)
     if name == "finish":
         return finish_function(emitted, stage, code.grads[stage])
-    return update_task(emitted, updates, int(name.removeprefix("update")))
+    return update_task(emitted, *updates[int(name.removeprefix("update"))])
 
 
 def _need(function: Function) -> Need:

@@ -7,16 +7,17 @@ from collections.abc import Mapping
 from enum import StrEnum
 from functools import cached_property
 
-from planner.core.graph import Phase, Program
+from planner.core.graph import Phase, Program, Role
 from planner.core.plan import PlanRecord
 from planner.core.spec import Spec, replicated
 from planner.emit.annotated import Annotated
 from planner.emit.deferred import with_deferred_gradients
 from planner.emit.inferred import Inferred, infer
 from planner.emit.rewritten import before_deferral
-from planner.emit.update_specs import work_specs
+from planner.emit.update_specs import LeafPlace, opt_state_places, work_specs
 from planner.footprint.compilers import compiler_of
 from planner.footprint.nodes import Lowering
+from planner.footprint.products import in_common_counts
 
 
 class Holds(StrEnum):
@@ -33,7 +34,7 @@ class Emitted:
     def __init__(self, record: PlanRecord, program: Program) -> None:
         self.record, self.program = record, program
         before = before_deferral(record, program)
-        self.inferred = [infer(before, s) for s in range(len(record.stages))]
+        self.inferred = infer(before)
         self.given, _ = with_deferred_gradients(record, before, self.inferred)
 
     @cached_property
@@ -42,11 +43,25 @@ class Emitted:
         return work_specs(self.record, self.program.update) if self.program.update is not None else {}
 
     @cached_property
+    def opt_state_places(self) -> tuple[LeafPlace, ...]:
+        """Where the leaves of the optimizer's state lie, in the order of the update's inputs."""
+        update = self.program.update
+        return opt_state_places(self.record, update, tuple(update.inputs_of(Role.OPT_STATE))) if update else ()
+
+    @cached_property
+    def read(self) -> tuple[frozenset[int], ...]:
+        """The values that the operators of each stage read."""
+        found: list[set[int]] = [set() for _ in self.record.stages]
+        for stage, op in zip(self.given.stage_of, self.given.graph.ops, strict=True):
+            found[stage].update(op.inputs)
+        return tuple(frozenset(values) for values in found)
+
+    @cached_property
     def update_inferred(self) -> Inferred:
         """What follows for the update graph, whichever stage runs it."""
         graph = self.program.update
         assert graph is not None
-        return infer(Annotated(graph, (0,) * len(graph.ops), (self.update_specs,), {}), 0)
+        return infer(Annotated(graph, (0,) * len(graph.ops), (self.update_specs,), {}))[0]
 
     def kind(self, made: int, read: int) -> Holds:
         """What memory is for that one operator fills and another reads last."""
@@ -60,18 +75,27 @@ class Emitted:
 
     def lowering(self, stage: int) -> Lowering:
         """A lowering of the micro graph on a stage."""
-        return lowering(self.given, self.inferred[stage], stage, self.record)
+        return lowering(self.given, self.inferred[stage], self._beside, stage, self.record)
 
     def update_lowering(self, stage: int) -> Lowering:
         """A lowering of the update graph on a stage."""
         graph = self.program.update
         assert graph is not None
         given = Annotated(graph, (stage,) * len(graph.ops), (self.update_specs,) * len(self.record.stages), {})
-        return lowering(given, self.update_inferred, stage, self.record)
+        return lowering(given, self.update_inferred, self._beside_in_update, stage, self.record)
+
+    @cached_property
+    def _beside(self) -> Mapping[tuple[object, ...], int]:
+        return in_common_counts(self.given.graph)
+
+    @cached_property
+    def _beside_in_update(self) -> Mapping[tuple[object, ...], int]:
+        return in_common_counts(self.program.update) if self.program.update is not None else {}
 
 
-def lowering(given: Annotated, inferred: Inferred, stage: int, record: PlanRecord) -> Lowering:
-    """A lowering of an annotated graph on a stage."""
+def lowering(given: Annotated, inferred: Inferred, beside: Mapping[tuple[object, ...], int], stage: int,
+             record: PlanRecord) -> Lowering:
+    """A lowering of an annotated graph on a stage; `beside` as `Lowering` has it."""
     graph, specs, mesh = given.graph, given.specs[stage], record.stages[stage].mesh_shape
 
     def natural(value: int) -> Spec:
@@ -89,4 +113,5 @@ def lowering(given: Annotated, inferred: Inferred, stage: int, record: PlanRecor
         return found
 
     return Lowering(graph, mesh, lambda v: specs.get(v, natural(v)), made, lambda n, k: given.uses.get((n, k)),
-                    scatters=not record.cluster.reduce_scatter_as_all_reduce, compiler=compiler_of(record.cluster))
+                    scatters=not record.cluster.reduce_scatter_as_all_reduce, beside=beside,
+                    compiler=compiler_of(record.cluster))

@@ -57,5 +57,5 @@ def finished(emitted: Emitted, nodes: Nodes, param: ParamPlan, total: int, stage
     partial = frozenset(a for axes in settled[:leads] for a in axes)
     graph = Graph((replace(given.graph.values[param.value], shape=param.shape, dtype=param.dtype),), (), (), ())
     move = Lowering(graph, mesh, lambda _: (), lambda _: (), lambda *_: None,
-                    scatters=not record.cluster.reduce_scatter_as_all_reduce, nodes=nodes)
+                    scatters=not record.cluster.reduce_scatter_as_all_reduce, beside={}, nodes=nodes)
     return move.moved(total, graph.values[0], settled[leads:], final_spec(given, param, stage), partial, -1)

@@ -8,10 +8,8 @@ In: operators of an `Annotated` graph, the sharding of every value. Out: `Nodes`
 Source: XLA's instruction fusion and dot decomposer, read off compiled programs (jax 0.10.2, CPU).
 """
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from math import prod
 from types import MappingProxyType
 
@@ -104,6 +102,7 @@ class Lowering:
       uses: (operator, operand position) -> sharding that an operand is needed in.
       scatters: whether reduce-scatters run as such.
       compiler: what it is compiled by.
+      beside: how many products read an operand in the same way, to results of the same shape: they become one.
       shown: whether nodes say which operator they come from.
     """
 
@@ -113,17 +112,12 @@ class Lowering:
     made: Callable[[int], Sequence[tuple[Spec, frozenset[int]]]]
     uses: Callable[[int, int], Spec | None]
     scatters: bool
+    beside: Mapping[tuple[object, ...], int]
     compiler: Compiler = OTHER
     shown: bool = True
     nodes: Nodes = field(default_factory=Nodes)
     at: dict[int, int] = field(default_factory=dict[int, int])
     _copies: dict[tuple[int, object], int] = field(default_factory=dict[tuple[int, object], int])
-
-    @cached_property
-    def _beside(self) -> Counter[tuple[object, ...]]:
-        """How many products read an operand in the same way, to results of the same shape: they become one."""
-        return Counter(in_common(self.graph, op, k) for op in self.graph.ops if op.primitive == "dot_general"
-                       for k in (0, 1))
 
     def give(self, value: int) -> int:
         """A value that comes from outside, in its settled sharding."""
@@ -163,7 +157,7 @@ class Lowering:
             results = self.nodes.add(kind_of(op, self.compiler), known, sizes, n, product=op.primitive in PRODUCTS,
                                      over=op.primitive in IN_PLACE, moves=op.primitive in MOVES)
             if op.primitive == "dot_general" and self.compiler.splits_sums and self._merged(op) > 1:
-                key = max((in_common(self.graph, op, k) for k in (0, 1)), key=self._beside.__getitem__)
+                key = max((in_common(self.graph, op, k) for k in (0, 1)), key=self.beside.__getitem__)
                 self.nodes.joined.setdefault(key, []).extend(results)
         for r, t, (spec, partial) in zip(op.results, results, made, strict=True):
             self.at[r] = self.moved(t, self.graph.values[r], spec, self.spec(r), partial, n)
@@ -203,7 +197,7 @@ class Lowering:
 
     def _merged(self, op: Op) -> int:
         """Products that become one with this, it included."""
-        return max(self._beside[in_common(self.graph, op, k)] for k in (0, 1))
+        return max(self.beside[in_common(self.graph, op, k)] for k in (0, 1))
 
     def _scattered(self, op: Op, n: int, made: tuple[Spec, frozenset[int]], known: list[int]
                    ) -> tuple[Sequence[tuple[Spec, frozenset[int]]], list[int]]:

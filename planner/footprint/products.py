@@ -3,6 +3,7 @@
 In: a `dot_general` and the graph that it is in. Out: orders of dimensions, and what products have in common.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 from planner.core.graph import Graph, Op
@@ -33,6 +34,11 @@ def moves_nothing(shape: Sequence[int], order: Sequence[int]) -> bool:
     """Whether a transposition moves nothing but dimensions of size one."""
     real = [d for d in order if shape[d] > 1]
     return real == sorted(real)
+
+
+def in_common_counts(graph: Graph) -> Counter[tuple[object, ...]]:
+    """How many products read an operand in the same way, to results of the same shape: they become one."""
+    return Counter(in_common(graph, op, k) for op in graph.ops if op.primitive == "dot_general" for k in (0, 1))
 
 
 def in_common(graph: Graph, op: Op, position: int) -> tuple[object, ...]:

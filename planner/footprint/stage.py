@@ -15,7 +15,6 @@ from planner.core.graph import Program, Role
 from planner.core.plan import DEVICE, HOST, MemoryParts, PlanRecord
 from planner.costs.memory import peak, shard_bytes, value_bytes
 from planner.emit.payloads import InMemory
-from planner.emit.update_specs import opt_state_places
 from planner.footprint.compiled import Function
 from planner.footprint.driver import Call, walk, walk_update
 from planner.footprint.emitted import Emitted, Holds
@@ -93,7 +92,7 @@ def arguments(emitted: Emitted, stage: int) -> Arguments:
     """What a stage holds throughout."""
     record, graph, mesh = emitted.record, emitted.given.graph, emitted.record.stages[stage].mesh_shape
     low = emitted.lowering(stage)
-    read = {v for n, op in enumerate(graph.ops) if emitted.given.stage_of[n] == stage for v in op.inputs}
+    read = set(emitted.read[stage])
     if record.kind == "train":
         homes = {p.value: p.home for p in record.params}
         read |= {v for v, home in homes.items() if home == stage}
@@ -131,7 +130,7 @@ def _opt_state(emitted: Emitted, stage: int, memory: str) -> int:
     leaves = tuple(update.inputs_of(Role.OPT_STATE))
     mesh = emitted.record.stages[stage].mesh_shape
     return sum(shard_bytes(update.values[leaf.value], place.spec, mesh)
-               for leaf, place in zip(leaves, opt_state_places(emitted.record, update, leaves), strict=True)
+               for leaf, place in zip(leaves, emitted.opt_state_places, strict=True)
                if place.home == stage and place.memory == memory)
 
 

@@ -3,11 +3,10 @@
 In: tensors of gradients. Out: tensors of the new parameters and optimizer state.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from planner.core.graph import Role
 from planner.costs.memory import itemsize, shard_bytes
-from planner.emit.rounds import replaced
 from planner.emit.tasks import TaskCode
 from planner.footprint.compiled import Ends, Function, function
 from planner.footprint.emitted import Emitted
@@ -43,22 +42,23 @@ def update(emitted: Emitted, nodes: Nodes, grads: Sequence[int], stage: int) -> 
     return found
 
 
-def update_task(emitted: Emitted, codes: Sequence[TaskCode], number: int) -> Function:
-    """One of the tasks of an update that stages share. Old parameters and optimizer state give their place to the new
-    ones that the same task makes, if no other task reads them."""
-    record, graph, code = emitted.record, emitted.program.update, codes[number]
+def update_task(emitted: Emitted, code: TaskCode, given_back: Collection[tuple[int, int]]) -> Function:
+    """One of the tasks of an update that stages share. `given_back`: old parameters and optimizer state that give their
+    place to the new ones that the task makes (`emit.rounds.replaced`)."""
+    record, graph = emitted.record, emitted.program.update
     assert graph is not None
     specs, low = emitted.update_specs, emitted.update_lowering(code.stage)
     low.shown = False
     stored = {(p.path, p.row): p.spec for p in record.params}
+    reads = frozenset(code.reads)
     for i in graph.inputs_of(Role.PARAM):
-        if i.value in code.reads:
+        if i.value in reads:
             value = graph.values[i.value]
             t = low.nodes.given(shard_bytes(value, stored[i.path, i.row], low.mesh_shape), itemsize(value.dtype))
             low.at[i.value] = low.moved(t, value, stored[i.path, i.row], specs[i.value], frozenset(), -1)
     for n in code.ops:
         low.run(n)
-    back = {new for _, new in replaced(graph, codes, code)}
+    back = {new for _, new in given_back}
     wanted = {o.operand: stored[o.path, o.row] for o in graph.outputs_of(Role.PARAM)}
     ends = {v: low.moved(low.at[v], graph.values[v], low.spec(v), wanted.get(v, low.spec(v)), frozenset(), -1)
             for v in code.makes}

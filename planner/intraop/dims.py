@@ -13,7 +13,7 @@ from math import gcd
 
 from planner.core.graph import Graph, Operand
 from planner.core.spec import FactorKind, OpRule
-from planner.program_index import RuleTable
+from planner.rules import RuleTable
 
 Key = tuple[int, int]
 """(owner value, dimension)."""

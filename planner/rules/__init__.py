@@ -27,6 +27,7 @@ from planner.rules.lookup import (
 from planner.rules.lookup import (
     warnings_of as warnings_of,
 )
+from planner.rules.once import RuleTable as RuleTable
 from planner.rules.table import RULES as RULES
 from planner.rules.table import Rule as Rule
 from planner.rules.table import register as register

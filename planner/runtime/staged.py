@@ -64,7 +64,7 @@ class StagedFunction:
         self._at = {i.value: place for i, place in zip(graph.inputs, staged.inputs, strict=True)}
         self._out = [sharding(self._meshes[p.home], p.spec, p.memory) for p in staged.outputs]
         codes = placed_rounds(graph, staged.inputs, staged.outputs)
-        pairs = [replaced(graph, codes, code) if staged.donate else () for code in codes]
+        pairs = replaced(graph, codes) if staged.donate else [() for _ in codes]
         self._codes = tuple(_paired(code, own) for code, own in zip(codes, pairs, strict=True))
         self._made_at = {v: code.stage for code in self._codes for v in code.makes}
         self._lie = self._lying()

@@ -176,7 +176,7 @@ class _Walk:
 
     def _grad_outputs(self) -> list[Output]:
         outputs = []
-        readers = self.graph.consumers()
+        readers = self.graph.consumers
         for value, param in self.params.items():
             contributions = self.grads.get(value)
             if not contributions:

@@ -17,7 +17,7 @@ def split_rows(graph: Graph, role: Role = Role.PARAM) -> Graph:
     inputs: list[Input] = []
     renamed: dict[int, int] = {}
     dropped: set[int] = set()
-    readers = graph.consumers()
+    readers = graph.consumers
     returned = {o.operand for o in graph.outputs if isinstance(o.operand, int)}
     for given in graph.inputs:
         may_split = given.role is role and given.value not in returned

@@ -21,8 +21,8 @@ def expected_matrix_flops(record: PlanRecord, built: Built) -> tuple[int, ...]:
     """FLOPs of one device of each stage in a step."""
     given = before_deferral(record, built.program)
     found: list[int] = []
-    for stage in record.stages:
-        inferred, mesh, total = infer(given, stage.index), stage.mesh_shape, 0
+    for stage, inferred in zip(record.stages, infer(given), strict=True):
+        mesh, total = stage.mesh_shape, 0
         for n, op in enumerate(given.graph.ops):
             whole = _matrix_flops(given.graph, op) if given.stage_of[n] == stage.index else 0
             if whole:

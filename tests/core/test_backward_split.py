@@ -80,7 +80,7 @@ def test_a_weight_that_is_cast_once_keeps_its_gradients_in_the_weight_part():
 def test_what_other_stages_read_is_made_first():
     graph, weight = split(models.mlp(), 4)
     grad = next(o.operand for o in graph.outputs_of(Role.GRAD) if o.path.endswith("layer3/w"))
-    maker = graph.producers()[grad]
+    maker = graph.producers[grad]
     assert maker in weight
     program = trace_program(models.mlp(), 1)
     count = len(program.forward.ops)

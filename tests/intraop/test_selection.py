@@ -62,7 +62,7 @@ def test_a_transformer_keeps_products_and_makes_scores_and_elementwise_operators
     found, graph = selection(index, first, last, DGX.device), index.program.micro
     assert found is not None
     assert {graph.ops[n].primitive for n in found.again} >= {"exp", "tanh"}
-    makers = graph.producers()
+    makers = graph.producers
     kept = [graph.ops[makers[v]] for v in found.kept]
     assert sum(op.primitive == "dot_general" for op in kept) >= 4  # queries, keys, values, what attention gives
     assert all(graph.values[v].shape != (16, 8, 256, 256) for v in found.kept)  # scores and what is made of them
@@ -98,7 +98,7 @@ def test_the_cut_is_no_dearer_than_all_or_nothing_at_the_price_where_these_are_e
 
 def _is_cast(graph, value):
     params = {i.value for i in graph.inputs_of(Role.PARAM)}
-    op = graph.ops[graph.producers()[value]]
+    op = graph.ops[graph.producers[value]]
     return set(op.inputs) <= params and bool(op.inputs)
 
 

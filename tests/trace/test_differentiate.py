@@ -148,7 +148,7 @@ def test_tied_weights_give_one_gradient_per_reader() -> None:
     program = program_of("scanned_transformer")
     readers = [o for o in program.micro.outputs_of(Role.GRAD) if o.path == "embedding"]
     assert len(readers) == 2, "embedding and logits"
-    producers = program.micro.producers()
+    producers = program.micro.producers
     origins = [program.micro.ops[producers[o.operand]].origin for o in readers]
     assert len(set(origins)) == 2
 
