@@ -107,14 +107,15 @@ class Builder:
 @dataclass(frozen=True)
 class Outcome:
     """Candidates of the best stages, one per schedule at least, fastest first (none if nothing fits), a bound below
-    every plan that was searched (infinite if nothing provably fits), what built them, the stages chosen and those that
-    the bound comes from."""
+    every plan that was searched (infinite if nothing provably fits), what built them, the stages chosen, those that the
+    bound comes from, and what bounds them: a builder that leaves open what the one of the best may have fixed."""
 
     candidates: tuple[Candidate, ...]
     lower_bound_s: float
     builder: Builder
     choice: StageChoice | None
     below: StageChoice | None
+    bounder: Builder
 
     @property
     def candidate(self) -> Candidate | None:
@@ -161,7 +162,7 @@ def best_pipeline(prepared: Prepared, hardware: Cluster, spaces: Sequence[Submes
                       exact)
     choice = builder.build()
     found = builder.run(choice) if choice else ()
-    outcome = Outcome(found, 0.0, builder, choice, None)
+    outcome = Outcome(found, 0.0, builder, choice, None, builder)
     if not prove:
         return outcome
     below = builder.bound(outcome.step_time_s)
@@ -195,15 +196,15 @@ def refined(outcome: Outcome, to_beat_s: float) -> Outcome:
     """Make those slices sharper that the best stages or their bound hang on and build again, a few times; then have the
     solver look at the stages chosen. It ends where no plan can be faster than `to_beat_s`. What it learns stays in the
     outcome's costs: refine an outcome once."""
-    builder, costs = outcome.builder, outcome.builder.costs
+    builder, bounder, costs = outcome.builder, outcome.bounder, outcome.builder.costs
     floor, choice, below = outcome.lower_bound_s, outcome.choice, outcome.below
     while choice is not None and below is not None and floor < to_beat_s and len(costs.known) < SHARPENED:
-        entries = _worth_a_look(builder, choice, below)
+        entries = _worth_a_look(costs, builder.microbatches, (builder.entries(choice), bounder.entries(below)), below)
         if not entries:
             break
         for entry in entries:
             sharpen(costs, entry)
-        choice, below = builder.build(), builder.bound(to_beat_s)
+        choice, below = builder.build(), bounder.bound(to_beat_s)
         floor = max(floor, below.lower_bound_s) if below else floor
     if choice is None or not costs.known:
         return outcome
@@ -212,12 +213,13 @@ def refined(outcome: Outcome, to_beat_s: float) -> Outcome:
     return better if better.step_time_s < outcome.step_time_s else replace(outcome, lower_bound_s=floor)
 
 
-def _worth_a_look(builder: Builder, choice: StageChoice, below: StageChoice) -> list[Entry]:
+def _worth_a_look(costs: SliceCosts, microbatches: int, chosen: Sequence[Sequence[Entry]], below: StageChoice
+                  ) -> list[Entry]:
     """Slices whose time could fall, or whose bound could rise, so that the whole changes by more than the tolerance;
     those that could most come first."""
-    costs, more = builder.costs, builder.microbatches - 1
+    more = microbatches - 1
     could: dict[Entry, float] = {}
-    for entries in (builder.entries(choice), builder.entries(below)):
+    for entries in chosen:
         slowest = max(float(costs.floors_s[e]) for e in entries)
         for e in entries:
             change = _change(float(costs.floors_s[e]), float(costs.times_s[e]), slowest, more)
