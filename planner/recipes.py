@@ -13,6 +13,7 @@ from planner.costs.topology import logical_mesh
 from planner.intraop.compose import SliceTable
 from planner.pipelines.pipeline import Candidate
 from planner.prepared import Prepared
+from planner.record import Run
 from planner.request import Request
 from planner.spaces import RECIPES, MeshSpace, SubmeshSpace, recipe_uses
 
@@ -24,9 +25,9 @@ def are_searched(pins: Pins) -> bool:
         and pins.stages is None and pins.boundaries is None
 
 
-def recipes(request: Request, prepared: Prepared, table: Callable[[MeshSpace], SliceTable]
-             ) -> Iterator[tuple[str, Candidate | None]]:
-    """The standard recipes, priced by the same code on the same program."""
+def recipes(request: Request, run: Run, prepared: Prepared, table: Callable[[MeshSpace], SliceTable]
+            ) -> Iterator[tuple[str, Candidate | None]]:
+    """The standard recipes, priced by the same code on the same program; the run remembers all of them."""
     whole = request.cluster
     count = whole.device_count
     if count == 1:
@@ -40,6 +41,8 @@ def recipes(request: Request, prepared: Prepared, table: Callable[[MeshSpace], S
     while stages <= min(count, len(prepared.layers)):
         if count % stages == 0 and stages <= prepared.program.microbatches:
             found = _recipe(request, prepared, table, "data", stages, count // stages)
+            if found is not None:
+                run.note(found)
             if found is not None and (best is None or found.step_time_s < best.step_time_s):
                 best = found
         stages *= 2

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from planner.assemble import param_plans, stage_decisions, stage_plan
 from planner.candidates import Outcome
+from planner.core.alternative import Alternative
 from planner.core.graph import Graph, Role
 from planner.core.hardware import Device
 from planner.core.plan import SCHEMA_VERSION, Baseline, LayerInfo, OpInfo, PlanRecord
@@ -20,12 +21,24 @@ from planner.request import Request
 from planner.rules import flops_by_op, graph_flops, warnings_of
 
 
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What a search remembers of a candidate that it does not keep; `rank` as `Candidate.rank`."""
+
+    rank: tuple[bool, float]
+    stages: int
+    microbatches: int
+    schedule: str
+    peak_bytes: float
+
+
 @dataclass
 class Run:
     """State of one search: what was tried, the best so far, what refinement may make better, seconds by phase. `tried`
     goes by microbatch count, `floors` (lower bounds) by that and whether ranks have one stage or several (2); `under`
     has the best pipeline by schedule, and `estimates` what those may take that were not built, of which there are
-    `shapes`."""
+    `shapes`. `seen` has the best by microbatch count and by stage count, `least_peaks` the least memory of one stage by
+    microbatch count, `meshes` what other meshes would cost the plan beside them (`alternatives.py`)."""
 
     best: Candidate | None = None
     baselines: dict[str, Candidate | None] = field(default_factory=dict[str, Candidate | None])
@@ -33,13 +46,26 @@ class Run:
     tried: dict[int, float] = field(default_factory=dict[int, float])
     floors: dict[tuple[int, int], float] = field(default_factory=dict[tuple[int, int], float])
     phases: dict[str, float] = field(default_factory=dict[str, float])
-    least_peak: float = float("inf")
     under: dict[str, Candidate] = field(default_factory=dict[str, Candidate])
     estimates: dict[str, float] = field(default_factory=dict[str, float])
     shapes: int = 0
+    seen: dict[tuple[str, int], Sighting] = field(default_factory=dict[tuple[str, int], Sighting])
+    least_peaks: dict[int, float] = field(default_factory=dict[int, float])
+    meshes: tuple[Candidate, tuple[Alternative, ...]] | None = None
+
+    @property
+    def least_peak(self) -> float:
+        """The least bytes of a device with which one stage runs, of all microbatch counts."""
+        return min(self.least_peaks.values(), default=float("inf"))
 
     def note(self, candidate: Candidate) -> None:
-        """Remember the best pipeline of its schedule: one that fits rather than one that does not."""
+        """Remember the best pipeline of its schedule: one that fits rather than one that does not. Likewise the best of
+        its numbers of microbatches and stages, of which no more is kept than what is said of them."""
+        for key in (("microbatches", candidate.microbatches), ("stages", len(candidate.stages))):
+            seen = self.seen.get(key)
+            if seen is None or candidate.rank < seen.rank:
+                self.seen[key] = Sighting(candidate.rank, len(candidate.stages), candidate.microbatches,
+                                          candidate.schedule, candidate.peak_bytes)
         known = self.under.get(candidate.schedule)
         if len(candidate.stages) > 1 and (known is None or candidate.rank < known.rank):
             self.under[candidate.schedule] = candidate

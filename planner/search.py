@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from planner.alternatives import alternatives, look_at_meshes
 from planner.candidates import Outcome, allowed, best_pipeline, line_schedules, refined
 from planner.core.graph import Program
 from planner.core.plan import PlanRecord
@@ -63,7 +64,8 @@ def search(request: Request) -> Found:
         prepared = run.best.prepared
     best = replace(run.best, prepared=prepared)
     with run.phase("assemble"):
-        record = replace(plan_record(request, run, best), schedules=schedule_costs(run, best, request.cluster))
+        record = replace(plan_record(request, run, best), schedules=schedule_costs(run, best, request.cluster),
+                         alternatives=alternatives(run, run.best, request.cluster.device.usable_bytes))
         return Found(record, prepared.program)
 
 
@@ -151,9 +153,9 @@ def _try(request: Request, run: Run, programs: Programs, microbatches: int) -> N
         for space in submesh.meshes:
             table(space)
     _build(request, run, prepared, spaces, tables)
-    run.least_peak = min([run.least_peak, *(_least_peak(t, request) for t in tables.values())])
+    run.least_peaks[microbatches] = min(_least_peak(t, request) for t in tables.values())
     if are_searched(request.pins):
-        for name, candidate in recipes(request, prepared, table):
+        for name, candidate in recipes(request, run, prepared, table):
             known = run.baselines.get(name)
             if candidate is not None and (known is None or candidate.step_time_s < known.step_time_s):
                 run.baselines[name] = candidate
@@ -173,6 +175,7 @@ def _build(request: Request, run: Run, prepared: Prepared, spaces: tuple[Submesh
             outcome = best_pipeline(prepared, request.cluster, spaces, tables, pins, names)
         for candidate in outcome.candidates:
             _keep(request, run, candidate)
+        look_at_meshes(run, outcome)
         if outcome.candidate is not None:
             _leave_open(run, outcome)
         fastest, costs = outcome.step_time_s, outcome.builder.costs
@@ -212,6 +215,7 @@ def _refine(request: Request, run: Run) -> None:
         run.floors[microbatches, 1] = better.lower_bound_s
         for candidate in better.candidates:
             _keep(request, run, candidate)
+        look_at_meshes(run, better)
 
 
 def _check_layers(request: Request, layers: int) -> None:

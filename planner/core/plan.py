@@ -6,6 +6,7 @@ device. The handle with verbs that users hold is `planner.Plan` (`planner/planne
 
 from dataclasses import dataclass
 
+from planner.core.alternative import Alternative
 from planner.core.hardware import Cluster
 from planner.core.layout import Layout, layout_of
 from planner.core.spec import Spec
@@ -263,6 +264,7 @@ class PlanRecord:
     phases_s: tuple[tuple[str, float], ...]  # planning time by phase; always empty in a saved plan (not reproducible)
     warnings: tuple[str, ...]
     schedules: tuple[ScheduleCost, ...] = ()  # what other schedules would cost
+    alternatives: tuple[Alternative, ...] = ()  # what other counts and meshes would
 
     @property
     def layout(self) -> Layout:

@@ -1,0 +1,26 @@
+"""What a plan would cost otherwise, as the search that made it saw it; part of a plan's record.
+
+In: `planner/alternatives.py`. Out: explanations.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """The best that a search saw where something was chosen otherwise; what it saw least of may be far from the best.
+
+    Attributes:
+      about: what is other: `"microbatches"`, `"stages"`, or `"mesh"`.
+      choice: how, in words: `"128 microbatches"`, `"mesh x=8 for stage 1"`.
+      step_time_s, peak_bytes: as in `ScheduleCost`; None where nothing fits.
+      missing_bytes: where nothing fits, how much less memory the least would have to take.
+      note: what else differs.
+    """
+
+    about: str
+    choice: str
+    step_time_s: float | None
+    peak_bytes: int | None
+    missing_bytes: int = 0
+    note: str = ""
