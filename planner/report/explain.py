@@ -6,9 +6,19 @@ In: a `PlanRecord`. Out: plain text of short paragraphs, for a person who asks w
 import re
 import textwrap
 
+from planner.core.alternative import Alternative
 from planner.core.plan import Baseline, PlanRecord, ScheduleCost, StagePlan
 from planner.report import breakdown, units
+from planner.report.causes import WAITING, stage_causes, step_causes, top_moves
+from planner.report.first_order import Help, helps, recomputed_s
 from planner.report.tables import mesh_text
+from planner.simulate import simulate
+
+TOP = 3
+"""Operators and communications of the stage that sets the pace."""
+
+NEAR = 4
+"""Alternatives of a kind that are told."""
 
 MOST = 5
 """Collectives and warnings shown before the rest is counted."""
@@ -22,8 +32,11 @@ def explain(record: PlanRecord, width: int = 100) -> str:
         ("What sets the pace", _pace(record)),
         ("Communication, dearest first", _communication(record)),
         ("What the memory holds", _memory(record)),
+        ("What other counts and meshes would cost", _alternatives(record)),
         ("What other schedules would cost", _schedules(record)),
         ("What the standard recipes would cost", _baselines(record)),
+        ("What would help most, to first order: what a change does not touch takes as long as before",
+         [_help(h, record) for h in helps(record)]),
         ("How sure this is", _certainty(record)),
         ("Warnings", list(record.warnings)),
     ]
@@ -58,28 +71,40 @@ def _choice(record: PlanRecord) -> list[str]:
 
 
 def _time(record: PlanRecord) -> list[str]:
-    shares = breakdown.device_shares(record)
-    parts = [f"{kind} {units.share(value)}" for kind, value in shares.items() if value > 0]
+    step, causes = record.step_time_s, step_causes(record)
     peak = breakdown.peak(record)
-    lines = [f"one step takes {units.seconds(record.step_time_s)} (predicted); of the devices' time: "
-             f"{', '.join(parts)}."]
+    lines = [f"one step takes {units.seconds(step)} (predicted), on the mean device: " + ", ".join(
+        f"{cause} {units.seconds(s)} ({units.share(s / step)})" for cause, s in causes.items() if _seen(s, record))
+        + "."]
     if len(record.stages) > 1:
         ranks = f" on {units.plural(record.layout.ranks, 'group')} of devices" if record.layout.chunks > 1 else ""
-        lines.append(f"idle is the bubble of {units.plural(len(record.stages), 'stage')}{ranks} with "
-                     f"{units.plural(record.microbatches, 'microbatch')}, and waiting for slower stages.")
+        line = simulate(record, intervals=False)
+        lines.append(f"devices wait {units.share(sum(causes[c] for c in WAITING) / step)} of it: for the pipeline of "
+                     f"{units.plural(len(record.stages), 'stage')}{ranks} to fill and drain around "
+                     f"{units.plural(record.microbatches, 'microbatch')} (bubble), and for slower stages. Played "
+                     f"through event by event, {record.schedule} takes {units.seconds(line.step_time_s)}, and devices "
+                     f"wait {units.share(line.bubble)} of that.")
+    again = recomputed_s(record)
+    if _seen(again, record):
+        lines.append(f"of the compute, {units.seconds(again)} are forwards of layers that run a second time.")
     lines.append(f"{units.scaled(record.model_flops, 'FLOP')} of model arithmetic a step are "
                  f"{units.rate(breakdown.flops_per_device_s(record))} on each device, "
                  f"{units.share(breakdown.mfu(record))} of the {peak.dtype} peak of {units.rate(peak.flops_per_s)}.")
     return lines
 
 
+def _seen(seconds: float, record: PlanRecord) -> bool:
+    """Whether a part of the step is more than rounding."""
+    return seconds > units.PROVEN * record.step_time_s
+
+
 def _pace(record: PlanRecord) -> list[str]:
     slow = breakdown.bottleneck(record)
-    spent = breakdown.stage_busy_s(slow, record.microbatches)
-    busy = sum(spent) or 1.0
-    parts = [f"{kind} {units.seconds(part)} ({units.share(part / busy)})"
-             for kind, part in zip(breakdown.TIME_KINDS, spent, strict=False) if part > 0]
-    lines = [f"stage {slow.index} (layers {units.ranges(range(*slow.layers))}) works {units.seconds(sum(spent))} of "
+    causes = stage_causes(record, slow)
+    busy = sum(causes.values()) or 1.0
+    parts = [f"{cause} {units.seconds(part)} ({units.share(part / busy)})" for cause, part in
+             sorted(causes.items(), key=lambda item: -item[1]) if _seen(part, record)]
+    lines = [f"stage {slow.index} (layers {units.ranges(range(*slow.layers))}) works {units.seconds(busy)} of "
              f"the step: {', '.join(parts)}."]
     if len(record.stages) > 1:
         idlest = min(record.stages, key=lambda s: (_busy(s, record), s.index))
@@ -90,7 +115,22 @@ def _pace(record: PlanRecord) -> list[str]:
     if total:
         top = max(flops, key=lambda row: (row[0], -row[1]))
         lines.append(f"its heaviest layer is {top[1]} ({top[2]}), {units.share(top[0] / total)} of its arithmetic.")
+        lines.append(f"its arithmetic is mostly {', '.join(_operators(record, slow, total))}.")
+    moves = [(c, s) for c, s in top_moves(record, slow)[:TOP] if s > 0.001 * record.step_time_s]
+    if moves:
+        lines.append("its dearest communication: " + "; ".join(
+            f"{c.kind} for {c.where}, {units.seconds(s)} ({units.share(s / busy)})" for c, s in moves) + ".")
     return lines
+
+
+def _operators(record: PlanRecord, stage: StagePlan, total: int) -> list[str]:
+    """The operators of a stage that most of its forward arithmetic is in, by their source lines."""
+    found: dict[str, int] = {}
+    for op in record.ops[slice(*stage.ops)]:
+        key = f"{op.primitive} {op.source}".strip()
+        found[key] = found.get(key, 0) + op.flops
+    return [f"{name} ({units.share(flops / total)})" for name, flops in
+            sorted(found.items(), key=lambda item: (-item[1], item[0]))[:TOP] if flops]
 
 
 def _busy(stage: StagePlan, record: PlanRecord) -> float:
@@ -115,9 +155,17 @@ def _memory(record: PlanRecord) -> list[str]:
     names = f"stage {full[0].index}" if len(full) == 1 else f"where stages {units.ranges(s.index for s in full)} share"
     lines = [f"fullest is {names}: {units.size(total)} of {units.size(capacity)} "
              f"({units.share(total / capacity)}) on each device: {', '.join(parts)}."]
+    usable = record.cluster.device.usable_bytes
+    lines.append(f"{units.size(max(0.0, usable - total))} are left of what a plan may use ({units.size(usable)}: "
+                 f"{record.cluster.device.memory_margin:.0%} are kept free for what no plan foresees).")
+    kinds = dict(zip(breakdown.MEMORY_KINDS, breakdown.memory_of(full), strict=True))
+    most = max(kinds, key=lambda kind: kinds[kind])
+    lines.append(f"{most} set the peak: {units.share(kinds[most] / total)} of it.")
     held = [s.in_flight for s in full]
     if sum(held) > 1:
         lines.append(f"its activations are those of {' and '.join(map(str, held))} microbatches in flight.")
+    if len(record.stages) > record.layout.chunks and max(record.rank_bytes) > min(record.rank_bytes):
+        lines.append(f"the emptiest devices hold {units.size(min(record.rank_bytes))}.")
     again = sum(len(s.recompute) for s in record.stages)
     if again:
         lines.append(f"{units.plural(again, 'layer')} of {len(record.layers)} run their forward a second time instead "
@@ -127,6 +175,32 @@ def _memory(record: PlanRecord) -> list[str]:
         lines.append(f"{units.plural(some, 'layer')} of {len(record.layers)} keep selected activations and make the "
                      "others again in the backward.")
     return lines
+
+
+def _alternatives(record: PlanRecord) -> list[str]:
+    lines: list[str] = []
+    for about in dict.fromkeys(a.about for a in record.alternatives):
+        lines += [f"{a.choice}: {_alternative(a, record.step_time_s)}." for a in
+                  [a for a in record.alternatives if a.about == about][:NEAR]]
+    if lines:
+        lines.append("these are the best that the search saw by the way; of what it was not looking for, as of most "
+                     "other numbers of stages, there may be better (`--what-if` searches for it).")
+    return lines
+
+
+def _alternative(a: Alternative, step_s: float) -> str:
+    note = f" ({a.note})" if a.note else ""
+    if a.step_time_s is None or a.peak_bytes is None:
+        return (f"does not fit, by {units.size(a.missing_bytes)} on a device" if a.missing_bytes else
+                "nothing was found that fits") + note
+    return (f"{units.seconds(a.step_time_s)}, {units.times(a.step_time_s, step_s)}, about "
+            f"{units.size(a.peak_bytes)} on a device{note}")
+
+
+def _help(h: Help, record: PlanRecord) -> str:
+    gain = f"{'at most ' if h.at_most else ''}{units.gap(h.speedup - 1)} more samples a second"
+    step = "" if h.step_time_s is None else f" ({units.seconds(record.step_time_s)} → {units.seconds(h.step_time_s)})"
+    return f"{h.change}: {gain}{step}, if {h.why}."
 
 
 def _schedules(record: PlanRecord) -> list[str]:
@@ -144,10 +218,9 @@ def _schedules(record: PlanRecord) -> list[str]:
 def _schedule(cost: ScheduleCost, step_s: float) -> str:
     if cost.step_time_s is None or cost.peak_bytes is None:
         return cost.note
-    ratio = cost.step_time_s / step_s if step_s else float("inf")
     fits = "" if cost.fits else ", which does not fit"
-    return (f"{units.seconds(cost.step_time_s)}, {ratio:.2f} × this plan's time, bubble {units.share(cost.bubble)}, "
-            f"about {units.size(cost.peak_bytes)} on a device{fits} ({cost.note})")
+    return (f"{units.seconds(cost.step_time_s)}, {units.times(cost.step_time_s, step_s)}, bubble "
+            f"{units.share(cost.bubble)}, about {units.size(cost.peak_bytes)} on a device{fits} ({cost.note})")
 
 
 def _baselines(record: PlanRecord) -> list[str]:
@@ -159,9 +232,8 @@ def _baseline(b: Baseline, step_s: float) -> str:
     note = f" ({b.note})" if b.note else ""
     if b.step_time_s is None:
         return f"no time{memory}{note}."
-    ratio = b.step_time_s / step_s if step_s else float("inf")
-    speed = "as fast as this plan" if 0.995 < ratio < 1.005 else f"{ratio:.2f} × this plan's time"
-    return f"{units.seconds(b.step_time_s)}, {speed}{memory}{'' if b.fits else ', which does not fit'}{note}."
+    return f"{units.seconds(b.step_time_s)}, {units.times(b.step_time_s, step_s)}{memory}" \
+        f"{'' if b.fits else ', which does not fit'}{note}."
 
 
 def _certainty(record: PlanRecord) -> list[str]:

@@ -86,6 +86,12 @@ def share(fraction: float) -> str:
     return "<1 %" if 0 < fraction < 0.005 else f"{100 * fraction:.0f} %"
 
 
+def times(seconds: float, plan_s: float) -> str:
+    """A time beside a plan's: `"1.12 × this plan's time"`."""
+    ratio = seconds / plan_s if plan_s else float("inf")
+    return "as fast as this plan" if 0.995 < ratio < 1.005 else f"{ratio:.2f} × this plan's time"
+
+
 def gap(fraction: float) -> str:
     """A proven gap: `"0"` for proven optimal, else one decimal: `"1.2 %"`."""
     return "0" if fraction <= PROVEN else "<0.1 %" if fraction < 5e-4 else f"{100 * fraction:.1f} %"

@@ -2,7 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from planner.report import units
+from planner.core.alternative import Alternative
+from planner.report import breakdown, units
 from planner.report.explain import explain
 from tests.report.records import eight_devices, sixty_four_devices, two_devices, vee
 
@@ -37,7 +38,33 @@ def test_memory_of_stages_that_share_devices_is_told_together():
 
 def test_a_single_stage_has_no_bubble():
     text = explain(two_devices())
-    assert "bubble" not in text and "idle" not in text
+    assert "bubble" not in text and "wait" not in text
+
+
+def test_alternatives_say_what_they_cost_or_what_is_missing():
+    step = eight_devices().step_time_s
+    seen = (Alternative("microbatches", "16 microbatches", 1.25 * step, 5 * 10**9, 0, "2 stages, 1f1b"),
+            Alternative("stages", "1 stage", None, None, 3 * 10**9),
+            Alternative("mesh", "mesh data=4 for stage 1", None, None, note="all else as it is"))
+    text = " ".join(explain(replace(eight_devices(), alternatives=seen)).split())
+    assert f"16 microbatches: {units.seconds(1.25 * step)}, 1.25 × this plan's time, about 5.00 GB on a device " in text
+    assert "1 stage: does not fit, by 3.00 GB on a device." in text
+    assert "mesh data=4 for stage 1: nothing was found that fits (all else as it is)." in text
+    assert "What other counts and meshes would cost" not in explain(eight_devices())
+
+
+def test_headroom_and_what_sets_the_peak():
+    record = eight_devices()
+    text = " ".join(explain(record).split())
+    usable = record.cluster.device.usable_bytes
+    assert f"{units.size(usable - record.peak_bytes)} are left of what a plan may use ({units.size(usable)}" in text
+    kinds = dict(zip(breakdown.MEMORY_KINDS, breakdown.memory_parts(record.stages[0]), strict=True))
+    assert f"{max(kinds, key=kinds.get)} set the peak" in text
+
+
+def test_the_stage_that_sets_the_pace_names_operators_and_communication():
+    text = " ".join(explain(eight_devices()).split())
+    assert "its dearest communication: all-reduce for dot_general model.py:18 (mlp)" in text
 
 
 def test_proven_stages_are_said_to_be():

@@ -5,8 +5,6 @@ from dataclasses import asdict
 
 from planner.cli.command import OK, Command, Output
 from planner.core import plan_io
-from planner.report import breakdown
-from planner.report.explain import explain
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -18,8 +16,21 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, out: Output) -> int:
     """Read and explain."""
     record = plan_io.load(args.plan)
+    from planner.report import breakdown, causes
+    from planner.report.explain import explain
+    from planner.report.first_order import helps, recomputed_s
+
     if args.json:
+        usable = record.cluster.device.usable_bytes
         out.json({
+            "step_time_s": record.step_time_s,
+            "causes_s": causes.step_causes(record),
+            "stages": [{"causes_s": causes.stage_causes(record, s)} for s in record.stages],
+            "recomputed_s": recomputed_s(record),
+            "headroom_bytes": usable - record.peak_bytes,
+            "alternatives": [asdict(a) for a in record.alternatives],
+            "schedules": [asdict(s) for s in record.schedules],
+            "helps": [asdict(h) for h in helps(record)],
             "device_seconds": breakdown.device_seconds(record),
             "mfu": breakdown.mfu(record),
             "bottleneck_stage": breakdown.bottleneck(record).index,
