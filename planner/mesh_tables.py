@@ -13,9 +13,9 @@ from planner.core.pins import Pins
 from planner.core.recomputation import Recompute
 from planner.intraop.boundary import Boundary, boundary
 from planner.intraop.compose import SliceTable, slice_table
-from planner.intraop.frontier import layer_frontier
 from planner.intraop.price import PricedLayer, price_layer
 from planner.intraop.setting import MAX_CLASSES, Setting
+from planner.intraop.solved_layer import solve_layer
 from planner.intraop.variants import Multipliers
 from planner.pinning import pinned_specs
 from planner.prepared import Prepared
@@ -128,7 +128,7 @@ def priced_layers(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins:
 
 def _table(prepared: Prepared, classes: Sequence[PricedClass], prices: Multipliers) -> SliceTable:
     graph, setting = prepared.program.micro, classes[0].priced.setting
-    frontiers = [layer_frontier(graph, c.priced, c.before, c.after, prices) for c in classes]
-    table = slice_table(graph, setting.mesh, [frontiers[c] for c in prepared.layers.classes], prepared.slices,
+    solved = [solve_layer(graph, c.priced, c.before, c.after, prices) for c in classes]
+    table = slice_table(graph, setting.mesh, [solved[c] for c in prepared.layers.classes], prepared.slices,
                         prices, training=setting.training)
     return replace(table, exact=setting.max_classes == MAX_CLASSES)

@@ -2,12 +2,13 @@
 
 Solving a slice [i..j] at one memory price decomposes over its layers given the boundary states between them, so all
 slices follow from the frontiers of the distinct layers: those of one length from those that are a layer shorter, for
-all variants at once. Slices of equal layers are composed once (`distinct.py`).
+all variants at once. Slices of equal layers are composed once (`distinct.py`), and of the frontiers only what best ways
+use is decoded.
 
-In: a `LayerFrontier` per layer (shared by layers of a class). Out: `SliceTable`, whose arrays are [slice, variant].
+In: a `SolvedLayer` per layer (shared by layers of a class). Out: `SliceTable`, whose arrays are [slice, variant].
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,8 @@ from planner.costs.memory import value_bytes
 from planner.intraop.boundary import Boundary
 from planner.intraop.distinct import Level, Slices
 from planner.intraop.frontier import PARTS, LayerFrontier
-from planner.intraop.min_plus import Rows, Ways, lengthen, no_ways
+from planner.intraop.min_plus import Longer, Rows, Sums, add_up, lengthen, mark
+from planner.intraop.solved_layer import SolvedLayer
 from planner.intraop.variants import PERIOD, Multipliers, SliceVariants, slice_variants
 
 Array = NDArray[np.float64]
@@ -94,67 +96,105 @@ class SliceTable:
         return self.parts[..., 2]
 
 
-def slice_table(graph: Graph, mesh: LogicalMesh, layers: Sequence[LayerFrontier], slices: Slices,
+def slice_table(graph: Graph, mesh: LogicalMesh, solved: Sequence[SolvedLayer], slices: Slices,
                 multipliers: Multipliers, *, training: bool) -> SliceTable:
-    """Compose. `layers[l]` is the frontier of layer l's class, with boundaries as seen by that class."""
+    """Compose. `solved[l]` is layer l's class at the multipliers, with boundaries as seen by that class."""
     variants = slice_variants(multipliers)
-    width = len(variants)
-    rows = {id(f): _rows(f, multipliers) for f in layers}
-    entering = {id(f): _entering_bytes(graph, f.before, mesh) if training else np.zeros(len(f.before.states))
-                for f in layers}
-    states = max(max(len(f.before.states), len(f.after.states)) for f in layers)
-    shape = (len(slices), width)
-    table = SliceTable(mesh, multipliers, variants, tuple(layers), slices, np.full(shape, np.inf),
-                       np.full((*shape, len(PARTS)), np.inf), np.zeros(shape), np.zeros(shape, dtype=np.int64),
-                       np.zeros((*shape, states), dtype=np.int16), tuple(entering[id(f)] for f in layers))
-    price = np.array(variants.per_byte_s) * np.array(variants.in_flight)
-    before = _beginning(price, np.zeros(0), states)
-    for length, level in enumerate(slices.levels):
-        after = no_ways(len(level.starts), width, states, len(PARTS))
-        starts: list[int] = level.starts.tolist()
-        lasts = [layers[start + length] for start in starts]
-        for layer in {id(f): f for f in lasts}.values():
-            mine = np.flatnonzero([f is layer for f in lasts])
-            if length:
-                which = level.shorter[mine] - slices.levels[length - 1].first
-            else:
-                before, which = _beginning(price, entering[id(layer)], states), np.zeros(len(mine), dtype=np.int64)
-            table.came_from[level.first + mine, :, :layer.priced.shape[2]] = lengthen(
-                before, which, rows[id(layer)], variants.rows[length % PERIOD], after, mine)
-        _note(table, level, after)
-        before = after
-    return table
+    held = {id(f): _entering_bytes(graph, f.before, mesh) if training else np.zeros(len(f.before.states))
+            for f in solved}
+    ways = _Ways(slices, variants, {id(f): (f, _rows(f.priced, multipliers)) for f in solved}, held,
+                 tuple(id(f) for f in solved))
+    state_out, priced = ways.best()
+    used = ways.used(state_out, priced)
+    frontiers = {key: f.frontier(used[key]) for key, (f, _) in ways.layers.items()}
+    parts, working = ways.sums(frontiers, state_out, priced)
+    return SliceTable(mesh, multipliers, variants, tuple(frontiers[id(f)] for f in solved), slices, priced, parts,
+                      working, state_out, ways.came, tuple(held[id(f)] for f in solved))
 
 
-def _beginning(price: Array, held: Array, states: int) -> Ways:
-    """Before the first layer: what enters it is held."""
-    found = no_ways(1, len(price), states, len(PARTS))
-    found.value[0, :, :len(held)] = price[:, None] * held[None, :]
-    found.sums[0, :, :len(held), 4] = held
-    return found
+class _Ways:
+    """The best way through every slice to each state after it, for every variant."""
+
+    def __init__(self, slices: Slices, variants: SliceVariants, layers: dict[int, tuple[SolvedLayer, Rows]],
+                 held: dict[int, Array], of: tuple[int, ...]) -> None:
+        """`layers` and `held` (bytes of what enters a slice that begins there, by state) by key; `of`: each layer's."""
+        self.slices, self.variants, self.layers, self.held = slices, variants, layers, held
+        self._last = tuple(np.array(of)[level.starts + n] for n, level in enumerate(slices.levels))
+        self._states = max(max(len(f.before.states), len(f.after.states)) for f, _ in layers.values())
+        self.came = np.zeros((len(slices), len(variants), self._states), dtype=np.int16)
+        self._reached = np.zeros(self.came.shape, dtype=bool)
+
+    def best(self) -> tuple[NDArray[np.int64], Array]:
+        """The best state after each slice, and the objective there, [slice, variant]."""
+        state_out = np.zeros(self.came.shape[:2], dtype=np.int64)
+        priced = np.full(self.came.shape[:2], np.inf)
+        price = np.array(self.variants.per_byte_s) * np.array(self.variants.in_flight)
+        before = np.zeros((0, *self.came.shape[1:]))
+        for length, level in enumerate(self.slices.levels):
+            after = np.full((len(level.starts), *self.came.shape[1:]), np.inf)
+            for key, longer in self._behind(length, level):
+                if not length:
+                    before, held = np.full((1, *self.came.shape[1:]), np.inf), self.held[key]
+                    before[0, :, :len(held)] = price[:, None] * held[None, :]
+                lengthen(before, longer, self.layers[key][1].priced, after, self.came)
+            best: NDArray[np.int64] = np.argmin(after, axis=2)
+            state_out[level.numbers] = best
+            priced[level.numbers] = np.take_along_axis(after, best[..., None], axis=2)[..., 0]
+            before = after
+        return state_out, priced
+
+    def used(self, state_out: NDArray[np.int64], priced: Array) -> dict[int, NDArray[np.bool_]]:
+        """The points of each layer's frontier that are on the best way through some slice."""
+        np.put_along_axis(self._reached, state_out[..., None], np.isfinite(priced)[..., None], axis=2)
+        found = {key: np.zeros(f.priced.shape, dtype=bool) for key, (f, _) in self.layers.items()}
+        for length, level in reversed(list(enumerate(self.slices.levels))):
+            for key, longer in self._behind(length, level):
+                mark(longer, self.layers[key][1].own, self.came, self._reached, found[key])
+        return found
+
+    def sums(self, frontiers: dict[int, LayerFrontier], state_out: NDArray[np.int64], priced: Array
+             ) -> tuple[Array, Array]:
+        """Parts [slice, variant, part] and working bytes [slice, variant] of the best way through each slice."""
+        parts, working = np.full((*priced.shape, len(PARTS)), np.inf), np.zeros(priced.shape)
+        before = _nothing(0, self.came.shape, len(PARTS))
+        for length, level in enumerate(self.slices.levels):
+            after = _nothing(len(level.starts), self.came.shape, len(PARTS))
+            for key, longer in self._behind(length, level):
+                held, f = self.held[key], frontiers[key]
+                if not length:
+                    before = _nothing(1, self.came.shape, len(PARTS))
+                    before.parts[0, :, :len(held), 4] = held
+                add_up(before, longer, self.layers[key][1].own, Sums(f.parts, f.working_bytes), self.came,
+                       self._reached, after)
+            best = state_out[level.numbers][..., None]
+            found = np.take_along_axis(after.parts, best[..., None], axis=2)[:, :, 0]
+            parts[level.numbers] = np.where(np.isfinite(priced[level.numbers])[..., None], found, np.inf)
+            working[level.numbers] = np.take_along_axis(after.work, best, axis=2)[..., 0]
+            before = after
+        return parts, working
+
+    def _behind(self, length: int, level: Level) -> Iterator[tuple[int, Longer]]:
+        """The slices of a length by their last layer, of which the key is given."""
+        last, row = self._last[length], self.variants.rows[length % PERIOD]
+        for key in dict.fromkeys(last.tolist()):
+            mine = np.flatnonzero(last == key)
+            shorter = level.shorter[mine]
+            which = shorter - self.slices.levels[length - 1].first if length else np.zeros_like(mine)
+            yield key, Longer(which, shorter, mine, level.first + mine, row)
 
 
-def _note(table: SliceTable, level: Level, ways: Ways) -> None:
-    """Write down the best of all states after each slice."""
-    best: NDArray[np.int64] = np.argmin(ways.value, axis=2)
-    n, g = np.arange(len(best))[:, None], np.arange(len(table.variants))[None]
-    value = ways.value[n, g, best]
-    table.state_out[level.numbers], table.priced[level.numbers] = best, value
-    table.parts[level.numbers] = np.where(np.isfinite(value)[..., None], ways.sums[n, g, best], np.inf)
-    table.working_bytes[level.numbers] = ways.work[n, g, best]
+def _nothing(count: int, shape: tuple[int, ...], parts: int) -> Sums:
+    return Sums(np.zeros((count, *shape[1:], parts)), np.zeros((count, *shape[1:])))
 
 
-def _rows(layer: LayerFrontier, multipliers: Multipliers) -> Rows:
+def _rows(priced: Array, multipliers: Multipliers) -> Rows:
+    """A layer's rows, and behind them the cheapest way of each price."""
+    own = np.broadcast_to(np.arange(len(priced))[:, None, None], priced.shape)
     ways = np.array(multipliers.ways, dtype=np.int64)
     if not len(ways):
-        return Rows(layer.priced, layer.parts, layer.working_bytes)
-    best = np.take_along_axis(ways[:, :, None, None], layer.priced[ways].argmin(axis=1)[:, None], axis=1)[:, 0]
-    at = (best, *np.indices(best.shape)[1:])
-
-    def with_cheapest(values: Array) -> Array:
-        return np.concatenate([values, values[at]])
-
-    return Rows(with_cheapest(layer.priced), with_cheapest(layer.parts), with_cheapest(layer.working_bytes))
+        return Rows(priced, np.ascontiguousarray(own))
+    best = np.take_along_axis(ways[:, :, None, None], priced[ways].argmin(axis=1)[:, None], axis=1)[:, 0]
+    return Rows(np.concatenate([priced, priced[(best, *np.indices(best.shape)[1:])]]), np.concatenate([own, best]))
 
 
 def _entering_bytes(graph: Graph, before: Boundary, mesh: LogicalMesh) -> Array:

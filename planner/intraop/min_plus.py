@@ -1,5 +1,8 @@
 """Slices that get longer by a layer: min-plus products over the boundary states between, as compiled loops.
 
+First forward, for the best way to each state after every slice; then back, for the points of layers' frontiers that
+those ways use, which are few of all and the only ones worth decoding; then forward again, adding up what they cost.
+
 In: the best way to each state after some slices, the frontier of a layer. Out: the same after the longer slices.
 """
 
@@ -12,65 +15,88 @@ from planner.solvers.large.compiled import compiled
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
+States = NDArray[np.int16]
 
 
 class Rows(NamedTuple):
-    """A layer's frontier: `priced` [row, state before, state after], `parts` [..., part], `working_bytes`."""
+    """A layer's frontier as slices use it: `priced` [row, state before, state after], and the frontier's own row that
+    this is, `own` (a row of the cheapest way is another one between other states)."""
 
     priced: Array
+    own: Ints
+
+
+class Longer(NamedTuple):
+    """Slices with a layer put behind them: the slices without it, `which` of those of their length (and `shorter` of
+    all, -1 where there is none), those with it, `place` of those of their length and `numbers` of all, [n] each; `row`,
+    [variant]: the layer's row that each variant uses."""
+
+    which: Ints
+    shorter: Ints
+    place: Ints
+    numbers: Ints
+    row: Ints
+
+
+class Sums(NamedTuple):
+    """What the best way to each state after some slices adds up to: parts [slice, variant, state, part], working bytes
+    [slice, variant, state]."""
+
     parts: Array
-    working_bytes: Array
-
-
-class Ways(NamedTuple):
-    """The best way to each state after some slices: its objective, [slice, variant, state] (infinite where there is no
-    such state), parts [..., part], working bytes."""
-
-    value: Array
-    sums: Array
     work: Array
 
 
-def no_ways(count: int, width: int, states: int, parts: int) -> Ways:
-    """Of so many slices, variants, states and parts, none reached."""
-    shape = (count, width, states)
-    return Ways(np.full(shape, np.inf), np.zeros((*shape, parts)), np.zeros(shape))
-
-
-def lengthen(before: Ways, which: Ints, layer: Rows, row: Ints, after: Ways, place: Ints) -> NDArray[np.int16]:
-    """Put a layer behind some slices.
+@compiled
+def lengthen(before: Array, longer: Longer, priced: Array, after: Array, came: States) -> None:
+    """The best way to each state after longer slices.
 
     Args:
-      which: [n], the slices of `before`.
-      row: [variant], the layer's row that each variant uses.
-      after: [n] of its slices, `place`, are set.
-
-    Returns:
-      The state before the layer on the best way to each state after it, [n, variant, state].
+      before: the least objective, [slice, variant, state] (infinite where there is no such state).
+      longer: which slices of `before` get a layer.
+      priced: of the layer, as in `Rows`.
+      after: as `before`; of its slices those that are longer are set.
+      came: the state before the layer on the best way to each state after it, [slice, variant, state]; likewise.
     """
-    came = np.zeros((len(which), len(row), layer.priced.shape[2]), dtype=np.int16)
-    _lengthen(before, which, layer, row, after, place, came)
-    return came
-
-
-@compiled
-def _lengthen(before: Ways, which: Ints, layer: Rows, row: Ints, after: Ways, place: Ints, came: NDArray[np.int16]
-              ) -> None:
-    """`lengthen` into `came`."""
-    for n in range(len(which)):
-        a, b = which[n], place[n]
-        for g in range(len(row)):
-            r = row[g]
-            best, pick = after.value[b, g], came[n, g]
-            for i in range(layer.priced.shape[1]):
-                so_far = before.value[a, g, i]
-                for o in range(layer.priced.shape[2]):
-                    total = so_far + layer.priced[r, i, o]
+    for n in range(len(longer.which)):
+        for g in range(len(longer.row)):
+            r = longer.row[g]
+            best, pick = after[longer.place[n], g], came[longer.numbers[n], g]
+            for i in range(priced.shape[1]):
+                so_far = before[longer.which[n], g, i]
+                for o in range(priced.shape[2]):
+                    total = so_far + priced[r, i, o]
                     if total < best[o]:
                         best[o] = total
                         pick[o] = i
-            for o in range(layer.priced.shape[2]):
-                i = pick[o]
-                for p in range(layer.parts.shape[3]):
-                    after.sums[b, g, o, p] = before.sums[a, g, i, p] + layer.parts[r, i, o, p]
-                after.work[b, g, o] = max(before.work[a, g, i], layer.working_bytes[r, i, o])
+
+
+@compiled
+def mark(longer: Longer, own: Ints, came: States, reached: NDArray[np.bool_], used: NDArray[np.bool_]) -> None:
+    """From states after slices that are `reached`, [slice, variant, state], to those before their last layer, and the
+    points of its frontier that are `used`, [row, state before, state after]; `own` as in `Rows`."""
+    for n in range(len(longer.which)):
+        a = longer.numbers[n]
+        for g in range(len(longer.row)):
+            for o in range(own.shape[2]):
+                if reached[a, g, o]:
+                    i = came[a, g, o]
+                    used[own[longer.row[g], i, o], i, o] = True
+                    if longer.shorter[n] >= 0:
+                        reached[longer.shorter[n], g, i] = True
+
+
+@compiled
+def add_up(before: Sums, longer: Longer, own: Ints, costs: Sums, came: States, reached: NDArray[np.bool_], after: Sums
+           ) -> None:
+    """What the ways to reached states cost with the layer, whose frontier says `costs` [row, state before, state
+    after]; the rest as in `mark`."""
+    for n in range(len(longer.which)):
+        a, b, at = longer.which[n], longer.place[n], longer.numbers[n]
+        for g in range(len(longer.row)):
+            for o in range(own.shape[2]):
+                if reached[at, g, o]:
+                    i = came[at, g, o]
+                    r = own[longer.row[g], i, o]
+                    for p in range(before.parts.shape[3]):
+                        after.parts[b, g, o, p] = before.parts[a, g, i, p] + costs.parts[r, i, o, p]
+                    after.work[b, g, o] = max(before.work[a, g, i], costs.work[r, i, o])

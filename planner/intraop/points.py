@@ -59,12 +59,14 @@ def points(frontiers: Sequence[tuple[LayerFrontier, Multipliers]], in_flight: in
       bounding: leave out what was to hide behind kernels and can't, as what the frontiers minimised does: only then
         points of solved prices bound all choices.
     """
-    sources = tuple(Source(f, g, m.recompute[g]) for f, m in frontiers for g in range(len(m)))
-    parts = np.concatenate([f.parts for f, _ in frontiers])
-    there = np.isfinite(np.concatenate([f.priced for f, _ in frontiers]))
+    wholes = [f.whole for f, _ in frontiers]
+    sources = tuple(Source(f, g, m.recompute[g]) for f, (_, m) in zip(wholes, frontiers, strict=True)
+                    for g in range(len(m)))
+    parts = np.concatenate([f.parts for f in wholes])
+    there = np.isfinite(np.concatenate([f.priced for f in wholes]))
     saved = parts[..., 4] if entering_bytes is None else parts[..., 4] + entering_bytes[None, :, None]
     step = microbatches * (parts[..., 0] + parts[..., 1]) + parts[..., 2]
     if bounding:
-        step = step - np.concatenate([f.excess_s for f, _ in frontiers])
+        step = step - np.concatenate([f.excess_s for f in wholes])
     return Points(sources, np.where(there, step, np.inf), parts[..., 3] + in_flight * saved,
-                  np.concatenate([f.working_bytes for f, _ in frontiers]), parts[..., 3] + parts[..., 5])
+                  np.concatenate([f.working_bytes for f in wholes]), parts[..., 3] + parts[..., 5])

@@ -20,9 +20,10 @@ from planner.core.problem import Status
 from planner.core.recomputation import Recompute
 from planner.intraop.chain import Walk, best_walk, priced_walk, tightest, walks_through
 from planner.intraop.compose import SliceTable
-from planner.intraop.frontier import LayerFrontier, layer_frontier
+from planner.intraop.frontier import LayerFrontier
 from planner.intraop.points import Points, points
 from planner.intraop.slice_choice import SliceChoice, Step
+from planner.intraop.solved_layer import layer_frontier
 from planner.intraop.stage_problem import StageProblem, stage_problem
 from planner.intraop.variants import Multipliers
 from planner.intraop.working_limits import Ranges, search_ranges, within

@@ -29,8 +29,9 @@ from planner.core.recomputation import Recompute
 from planner.core.spec import shard_count
 from planner.costs.memory import value_bytes
 from planner.intraop.boundary import Boundary
-from planner.intraop.frontier import agreement, len_of
+from planner.intraop.frontier import len_of
 from planner.intraop.price import PricedLayer
+from planner.intraop.solved_layer import agreement
 
 NS = 1e9
 """Nanoseconds in a second."""

@@ -7,9 +7,9 @@ from planner.core.problem import Status, evaluate
 from planner.core.recomputation import Recompute
 from planner.intraop.as_problem import as_problem
 from planner.intraop.boundary import boundary
-from planner.intraop.frontier import layer_frontier
 from planner.intraop.price import PricedLayer, price_layer
 from planner.intraop.setting import Setting
+from planner.intraop.solved_layer import layer_frontier
 from planner.intraop.structure import layer_model
 from planner.intraop.variants import Multipliers
 from planner.layers import cluster_layers
