@@ -97,7 +97,7 @@ def stage_plan(prepared: Prepared, pick: StagePick, number: int, decisions: Sequ
         _memory(decisions, pick), moves, pick.send_s, pick.gap, "optimal" if pick.gap <= 1e-9 else "feasible",
         pick.solver, _summary(index, graph, decisions, pick),
         layer_times(pick.choice, decisions, prepared.weights), selected=selected, waiting=pick.waiting,
-        waiting_bytes=int(pick.waiting_bytes))
+        waiting_bytes=int(pick.waiting_bytes), order=mesh.order)
 
 
 def _memory(decisions: Sequence[LayerDecisions], pick: StagePick) -> MemoryParts:

@@ -82,3 +82,10 @@ def coordinator_address() -> str:
 def process_numbers() -> tuple[int, int]:
     """Which process this is, of how many. 0.10.2: `jax.process_index()` starts the devices first."""
     return _distributed.global_state.process_id, _distributed.global_state.num_processes
+
+
+def coordinates(device: object) -> tuple[int, ...] | None:
+    """Where a TPU chip lies in its slice (`coords` of its device, which `jax.experimental.mesh_utils` reads; jax 0.10,
+    0.11); None for other devices."""
+    found = getattr(device, "coords", None)
+    return None if found is None else tuple(int(c) for c in found)

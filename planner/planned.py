@@ -161,7 +161,7 @@ class Plan:
         """
         from planner import runtime
 
-        return runtime.compile_plan(self.record, model, device_list(mesh), **options)
+        return runtime.compile_plan(self.record, model, device_list(mesh, self.cluster), **options)
 
     def run(self, step: Callable[..., Any], state: Any, batches: Callable[[int], Any], steps: range,
             **options: Any) -> "Loop":
@@ -210,7 +210,7 @@ class Plan:
 
         from planner.check import check_plan
 
-        devices = jax.devices()[:self.record.device_count] if mesh is None else device_list(mesh)
+        devices = jax.devices()[:self.record.device_count] if mesh is None else device_list(mesh, self.cluster)
         return check_plan(self.record, model, devices, **options)
 
     def verify(self, model: "Model", target: str = "auto", **options: Any) -> "VerifyReport":
@@ -246,15 +246,18 @@ def load(path: str | os.PathLike[str]) -> Plan:
     return Plan(plan_io.load(path))
 
 
-def device_list(mesh: Any) -> "list[jax.Device]":
-    """The devices of a mesh, or those of a list. Raises `MeshError` for a cluster profile, or none."""
+def device_list(mesh: Any, planned_for: Cluster) -> "list[jax.Device]":
+    """The devices of a mesh, or those of a list, as plans for that cluster number them. Raises `MeshError` for a
+    cluster profile, or none."""
+    from planner.emit.meshes import laid_out
+
     if isinstance(mesh, Cluster):
         raise MeshError(f"{mesh.name!r} is a cluster profile: it can be planned for, not run on",
                         "give a jax.sharding.Mesh or a list of devices")
     found = list(mesh.devices.flat) if hasattr(mesh, "devices") else list(mesh)
     if not found:
         raise MeshError("the mesh has no devices", "give a jax.sharding.Mesh or a list of devices that is not empty")
-    return found
+    return laid_out(planned_for, found)
 
 
 def _terminal_width() -> int:

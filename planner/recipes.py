@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from planner.candidates import best_pipeline, line_schedules
-from planner.core.hardware import Submesh
 from planner.core.pins import Pins
-from planner.costs.topology import logical_mesh
+from planner.costs.topology import logical_mesh, submesh_of
 from planner.intraop.compose import SliceTable
 from planner.pipelines.pipeline import Candidate
 from planner.prepared import Prepared
@@ -51,8 +50,9 @@ def recipes(request: Request, run: Run, prepared: Prepared, table: Callable[[Mes
 
 def _recipe(request: Request, prepared: Prepared, table: Callable[[MeshSpace], SliceTable], recipe: str, stages: int,
             devices: int) -> Candidate | None:
-    per_node = request.cluster.devices_per_node
-    submesh = Submesh(1, devices) if devices <= per_node else Submesh(devices // per_node, per_node)
+    submesh = submesh_of(request.cluster, devices)
+    if submesh is None:
+        return None
     shape = (devices,) if devices > 1 else ()
     names = ("data",) if devices > 1 and recipe != "tensor" else ("model",) if devices > 1 else ()
     mesh = logical_mesh(request.cluster, submesh, shape)

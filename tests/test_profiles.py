@@ -21,6 +21,7 @@ from planner.core.hardware import (
     Overlap,
     Protocol,
     Tiling,
+    Torus,
 )
 from planner.errors import MeshError, ProfileError, UnknownNameError
 from planner.profiles import cluster, profile_names, read_profile, write_profile
@@ -295,3 +296,20 @@ def test_impossible_levels_are_refused_as_arguments() -> None:
     for levels in ({"rack": (1, 1.0)}, {"rack": (4, 1.0), "pod": (6, 1.0)}, {"rack": (4, 0.0)}):
         with pytest.raises(MeshError, match="level"):
             cluster("dgx-a100", nodes=8, levels=levels)
+
+
+def test_a_torus_is_checked_and_has_no_levels(good: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    path, data = good
+    link = {"bandwidth_bytes_per_s": 5.0, "latency_s": 3.0}
+    data["torus"], data["sources"]["torus"] = {"dimensions": 3, "link": link, "closes_at": 4}, "made up"
+    path.write_text(json.dumps(data))
+    found = read_profile(path)
+    assert found.torus == Torus(3, Link(5.0, 3.0), 4, closes_together=False)
+    write_profile(found, tmp_path / "again.json")
+    assert read_profile(tmp_path / "again.json") == found
+    with pytest.raises(MeshError, match="torus"):
+        cluster(str(path), nodes=8, levels={"rack": (4, 1.0)})
+    data["torus"]["dimensions"] = 4
+    path.write_text(json.dumps(data))
+    with pytest.raises(ProfileError, match=r"torus.dimensions is 4"):
+        read_profile(path)

@@ -90,11 +90,11 @@ class Checkpoints:
         found = shared_survey(self.folder)
         self._damaged = found.damaged
         if found.newest is None and not found.damaged and or_start:
-            step, state = compile_plan(self._plan.record, model, device_list(mesh))
+            step, state = compile_plan(self._plan.record, model, device_list(mesh, self._plan.cluster))
             return Resumed(step, state, 0, found.skipped)
         if found.newest is None:
             raise _nothing_to_load(self.folder, found)
-        built = build_step(self._plan.record, model, device_list(mesh))
+        built = build_step(self._plan.record, model, device_list(mesh, self._plan.cluster))
         template = abstract_state(built.program, built.placed)
         _check_same_model(found.newest.folder, found.newest.about, leaf_types(template), model)
         try:

@@ -9,6 +9,7 @@ from planner.core.links import CollectiveTime as CollectiveTime
 from planner.core.links import Level as Level
 from planner.core.links import Link as Link
 from planner.core.links import Protocol as Protocol
+from planner.core.links import Torus as Torus
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +161,7 @@ class Cluster:
       inter_node: link of a *node* to the others; its bandwidth is shared by the devices of the node.
       levels: groups of nodes (racks, pods) whose own links are shared by all their nodes, the smallest first; none:
         every node reaches every other over `inter_node` alone.
+      torus: how its chips are joined, in place of `intra_node` and `inter_node`; None: not in a torus.
       reduce_scatter_as_all_reduce: the compiler runs a reduce-scatter as an all-reduce and a slice (XLA on CPU).
       adds_before_all_reduce: where partial sums are added up, the compiler adds on each device first and all-reduces
         the total once (XLA on GPU), instead of all-reducing each (XLA on CPU).
@@ -183,6 +185,7 @@ class Cluster:
     host: HostLink | None = None
     sources: tuple[tuple[str, str], ...] = field(default=(), compare=False)
     levels: tuple[Level, ...] = ()
+    torus: Torus | None = None
 
     @property
     def device_count(self) -> int:
@@ -206,8 +209,9 @@ class LogicalMesh:
     """A submesh seen as an n-dimensional array of devices (row-major), with the link that each axis uses.
 
     `links[a].bandwidth_bytes_per_s` is per device while all groups along axis `a` communicate at once.
-    `reduce_scatter_as_all_reduce`, `adds_before_all_reduce` and `merges_all_reduces` are the cluster's. On a mesh that
-    is `merging` (see `costs.collectives.when_merged`) an all-reduce costs its bytes alone.
+    `reduce_scatter_as_all_reduce`, `adds_before_all_reduce` and `merges_all_reduces` are the cluster's. Where devices
+    are not row-major, `spread` has the parts of each axis: (how many, how far apart in the submesh). On a mesh that is
+    `merging` (see `costs.collectives.when_merged`) an all-reduce costs its bytes alone.
     """
 
     submesh: Submesh
@@ -217,10 +221,19 @@ class LogicalMesh:
     adds_before_all_reduce: bool = False
     merges_all_reduces: bool = False
     merging: bool = False
+    spread: tuple[tuple[tuple[int, int], ...], ...] = ()
 
     @property
     def device_count(self) -> int:
         return self.submesh.device_count
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """The devices of the submesh, row-major over the mesh; empty where that is as they come."""
+        found = [0]
+        for parts, apart in (part for axis in self.spread for part in axis):
+            found = [at + n * apart for at in found for n in range(parts)]
+        return tuple(found) if found != sorted(found) else ()
 
     def carried(self, itemsize: int) -> int:
         """Bytes of an element on its way between devices. The compiler that merges all-reduces, XLA on CPU, computes

@@ -77,3 +77,20 @@ def oversubscribed(name: str, nodes: int, factor: float, below: Link, groups: in
     (its nodes, or groups of the level below) send together, each over a link like `below`."""
     return Level(name, nodes, Link(groups * below.bandwidth_bytes_per_s / factor, below.latency_s,
                                    protocols=below.protocols))
+
+
+@dataclass(frozen=True, slots=True)
+class Torus:
+    """Chips joined to their neighbours in a grid, whose dimensions may be closed to rings (TPUs).
+
+    Attributes:
+      dimensions: 2 or 3.
+      link: to one neighbour, in one direction; its latency is that of a hop.
+      closes_at: a dimension of a slice is closed where it is a multiple of this.
+      closes_together: only if all dimensions are.
+    """
+
+    dimensions: int
+    link: Link
+    closes_at: int
+    closes_together: bool

@@ -141,7 +141,7 @@ class StagePlan:
       layers: [first, last) layer indices.
       ops: [first, last) indices of forward operators (`Op.origin`): an operator of `Program.micro` belongs to the stage
         whose range contains its origin.
-      devices: indices into the flat device list, row-major over `mesh_shape`.
+      devices: indices into the flat device list, row-major over `mesh_shape` (see `order`).
       mesh_shape, mesh_axes: the logical mesh; `()` for a single device.
       specs: (value of `Program.micro`, Spec): the settled sharding of values this stage produces or reads, cotangents
         included. The emitter constrains the value to it. Values absent are left to XLA.
@@ -157,6 +157,7 @@ class StagePlan:
       collectives: what is predicted to be communicated.
       send_s: handing over what comes from earlier stages, and cotangents back to them, and calling the stage's
         programs, per microbatch; the stage is busy with it.
+      order: places in `devices`, row-major over `mesh_shape`, where the mesh takes them in another order; else empty.
       gap: proven relative gap of the intra-stage choice; status and solver as in `core.problem.Solution`.
       layer_times: one per layer, in order; empty where they are not known.
       waiting: microbatches between input and weight gradient at the peak; 0 where the backward is whole.
@@ -187,6 +188,7 @@ class StagePlan:
     waiting_bytes: int = 0
     offload: tuple[int, ...] = ()
     selected: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    order: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

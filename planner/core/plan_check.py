@@ -70,6 +70,10 @@ def _check_cluster(cluster: Cluster, place: str) -> None:
             ("intra_node.bandwidth_bytes_per_s", cluster.intra_node.bandwidth_bytes_per_s),
             ("inter_node.bandwidth_bytes_per_s", cluster.inter_node.bandwidth_bytes_per_s)):
         _require(number > 0, f"{place}.{name}", "is 0")
+    if cluster.torus is not None:
+        _require(cluster.torus.dimensions in (2, 3), f"{place}.torus.dimensions", "is neither 2 nor 3")
+        _require(cluster.torus.closes_at > 0, f"{place}.torus.closes_at", "is 0")
+        _require(cluster.torus.link.bandwidth_bytes_per_s > 0, f"{place}.torus.link.bandwidth_bytes_per_s", "is 0")
     inner = 1
     for n, level in enumerate(cluster.levels):
         _require(level.nodes > inner and level.nodes % inner == 0, f"{place}.levels[{n}].nodes",
@@ -150,6 +154,8 @@ def _check_stage(plan: PlanRecord, n: int, stage: StagePlan) -> None:
         _require(device < plan.device_count, f"{place}.devices",
                  f"holds device {device}, the plan has {plan.device_count} (0 to {plan.device_count - 1})")
     _require(len(set(stage.devices)) == len(stage.devices), f"{place}.devices", "holds a device twice")
+    _require(not stage.order or sorted(stage.order) == list(range(len(stage.devices))), f"{place}.order",
+             f"does not name each of the stage's {len(stage.devices)} devices once")
     for m, (_, spec) in enumerate(stage.specs):
         _check_axes(spec, mesh, f"{place}.specs[{m}]")
     for m, (_, _, spec) in enumerate(stage.uses):

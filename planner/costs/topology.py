@@ -13,6 +13,7 @@ from math import prod
 
 from planner.core.hardware import Cluster, Link, LogicalMesh, Submesh
 from planner.costs.axis_links import axis_link
+from planner.costs.torus import block_sizes, neighbour_link, torus_mesh
 from planner.errors import MeshError
 
 FEW_NODES = 4
@@ -21,7 +22,11 @@ FEW_NODES = 4
 
 
 def submeshes(cluster: Cluster) -> tuple[Submesh, ...]:
-    """The submesh shapes a stage may take, smallest first: 1, 2, 4, ... devices of a node, then 1, 2, ... nodes."""
+    """The submesh shapes a stage may take, smallest first: 1, 2, 4, ... devices of a node, then 1, 2, ... nodes;
+    on a torus, those that are a smaller one."""
+    if cluster.torus is not None:
+        each = cluster.devices_per_node
+        return tuple(Submesh(max(1, n // each), min(n, each)) for n in block_sizes(cluster))
     found: list[Submesh] = []
     devices = 1
     while devices < cluster.devices_per_node:
@@ -31,11 +36,24 @@ def submeshes(cluster: Cluster) -> tuple[Submesh, ...]:
     return tuple(found)
 
 
+def submesh_of(cluster: Cluster, devices: int) -> Submesh | None:
+    """Equal stages of so many devices: part of a node, or whole nodes; on a torus, a smaller one. None where they don't
+    go into the cluster."""
+    if cluster.torus is not None:
+        return next((s for s in submeshes(cluster) if s.device_count == devices), None)
+    each = cluster.devices_per_node
+    if devices <= each:
+        return Submesh(1, devices)
+    return None if devices % each else Submesh(devices // each, each)
+
+
 def searched_submeshes(cluster: Cluster) -> tuple[Submesh, ...]:
     """Those that a search looks at: all of a cluster of few nodes. Of one of many, the numbers of nodes that divide it,
     and few nodes, so that twice as many nodes have a few submeshes more and not twice as many. Where nodes are in racks
     or pods, those that a stage can have without straddling more of them than it must."""
     found = (s for s in submeshes(cluster) if s.nodes <= FEW_NODES or cluster.nodes % s.nodes == 0)
+    if cluster.torus is not None:
+        return submeshes(cluster)
     if not cluster.levels:
         return tuple(found)
     inside = _fitting_levels(cluster)
@@ -74,6 +92,8 @@ def logical_meshes(cluster: Cluster, submesh: Submesh, max_dims: int = 2) -> tup
     found: list[LogicalMesh] = []
     seen: set[tuple[tuple[int, Link], ...]] = set()
     for shape in factorisations(submesh.device_count, max_dims):
+        if cluster.torus is not None and torus_mesh(cluster, submesh.device_count, shape) is None:
+            continue
         mesh = logical_mesh(cluster, submesh, shape)
         axes = tuple(sorted(zip(mesh.shape, mesh.links, strict=True), key=_by_size_and_link))
         if axes not in seen:
@@ -100,6 +120,13 @@ def logical_mesh(cluster: Cluster, submesh: Submesh, shape: tuple[int, ...]) -> 
     if any(n < 1 for n in shape) or prod(shape) != submesh.device_count:
         raise MeshError(f"mesh shape {shape} doesn't have {submesh.device_count} devices",
                         f"the submesh is {submesh.nodes} nodes of {submesh.devices_per_node} devices")
+    if cluster.torus is not None:
+        lies = torus_mesh(cluster, submesh.device_count, shape)
+        if lies is None:
+            raise MeshError(f"mesh shape {shape} doesn't go into the torus of {cluster.name!r}",
+                            "give axes that are products of its dimensions' factors, e.g. powers of two")
+        return LogicalMesh(submesh, shape, lies.links, cluster.reduce_scatter_as_all_reduce,
+                           cluster.adds_before_all_reduce, cluster.merges_all_reduces, spread=lies.spread)
     links = tuple(axis_link(cluster, submesh, shape, axis) for axis in range(len(shape)))
     return LogicalMesh(submesh, shape, links, cluster.reduce_scatter_as_all_reduce, cluster.adds_before_all_reduce,
                        cluster.merges_all_reduces)
@@ -117,6 +144,8 @@ def stage_link(cluster: Cluster, *, same_node: bool) -> Link:
 def expected_link(cluster: Cluster, devices: int) -> Link:
     """The link over which a stage of so many devices takes in activations, before it is known where it lies: the
     slowest that it crosses wherever that is, as it fills a node, a rack or a pod."""
+    if cluster.torus is not None:
+        return neighbour_link(cluster, devices)
     link = stage_link(cluster, same_node=devices < cluster.devices_per_node)
     for level in cluster.levels:
         if level.nodes * cluster.devices_per_node <= devices < cluster.device_count:
@@ -128,6 +157,8 @@ def hand_over_link(cluster: Cluster, sender: Sequence[int], receiver: Sequence[i
     """The link between the devices of a stage and those of the next (flat indices): as expected, and no faster than
     their share of the links of the nodes, racks and pods between them, over which one stage sends at a time."""
     link = expected_link(cluster, len(receiver))
+    if cluster.torus is not None:
+        return link
     for nodes, wire in ((1, cluster.inter_node), *((level.nodes, level.link) for level in cluster.levels)):
         group = nodes * cluster.devices_per_node
         ends = {d // group for d in (sender[0], sender[-1], receiver[0], receiver[-1])}

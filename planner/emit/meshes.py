@@ -5,12 +5,16 @@ plan leaves open (arXiv:2105.04663).
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from planner.compat import coordinates
+from planner.core.hardware import Cluster
 from planner.core.plan import DEVICE, StagePlan
 from planner.core.spec import Spec
+from planner.costs.torus import in_line
 
 
 def stage_mesh(stage: StagePlan, devices: Sequence[object]) -> Mesh:
@@ -21,9 +25,18 @@ def stage_mesh(stage: StagePlan, devices: Sequence[object]) -> Mesh:
       devices: all devices of the run, flat.
     """
     chosen = np.empty(len(stage.devices), dtype=object)
-    chosen[:] = [devices[n] for n in stage.devices]
+    chosen[:] = [devices[stage.devices[n]] for n in stage.order or range(len(stage.devices))]
     names = stage.mesh_axes or ("device",)
     return Mesh(chosen.reshape(stage.mesh_shape or (1,)), names, axis_types=(AxisType.Auto,) * len(names))
+
+
+def laid_out(cluster: Cluster, devices: Sequence[Any]) -> list[Any]:
+    """Devices in the order in which plans for that cluster number them: chips of a torus by their coordinates, all
+    others, and slices of another shape, as they are given."""
+    at = [coordinates(device) for device in devices]
+    known = [c for c in at if c is not None]
+    order = in_line(cluster, known) if len(known) == len(devices) else None
+    return [devices[n] for n in order] if order else list(devices)
 
 
 def partition_spec(spec: Spec, axis_names: Sequence[str]) -> PartitionSpec:

@@ -26,6 +26,8 @@ from planner.profiles.parts import (
     link_from,
     link_to_json,
     overlap_from,
+    torus_from,
+    torus_to_json,
 )
 
 
@@ -54,6 +56,8 @@ def cluster(name: str, nodes: int = 1, devices_per_node: int | None = None,
         raise MeshError(f"{devices} devices per node asked of {base.name!r}, whose nodes have {base.devices_per_node}",
                         f"ask for 1 to {base.devices_per_node}")
     found = dataclasses.replace(base, nodes=nodes, devices_per_node=devices)
+    if levels and base.torus is not None:
+        raise MeshError(f"levels of {base.name!r}, whose chips are joined in a torus", "drop levels")
     return found if levels is None else dataclasses.replace(found, levels=_levels(levels, found.inter_node))
 
 
@@ -132,6 +136,7 @@ def _cluster_from(fields: Fields) -> Cluster:
     found = Cluster(
         name=fields.text("name"), device=device, nodes=1, devices_per_node=devices, intra_node=inside, inter_node=wire,
         levels=levels_from(fields.items("levels"), wire),
+        torus=torus_from(fields.inner("torus")) if "torus" in fields else None,
         reduce_scatter_as_all_reduce=fields.flag("reduce_scatter_as_all_reduce", default=False),
         adds_before_all_reduce=fields.flag("adds_before_all_reduce", default=False),
         merges_all_reduces=fields.flag("merges_all_reduces", default=False),
@@ -148,7 +153,9 @@ def _to_json(cluster: Cluster, description: str) -> dict[str, Any]:
     host = {} if cluster.host is None else {"host": dataclasses.asdict(cluster.host)}
     if cluster.host is not None and cluster.host.shared_by == 1:
         del host["host"]["shared_by"]  # as where it is not given
-    levels = {"levels": levels_to_json(cluster.levels)} if cluster.levels else {}
+    levels: dict[str, Any] = {"levels": levels_to_json(cluster.levels)} if cluster.levels else {}
+    if cluster.torus is not None:
+        levels["torus"] = torus_to_json(cluster.torus)
     return {"name": cluster.name, "description": description, "device": device_to_json(cluster.device), **overlap,
             **host, **levels, "devices_per_node": cluster.devices_per_node,
             "intra_node": link_to_json(cluster.intra_node), "inter_node": link_to_json(cluster.inter_node),

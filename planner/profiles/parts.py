@@ -20,6 +20,7 @@ from planner.core.hardware import (
     Overlap,
     Protocol,
     Tiling,
+    Torus,
 )
 from planner.core.host import HostLink
 from planner.core.links import oversubscribed
@@ -91,6 +92,22 @@ def levels_from(items: Sequence[Fields], wire: Link) -> tuple[Level, ...]:
                                         nodes // inner))
         item.refuse_unknown()
     return tuple(found)
+
+
+def torus_from(fields: Fields) -> Torus:
+    """A torus of chips. Raises `ProfileError`."""
+    dimensions = fields.count("dimensions")
+    if dimensions not in (2, 3):
+        raise ProfileError(f"profile {fields.file}: {fields.prefix}dimensions is {dimensions}", "give 2 or 3")
+    found = Torus(dimensions, link_from(fields.inner("link")), fields.count("closes_at"),
+                  fields.flag("closes_together", default=False))
+    fields.refuse_unknown()
+    return found
+
+
+def torus_to_json(torus: Torus) -> dict[str, Any]:
+    """A torus as `torus_from` reads it."""
+    return {**dataclasses.asdict(torus), "link": link_to_json(torus.link)}
 
 
 def levels_to_json(levels: Sequence[Level]) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from planner.core.plan import HOST, PlanRecord, StagePlan, uses_host_memory
+from planner.costs.torus import slice_of
 from planner.report import breakdown, units
 
 T = TypeVar("T")
@@ -63,13 +64,14 @@ def header(record: PlanRecord) -> Table:
     peak = breakdown.peak(record)
     nodes = f"{units.plural(on.nodes, 'node')} × {on.devices_per_node} {on.device.name}"
     groups = "".join(f", in {level.name}s of {units.plural(level.nodes, 'node')}" for level in on.levels)
+    torus = "" if on.torus is None else f" as a torus of {' × '.join(map(str, slice_of(on)))}"
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     rows = [
         ("model", f"{record.model_name} ({record.kind}), {units.plural(len(record.layers), 'layer')}, "
                   f"{units.scaled(record.model_flops, 'FLOP')} a step"),
-        ("cluster", f"{on.name}: {nodes}, {units.size(on.device.memory_bytes)} each{groups}"),
+        ("cluster", f"{on.name}: {nodes}{torus}, {units.size(on.device.memory_bytes)} each{groups}"),
         ("batch", f"{record.batch_size:,} as {units.plural(record.microbatches, 'microbatch')} of "
                   f"{record.batch_size // max(1, record.microbatches):,}"),
         ("pipeline", f"{units.plural(len(record.stages), 'stage')}"

@@ -19,6 +19,7 @@ from jax.experimental import topologies
 
 from planner import compat
 from planner.core.plan import PlanRecord
+from planner.emit.meshes import laid_out
 from planner.errors import UnknownNameError, VerifyError
 from planner.verify.gpus import GPUS, target_config
 
@@ -64,7 +65,7 @@ def target_of(name: str, record: PlanRecord, local: Sequence[Any] | None = None)
     elif kind == "cpu":
         devices = _cpus(name, rest)
     elif kind == "tpu":
-        devices = _tpus(name, rest)
+        devices = tuple(laid_out(record.cluster, _tpus(name, rest)))
     elif kind == "cuda":
         devices = _gpus(name, rest)
     else:
