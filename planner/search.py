@@ -74,8 +74,8 @@ def _searched(request: Request, programs: Programs) -> Run:
     run = Run()
     deadline = None if request.budget_s is None else time.perf_counter() + request.budget_s
     try:
-        for microbatches in _schedule(request, run):
-            _try(request, run, programs, microbatches)
+        for attempt in _schedule(request, run):
+            _try(request, run, programs, attempt)
             if deadline is not None and time.perf_counter() > deadline and run.best is not None:
                 break
     except KeyboardInterrupt:
@@ -95,43 +95,63 @@ def microbatch_counts(batch_size: int) -> tuple[int, ...]:
     return tuple(counts)
 
 
-def _schedule(request: Request, run: Run) -> Iterator[int]:
+@dataclass(frozen=True)
+class _Attempt:
+    """A number of microbatches to look at: for plans and recipes, or only for recipes."""
+
+    microbatches: int
+    plans: bool = True
+
+
+def _schedule(request: Request, run: Run) -> Iterator[_Attempt]:
     """Coarse counts first, from the most microbatches down as long as fewer may be of use, then the untried neighbours
     of the best until it no longer moves. What is open is refined whenever the best has to be known."""
-    if request.kind == "step":
-        yield 1
+    if request.kind == "step" or request.pins.microbatches is not None:
+        yield _Attempt(1 if request.kind == "step" else request.pins.microbatches or 1)
         _refine(request, run)
         return
-    if request.pins.microbatches is not None:
-        yield request.pins.microbatches
-        _refine(request, run)
-        return
-    counts = microbatch_counts(request.batch_size)
+    counts, plans = microbatch_counts(request.batch_size), True
     for count in reversed(counts[::2]):
-        yield count
-        if _fewer_are_useless(run, count):
+        yield _Attempt(count, plans)
+        plans = plans and not _fewer_are_slower(run, count)
+        if not plans and not _has_a_recipe(run, count):
             break
     _refine(request, run)
-    while run.best is not None:
-        at = counts.index(run.best.prepared.program.microbatches)
-        near = [counts[i] for i in (at - 1, at + 1) if 0 <= i < len(counts) and counts[i] not in run.tried]
-        if not near:
-            return
-        yield from near
+    while near := _neighbours(run, counts):
+        yield _Attempt(near[0])
         _refine(request, run)
 
 
-def _fewer_are_useless(run: Run, microbatches: int) -> bool:
-    """Whether no plan of that many microbatches can be as fast as one of more, and no recipe is the faster for it:
-    fewer, larger ones hold more and wait longer for each other."""
-    if run.best is None or run.best.prepared.program.microbatches <= microbatches:
-        return False
-    floor = min(seconds for (count, _), seconds in run.floors.items() if count == microbatches)
-    recipes = {c.prepared.program.microbatches for c in run.baselines.values() if c is not None}
-    return floor >= run.best.step_time_s and microbatches not in recipes
+def _fewer_are_slower(run: Run, microbatches: int) -> bool:
+    """Whether no plan of that many microbatches can be as fast as one of more: fewer, larger ones hold more and wait
+    longer for each other."""
+    return run.best is not None and run.best.prepared.program.microbatches > microbatches and \
+        _floor_s(run, microbatches) >= run.best.step_time_s
 
 
-def _try(request: Request, run: Run, programs: Programs, microbatches: int) -> None:
+def _has_a_recipe(run: Run, microbatches: int) -> bool:
+    """Whether some recipe is fastest with so many."""
+    return any(c is not None and c.prepared.program.microbatches == microbatches for c in run.baselines.values())
+
+
+def _neighbours(run: Run, counts: tuple[int, ...]) -> list[int]:
+    """The counts beside that of the best plan that were not tried, the one on the more promising side first: refined,
+    it may become the best, and the other no neighbour."""
+    if run.best is None:
+        return []
+    at = counts.index(run.best.prepared.program.microbatches)
+    near = [i for i in (at - 1, at + 1) if 0 <= i < len(counts) and counts[i] not in run.tried]
+    beyond = {i: counts[2 * i - at] if 0 <= 2 * i - at < len(counts) else 0 for i in near}
+    return [counts[i] for i in sorted(near, key=lambda i: _floor_s(run, beyond[i]))]
+
+
+def _floor_s(run: Run, microbatches: int) -> float:
+    """Seconds below every plan of that many; infinite if none was looked for."""
+    return min((seconds for (count, _), seconds in run.floors.items() if count == microbatches), default=float("inf"))
+
+
+def _try(request: Request, run: Run, programs: Programs, attempt: _Attempt) -> None:
+    microbatches = attempt.microbatches
     request.progress(f"{microbatches} microbatch{'es' if microbatches > 1 else ''}: tracing")
     with run.phase("trace"):
         program = programs.program(microbatches)
@@ -149,11 +169,12 @@ def _try(request: Request, run: Run, programs: Programs, microbatches: int) -> N
                 tables[space] = mesh_table(prepared, space, request.cluster, request.pins)
         return tables[space]
 
-    for submesh in spaces:
-        for space in submesh.meshes:
-            table(space)
-    _build(request, run, prepared, spaces, tables)
-    run.least_peaks[microbatches] = min(_least_peak(t, request) for t in tables.values())
+    if attempt.plans:
+        for submesh in spaces:
+            for space in submesh.meshes:
+                table(space)
+        _build(request, run, prepared, spaces, tables)
+        run.least_peaks[microbatches] = min(_least_peak(t, request) for t in tables.values())
     if are_searched(request.pins):
         for name, candidate in recipes(request, run, prepared, table):
             known = run.baselines.get(name)
