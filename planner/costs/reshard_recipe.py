@@ -14,14 +14,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 
-from planner.core.spec import Spec, axes_of, shard_count
+from planner.core.spec import Spec, axes_of
 from planner.costs.collectives import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, PERMUTE, REDUCE_SCATTER
 
 Move = tuple[str, tuple[int, ...], int]
 """(kind, axes, d): a collective on 1/d of the whole tensor's bytes."""
 
 
-@lru_cache(maxsize=1 << 20)
+_Part = tuple[str, tuple[int, ...], tuple[int, ...]]
+"""(kind, axes, the axes by which the tensor is cut meanwhile)."""
+
+
 def recipe(src: Spec, dst: Spec, partial: frozenset[int], mesh_shape: tuple[int, ...], *,
            reduce_scatter_as_all_reduce: bool) -> tuple[Move, ...]:
     """The communications that take a tensor from `src` to `dst`, in order; none if every device only drops data.
@@ -29,20 +32,50 @@ def recipe(src: Spec, dst: Spec, partial: frozenset[int], mesh_shape: tuple[int,
     Raises:
       ValueError: if the ranks differ, or `src` uses an axis of `partial`.
     """
+    cuts = tuple(size > 1 for size in mesh_shape)
+    scatters = not reduce_scatter_as_all_reduce
+    now, target = _combined(src, dst, partial, cuts, scatters=scatters)
+    grows = all(_count(there, mesh_shape) % _count(here, mesh_shape) == 0
+                for here, there in zip(now, target, strict=True))
+    parts = _outline(src, dst, partial, cuts, scatters=scatters, grows=grows)
+    return tuple((kind, axes, _count(over, mesh_shape)) for kind, axes, over in parts)
+
+
+def _count(axes: Sequence[int], mesh_shape: tuple[int, ...]) -> int:
+    return prod(mesh_shape[a] for a in axes)
+
+
+@lru_cache(maxsize=1 << 20)
+def _combined(src: Spec, dst: Spec, partial: frozenset[int], cuts: tuple[bool, ...], *, scatters: bool
+              ) -> tuple[Spec, Spec]:
+    """The axes of each dimension once nothing is pending, and those wanted; of both only those that cut."""
+    way = _begun(src, dst, partial, cuts, scatters=scatters)
+    return tuple(tuple(axes) for axes in way.now), way.dst
+
+
+@lru_cache(maxsize=1 << 20)
+def _outline(src: Spec, dst: Spec, partial: frozenset[int], cuts: tuple[bool, ...], *, scatters: bool, grows: bool
+             ) -> tuple[_Part, ...]:
+    """The recipe on all mesh shapes of which the same axes cut and on which the tensor is as finely cut at the end, or
+    not (`grows`)."""
+    way = _begun(src, dst, partial, cuts, scatters=scatters)
+    way.reach(grows=grows)
+    return tuple(way.moves)
+
+
+def _begun(src: Spec, dst: Spec, partial: frozenset[int], cuts: tuple[bool, ...], *, scatters: bool) -> "_Way":
     if len(src) != len(dst):
         raise ValueError(f"can't reshard from rank {len(src)} to rank {len(dst)}")
     if partial & axes_of(src):
         raise ValueError(f"spec {src} is sharded along pending axes {sorted(partial)}")
-    target = tuple(tuple(_cutting(axes, mesh_shape)) for axes in dst)
-    way = _Way([_cutting(axes, mesh_shape) for axes in src], target, mesh_shape, [])
-    way.combine(partial, scatter=not reduce_scatter_as_all_reduce)
-    way.reach()
-    return tuple(way.moves)
+    way = _Way([_cutting(axes, cuts) for axes in src], tuple(tuple(_cutting(axes, cuts)) for axes in dst), [])
+    way.combine(tuple(a for a in sorted(partial) if cuts[a]), scatters=scatters)
+    return way
 
 
-def _cutting(axes: tuple[int, ...], mesh_shape: tuple[int, ...]) -> list[int]:
+def _cutting(axes: tuple[int, ...], cuts: tuple[bool, ...]) -> list[int]:
     """The axes that do cut: those of size one change nothing."""
-    return [a for a in axes if mesh_shape[a] > 1]
+    return [a for a in axes if cuts[a]]
 
 
 @dataclass
@@ -51,13 +84,11 @@ class _Way:
 
     now: list[list[int]]
     dst: Spec
-    mesh_shape: tuple[int, ...]
-    moves: list[Move]
+    moves: list[_Part]
 
-    def combine(self, partial: frozenset[int], *, scatter: bool) -> None:
+    def combine(self, pending: tuple[int, ...], *, scatters: bool) -> None:
         """Sum over the pending axes: scattered where the destination is sharded along them, else everywhere."""
-        pending = tuple(sorted(a for a in partial if self.mesh_shape[a] > 1))
-        scattered = tuple(a for axes in self.dst for a in axes if a in pending) if scatter else ()
+        scattered = tuple(a for axes in self.dst for a in axes if a in pending) if scatters else ()
         if scattered:
             self._move(REDUCE_SCATTER, scattered)
             for now, dst in zip(self.now, self.dst, strict=True):
@@ -66,11 +97,12 @@ class _Way:
         if everywhere:
             self._move(ALL_REDUCE, everywhere)
 
-    def reach(self) -> None:
-        """All that follows once nothing is pending."""
+    def reach(self, *, grows: bool) -> None:
+        """All that follows once nothing is pending. `grows`: every dimension is cut at least as finely at the end;
+        devices then swap shards in one message."""
         if self._is_slice():
             return
-        if self._grows():
+        if grows:
             axes = self._disordered()
             self.now = [list(a) for a in self.dst]
             self._move(PERMUTE, axes)
@@ -86,10 +118,6 @@ class _Way:
 
     def _is_slice(self) -> bool:
         return all(tuple(now) == dst[:len(now)] for now, dst in zip(self.now, self.dst, strict=True))
-
-    def _grows(self) -> bool:
-        """Whether every dimension is cut at least as finely at the end: devices then swap shards in one message."""
-        return all(self._count(dst) % self._count(now) == 0 for now, dst in zip(self.now, self.dst, strict=True))
 
     def _apart(self) -> bool:
         """Whether no dimension is sharded both now and at the end."""
@@ -181,13 +209,7 @@ class _Way:
         return tuple(sorted({a for now, dst in zip(self.now, self.dst, strict=True) if tuple(now) != dst
                              for a in (*now, *dst)}))
 
-    def _count(self, axes: Sequence[int]) -> int:
-        return prod(self.mesh_shape[a] for a in axes)
-
     def _move(self, kind: str, axes: tuple[int, ...], *, unsharded: bool = False) -> None:
         """Record a collective on the tensor as sharded now; with `unsharded`, as it would be without `axes`."""
-        now: Spec = tuple(tuple(a) for a in self.now)
-        divisor = shard_count(now, self.mesh_shape)
-        if unsharded:
-            divisor //= self._count(axes)
-        self.moves.append((kind, axes, divisor))
+        cut = tuple(a for now in self.now for a in now)
+        self.moves.append((kind, axes, tuple(a for a in cut if a not in axes) if unsharded else cut))

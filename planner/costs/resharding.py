@@ -82,26 +82,67 @@ def moved_bytes(value: Value, mesh: LogicalMesh) -> int:
     return prod(value.shape) * mesh.carried(itemsize(value.dtype))
 
 
+@lru_cache(maxsize=1 << 18)
+def reshard_cost(src: Spec, dst: Spec, mesh: LogicalMesh, pending: frozenset[int] = NONE_PENDING) -> Curve:
+    """The time of a resharding as a function of the bytes of the whole tensor; `pending`: `reshard_s`'s `partial`."""
+    return _cost(_moves(src, dst, pending, mesh), mesh)
+
+
 @lru_cache(maxsize=1 << 20)
-def reshard_cost(src: Spec, dst: Spec, mesh: LogicalMesh, partial: frozenset[int] = NONE_PENDING) -> Curve:
-    """The time of a resharding as a function of the bytes of the whole tensor."""
+def _cost(moves: tuple[Move, ...], mesh: LogicalMesh) -> Curve:
     total = Curve()
-    for kind, axes, divisor in _moves(src, dst, partial, mesh):
+    for kind, axes, divisor in moves:
         total += collective(kind, axes, mesh).of_share(1 / divisor)
     return total
 
 
-def _moves(src: Spec, dst: Spec, partial: frozenset[int], mesh: LogicalMesh) -> tuple[Move, ...]:
-    return recipe(src, dst, partial, mesh.shape, reduce_scatter_as_all_reduce=mesh.reduce_scatter_as_all_reduce)
+def _moves(src: Spec, dst: Spec, pending: frozenset[int], mesh: LogicalMesh) -> tuple[Move, ...]:
+    return recipe(src, dst, pending, mesh.shape, reduce_scatter_as_all_reduce=mesh.reduce_scatter_as_all_reduce)
 
 
 @lru_cache(maxsize=1 << 14)
 def _coefficients(srcs: tuple[Spec, ...], partials: tuple[frozenset[int], ...], dsts: tuple[Spec, ...],
                   mesh: LogicalMesh) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Fixed seconds and seconds per byte, [lines, srcs, dsts]."""
-    costs = [[reshard_cost(src, dst, mesh, partial).lines for dst in dsts]
-             for src, partial in zip(srcs, partials, strict=True)]
-    most = max((len(lines) for row in costs for lines in row), default=1)
-    table = np.array([[[*lines, *lines[-1:] * (most - len(lines))] for lines in row] for row in costs])
-    table = table.reshape(len(srcs), len(dsts), most, 2)
-    return np.moveaxis(table[..., 0], 2, 0), np.moveaxis(table[..., 1], 2, 0)
+    """Fixed seconds and seconds per byte, [lines, srcs, dsts]. Most pairs move alike."""
+    ways = _ways(mesh.shape, mesh.reduce_scatter_as_all_reduce)
+    seen, which = np.unique(ways.between(srcs, partials, dsts), return_inverse=True)
+    lines = [_cost(ways.moves[n], mesh).lines for n in seen.tolist()]
+    most = max(map(len, lines), default=1)
+    table = np.array([[*few, *few[-1:] * (most - len(few))] for few in lines]).reshape(len(lines), most, 2)
+    fixed, per_byte = np.ascontiguousarray(table.T)[..., which.reshape(len(srcs), len(dsts))]
+    return fixed, per_byte
+
+
+@lru_cache(maxsize=1 << 10)
+def _ways(mesh_shape: tuple[int, ...], reduce_scatter_as_all_reduce: bool) -> "_Ways":  # noqa: FBT001  a key
+    return _Ways(mesh_shape, reduce_scatter_as_all_reduce=reduce_scatter_as_all_reduce)
+
+
+class _Ways:
+    """What moves between shardings on meshes of one shape, found when it is first asked for: `moves` are the distinct
+    ones. Layers of different sizes ask for many of the same pairs."""
+
+    def __init__(self, mesh_shape: tuple[int, ...], *, reduce_scatter_as_all_reduce: bool) -> None:
+        self.moves: list[tuple[Move, ...]] = []
+        self._shape, self._as_all_reduce = mesh_shape, reduce_scatter_as_all_reduce
+        self._number: dict[tuple[Move, ...], int] = {}
+        self._rows: dict[tuple[Spec, frozenset[int]], int] = {}
+        self._columns: dict[Spec, int] = {}
+        self._which = np.full((64, 64), -1, dtype=np.int64)
+
+    def between(self, srcs: Sequence[Spec], partials: Sequence[frozenset[int]], dsts: Sequence[Spec]
+                ) -> NDArray[np.int64]:
+        """Indices in `moves`, [srcs, dsts]."""
+        starts = list(zip(srcs, partials, strict=True))
+        at = np.ix_([self._rows.setdefault(s, len(self._rows)) for s in starts],
+                    [self._columns.setdefault(d, len(self._columns)) for d in dsts])
+        while len(self._rows) > len(self._which) or len(self._columns) > self._which.shape[1]:
+            self._which = np.pad(self._which, ((0, len(self._which)), (0, self._which.shape[1])), constant_values=-1)
+        unknown: list[list[int]] = np.argwhere(self._which[at] < 0).tolist()
+        for i, j in unknown:
+            moves = recipe(srcs[i], dsts[j], partials[i], self._shape, reduce_scatter_as_all_reduce=self._as_all_reduce)
+            number = self._number.setdefault(moves, len(self._number))
+            if number == len(self.moves):
+                self.moves.append(moves)
+            self._which[self._rows[starts[i]], self._columns[dsts[j]]] = number
+        return self._which[at]

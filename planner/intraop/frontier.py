@@ -113,7 +113,8 @@ def price_points(graph: Graph, layer: PricedLayer, choices: NDArray[np.int64], w
 def ways_of(layer: PricedLayer, multipliers: Multipliers) -> NDArray[np.int64]:
     """Per variant, how the layer is recomputed in it, as a position in `Recompute`; not at all where selected tensors
     are to be and the layer has none."""
-    found = np.array([list(Recompute).index(way) for way in multipliers.recompute])
+    places = {way: n for n, way in enumerate(Recompute)}
+    found = np.array([places[way] for way in multipliers.recompute])
     return np.where(found == SELECTED, NONE, found) if layer.model.selection is None else found
 
 
