@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from planner.adapters import from_nnx as from_nnx
     from planner.api import compare as compare
     from planner.api import plan as plan
+    from planner.cache.store import Cache as Cache
     from planner.checkpoint import Checkpoints as Checkpoints
     from planner.core.hardware import Cluster as Cluster
     from planner.core.pins import Pins as Pins
@@ -28,6 +29,7 @@ NAMES = MappingProxyType({
     "from_nnx": "planner.adapters",
     "compare": "planner.api",
     "plan": "planner.api",
+    "Cache": "planner.cache.store",
     "Checkpoints": "planner.checkpoint",
     "Cluster": "planner.core.hardware",
     "Pins": "planner.core.pins",

@@ -12,6 +12,8 @@ from typing import Any
 
 import jax
 
+from planner.cache.store import FRONTIERS, Cache, default_folder
+from planner.cache.tables import tables_of
 from planner.core.hardware import Cluster
 from planner.core.pins import Pins
 from planner.errors import MeshError, ModelError, PlannerError
@@ -24,9 +26,10 @@ from planner.trace import trace_program
 from planner.would_fit import plan_or_say
 
 
-def plan(model: Model, mesh: jax.sharding.Mesh | Cluster | Sequence[jax.Device], *, pins: Pins | None = None,
-         hardware: Cluster | None = None, budget_s: float | None = None, progress: Callable[[str], None] | None = None,
-         cache_dir: Path | None = None, **pinned: Any) -> Plan:
+def plan(  # noqa: PLR0913  (options of one call, all named)
+        model: Model, mesh: jax.sharding.Mesh | Cluster | Sequence[jax.Device], *, pins: Pins | None = None,
+        hardware: Cluster | None = None, budget_s: float | None = None, progress: Callable[[str], None] | None = None,
+        cache_dir: Path | None = None, cache: Cache | bool = True, **pinned: Any) -> Plan:
     """The fastest way found to run a model on a mesh.
 
     Args:
@@ -38,6 +41,8 @@ def plan(model: Model, mesh: jax.sharding.Mesh | Cluster | Sequence[jax.Device],
       budget_s: stop searching after about this many seconds and return the best plan so far.
       progress: called with a line of text now and then.
       cache_dir: where measured profiles are kept (default: the user's cache directory).
+      cache: what was solved is kept there for the next plan, which is the same with it and without: a `planner.Cache`
+        of your own, True for the one in `cache_dir`, False for none.
 
     Returns:
       The plan, with its predicted time and memory, optimality gap, and the standard recipes priced beside it.
@@ -55,7 +60,8 @@ def plan(model: Model, mesh: jax.sharding.Mesh | Cluster | Sequence[jax.Device],
     fixed = replace(pins or Pins(), **pinned)
     cluster = cluster_of(mesh, hardware, cache_dir)
     request = Request(remembered(partial(trace_program, model)), model.name, model.kind, model.batch_size, cluster,
-                      fixed, package_version(), budget_s, progress or _quiet)
+                      fixed, package_version(), budget_s, progress or _quiet,
+                      tables_of(cache_of(cache, cache_dir), package_version()))
     return Plan(plan_or_say(request))
 
 
@@ -68,14 +74,16 @@ def _check_optimizer(model: Model) -> None:
 
 
 def compare(model: Model, mesh: jax.sharding.Mesh | Cluster | Sequence[jax.Device], *, hardware: Cluster | None = None,
-            progress: Callable[[str], None] | None = None, **pinned: Any) -> dict[str, Plan | str]:
+            progress: Callable[[str], None] | None = None, cache: Cache | bool = True, **pinned: Any
+            ) -> dict[str, Plan | str]:
     """The found plan and each standard recipe as a plan of its own; a recipe that can't be planned gives the reason."""
-    found: dict[str, Plan | str] = {"planner": plan(model, mesh, hardware=hardware, progress=progress, **pinned)}
+    same: dict[str, Any] = {"hardware": hardware, "progress": progress, "cache": cache}
+    found: dict[str, Plan | str] = {"planner": plan(model, mesh, **same, **pinned)}
     recipes: list[tuple[str, dict[str, Any]]] = [(name, {"recipe": recipe, "stages": 1}) for name, recipe in RECIPES]
     recipes.append(("even pipeline, 2 stages × data", {"recipe": "data", "stages": 2}))
     for name, pins in recipes:
         try:
-            found[name] = plan(model, mesh, hardware=hardware, progress=progress, **{**pinned, **pins})
+            found[name] = plan(model, mesh, **same, **{**pinned, **pins})
         except PlannerError as error:
             found[name] = str(error)
     return found
@@ -109,6 +117,13 @@ def devices_of(mesh: jax.sharding.Mesh | Sequence[jax.Device]) -> list[jax.Devic
 def default_cache_dir() -> Path:
     """`~/.cache/planner`."""
     return Path.home() / ".cache" / "planner"
+
+
+def cache_of(asked: Cache | bool, cache_dir: Path | None = None) -> Cache | None:  # noqa: FBT001  or a cache
+    """The cache that is asked for: one that is given, the user's own, or none."""
+    if isinstance(asked, Cache):
+        return asked
+    return Cache(default_folder() if cache_dir is None else cache_dir / FRONTIERS) if asked else None
 
 
 def package_version() -> str:

@@ -15,7 +15,7 @@ from planner.intraop.boundary import Boundary, boundary
 from planner.intraop.compose import SliceTable, slice_table
 from planner.intraop.price import PricedLayer, price_layer
 from planner.intraop.setting import MAX_CLASSES, Setting
-from planner.intraop.solved_layer import solve_layer
+from planner.intraop.solved_layer import SolvedLayer, solve_layer
 from planner.intraop.variants import Multipliers
 from planner.pinning import pinned_specs
 from planner.prepared import Prepared
@@ -104,19 +104,30 @@ def _held_anyway(prepared: Prepared, classes: Sequence[PricedClass]) -> float:
 
 def _all_fit(prepared: Prepared, hardware: Cluster, pins: Pins, fastest: SliceTable) -> bool:
     """Whether every slice, at its fastest, fits with as many microbatches in flight as any stage may hold."""
-    microbatches = prepared.program.microbatches
-    flight = microbatches if pins.schedule == "gpipe" else min(stage_limit(prepared, hardware, pins), microbatches)
-    need = fastest.memory_bytes(flight if prepared.program.kind == "train" else 1)[..., 0]
+    need = fastest.memory_bytes(most_in_flight(prepared, hardware, pins))[..., 0]
     return bool((need[np.isfinite(need)] <= hardware.device.usable_bytes).all())
+
+
+def most_in_flight(prepared: Prepared, hardware: Cluster, pins: Pins) -> int:
+    """Microbatches that any stage may hold at most."""
+    microbatches = prepared.program.microbatches
+    if prepared.program.kind != "train":
+        return 1
+    return microbatches if pins.schedule == "gpipe" else min(stage_limit(prepared, hardware, pins), microbatches)
+
+
+def setting_of(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pins, classes: int) -> Setting:
+    """What layers are priced under on one logical mesh."""
+    program = prepared.program
+    return Setting(space.mesh, hardware.device, space.uses, program.microbatches, program.kind == "train",
+                   pinned_specs(prepared.index, pins, space.names, space.mesh.shape), program.kind != "inference",
+                   classes, hardware.overlap or Overlap(), apart=space.mesh.device_count < hardware.device_count)
 
 
 def priced_layers(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pins, classes: int
                    ) -> list[PricedClass]:
     """The distinct layers, priced on one logical mesh."""
-    program, index, layers = prepared.program, prepared.index, prepared.layers
-    setting = Setting(space.mesh, hardware.device, space.uses, program.microbatches, program.kind == "train",
-                      pinned_specs(index, pins, space.names, space.mesh.shape), program.kind != "inference", classes,
-                      hardware.overlap or Overlap(), apart=space.mesh.device_count < hardware.device_count)
+    index, layers, setting = prepared.index, prepared.layers, setting_of(prepared, space, hardware, pins, classes)
     found: list[PricedClass] = []
     for c, model in enumerate(prepared.models):
         first, last = layers.ranges[layers.representative(c)]
@@ -128,7 +139,12 @@ def priced_layers(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins:
 
 def _table(prepared: Prepared, classes: Sequence[PricedClass], prices: Multipliers) -> SliceTable:
     graph, setting = prepared.program.micro, classes[0].priced.setting
-    solved = [solve_layer(graph, c.priced, c.before, c.after, prices) for c in classes]
-    table = slice_table(graph, setting.mesh, [solved[c] for c in prepared.layers.classes], prepared.slices,
+    layers = solved_layers(prepared, classes, prices)
+    table = slice_table(graph, setting.mesh, [layers[c] for c in prepared.layers.classes], prepared.slices,
                         prices, training=setting.training)
     return replace(table, exact=setting.max_classes == MAX_CLASSES)
+
+
+def solved_layers(prepared: Prepared, classes: Sequence[PricedClass], prices: Multipliers) -> list[SolvedLayer]:
+    """The distinct layers, solved at these prices of memory."""
+    return [solve_layer(prepared.program.micro, c.priced, c.before, c.after, prices) for c in classes]

@@ -15,7 +15,6 @@ from planner.core.plan import PlanRecord
 from planner.errors import MemoryLimitError, PinError, PlannerError
 from planner.foreseen import Programs
 from planner.intraop.compose import SliceTable
-from planner.mesh_tables import mesh_table
 from planner.pipelines.pins import stages_per_rank
 from planner.pipelines.pipeline import Candidate
 from planner.pipelines.shapes import virtual_pipelines
@@ -166,7 +165,7 @@ def _try(request: Request, run: Run, programs: Programs, attempt: _Attempt) -> N
     def table(space: MeshSpace) -> SliceTable:
         if space not in tables:
             with run.phase("shardings"):
-                tables[space] = mesh_table(prepared, space, request.cluster, request.pins)
+                tables[space] = request.table(prepared, space, request.cluster, request.pins)
         return tables[space]
 
     if attempt.plans:
@@ -267,7 +266,7 @@ def _least_peak(table: SliceTable, request: Request) -> float:
     """The least bytes per device with which the whole model in one stage runs, on this mesh."""
     if table.mesh.device_count != request.cluster.device_count:
         return float("inf")
-    return float(table.memory_bytes(1)[table.of(0, len(table.layers) - 1)].min())
+    return float(table.memory_bytes(1)[table.of(0, len(table.entering_bytes) - 1)].min())
 
 
 def _too_large(request: Request, run: Run) -> PlannerError:

@@ -117,9 +117,8 @@ def forward_floors_s(costs: SliceCosts) -> Array:
     for m, space in enumerate(costs.spaces):
         below: list[Array] = []
         for table in (costs.tables[mesh] for mesh in space.meshes):
-            least = {id(f): sum(float(c["forward_s"].min()) for c in f.layer.unary if "forward_s" in c)
-                     for f in table.layers} if table.exact else {}
-            sums = np.concatenate([[0.0], np.cumsum([least.get(id(f), 0.0) for f in table.layers])])
+            least = table.least_forward_s if table.exact else [0.0] * count
+            sums = np.concatenate([[0.0], np.cumsum(least)])
             below.append(sums[None, 1:] - sums[:-1, None])
         found[m] = np.maximum(np.min(below, axis=0), 0.0)
     return found

@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,6 +12,9 @@ import jax
 import numpy as np
 import pytest
 
+from planner import api
+from planner.cache.store import Cache
+from planner.cli import options
 from tests.quickly import QUICKLY
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,6 +70,16 @@ def pytest_collection_finish() -> None:
 def started() -> None:
     """JAX's devices, before the command line that a test calls may ask for fewer: the first to ask decides."""
     assert len(jax.devices("cpu")) == 8, "JAX was started before tests/conftest.py could ask for eight devices"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_kept() -> Iterator[None]:
+    """No test reads what another left in the user's cache of solved tables; those of the cache give a folder."""
+    given = options.cache
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(api, "cache_of", lambda asked, _=None: asked if isinstance(asked, Cache) else None)
+        patch.setattr(options, "cache", lambda args, out: args.cache_dir is not None and given(args, out))
+        yield
 
 
 @pytest.fixture(scope="session")

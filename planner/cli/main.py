@@ -10,12 +10,26 @@ import sys
 from collections.abc import Sequence
 
 from planner.cli.command import FAILED, INTERRUPTED, OK, WRONG_INPUT, Command, Output, fail
-from planner.cli.commands import check, compare, explain, lists, measure, plan, plot, run, show, simulate, solve, verify
+from planner.cli.commands import (
+    cache,
+    check,
+    compare,
+    explain,
+    lists,
+    measure,
+    plan,
+    plot,
+    run,
+    show,
+    simulate,
+    solve,
+    verify,
+)
 from planner.errors import PlannerError, RunError
 
 COMMANDS: tuple[Command, ...] = (
     plan.COMMAND, show.COMMAND, explain.COMMAND, plot.COMMAND, simulate.COMMAND, compare.COMMAND, run.COMMAND,
-    check.COMMAND, verify.COMMAND, measure.COMMAND, solve.COMMAND, lists.MODELS, lists.CLUSTERS)
+    check.COMMAND, verify.COMMAND, measure.COMMAND, solve.COMMAND, cache.COMMAND, lists.MODELS, lists.CLUSTERS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

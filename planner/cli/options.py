@@ -12,6 +12,8 @@ from planner.errors import MeshError, PinError, PlannerError
 if TYPE_CHECKING:
     import jax
 
+    from planner.cache.store import Cache
+    from planner.cli.command import Output
     from planner.model import Model
 
 MODEL_HELP = "a name of the zoo (see `planner models`), or path.py:function or package.module:function, where the " \
@@ -48,6 +50,20 @@ def add_place(parser: argparse.ArgumentParser, *, may_plan_only: bool = True) ->
                        "measured at first use and kept")
 
 
+def add_cache(parser: argparse.ArgumentParser) -> None:
+    """Whether, and where, what is solved is kept for next time."""
+    group = parser.add_argument_group("cache (what was solved is kept: the plan is the same with it and without)")
+    group.add_argument("--no-cache", action="store_true", help="neither read nor keep anything")
+    add_cache_folder(group)
+
+
+def add_cache_folder(group: argparse._ActionsContainer) -> None:
+    """Which folder, and how large it may get."""
+    group.add_argument("--cache-dir", metavar="FOLDER", help="default: ~/.cache/planner/frontiers")
+    group.add_argument("--cache-limit", type=float, metavar="GB", help="what was not used for longest goes when the "
+                       "folder is larger (default 4)")
+
+
 def add_pins(parser: argparse.ArgumentParser) -> None:
     """What is fixed; the rest is planned around it."""
     group = parser.add_argument_group("pins (what you fix; the rest is planned around it)")
@@ -80,6 +96,7 @@ def add_under_plan(parser: argparse.ArgumentParser, *, verb: str, steps: int) ->
     add_pins(parser)
     parser.add_argument("--plan", metavar="FILE", help=f"{verb} this plan; default: plan now, with the pins above")
     parser.add_argument("--budget", type=float, metavar="SECONDS", help="stop searching after about this long")
+    add_cache(parser)
     parser.add_argument("--steps", type=int, default=steps, metavar="N", help=f"training steps (default {steps})")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of parameters and batches (default 0)")
 
@@ -177,6 +194,20 @@ def model(args: argparse.Namespace, device_count: int) -> "Model":
     from planner.cli.models import load
 
     return load(args.model, batch=args.batch, device_count=device_count, settings=_settings(args))
+
+
+def cache(args: argparse.Namespace, out: "Output") -> "Cache | bool":
+    """The cache that the command line asks for; False for none."""
+    return False if args.no_cache else cache_folder(args, out)
+
+
+def cache_folder(args: argparse.Namespace, out: "Output") -> "Cache":
+    """The cache in the folder given, or the user's own."""
+    from planner.cache.store import LIMIT_BYTES, Cache, default_folder
+
+    limit = LIMIT_BYTES if args.cache_limit is None else int(args.cache_limit * 1e9)
+    folder = default_folder() if args.cache_dir is None else Path(args.cache_dir)
+    return Cache(folder, limit, out.note)
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:

@@ -34,6 +34,8 @@ class SliceTable:
 
     Attributes:
       multipliers: rows of the layers' frontiers.
+      layers: the frontier of each layer; those of a table that was kept from an earlier search are solved when
+        asked for.
       variants: index g of the arrays.
       slices: the number of each slice, the first index of the arrays.
       priced: objective at each variant's memory price, [D, G].
@@ -42,13 +44,15 @@ class SliceTable:
       state_out: best state after the slice, [D, G].
       exact: whether every layer was solved over all its strategies (only then are bounds proven).
       entering_bytes: per layer and state before it, bytes per microbatch that a slice keeps which begins there.
+      least_forward_s: per layer, seconds below every forward of it: what its operators and tensors take at least, each
+        by itself.
       came_from: state before the slice's last layer on the best way to each state after it, [D, G, states].
     """
 
     mesh: LogicalMesh
     multipliers: Multipliers
     variants: SliceVariants
-    layers: tuple[LayerFrontier, ...]
+    layers: Sequence[LayerFrontier]
     slices: Slices
     priced: Array
     parts: Array
@@ -56,6 +60,7 @@ class SliceTable:
     state_out: NDArray[np.int64]
     came_from: NDArray[np.int16]
     entering_bytes: tuple[Array, ...]
+    least_forward_s: tuple[float, ...]
     exact: bool = True
 
     def of(self, first: int, last: int) -> int:
@@ -102,6 +107,7 @@ def slice_table(graph: Graph, mesh: LogicalMesh, solved: Sequence[SolvedLayer], 
     variants = slice_variants(multipliers)
     held = {id(f): _entering_bytes(graph, f.before, mesh) if training else np.zeros(len(f.before.states))
             for f in solved}
+    least = {id(f): sum(float(c["forward_s"].min()) for c in f.layer.unary if "forward_s" in c) for f in solved}
     ways = _Ways(slices, variants, {id(f): (f, _rows(f.priced, multipliers)) for f in solved}, held,
                  tuple(id(f) for f in solved))
     state_out, priced = ways.best()
@@ -109,7 +115,8 @@ def slice_table(graph: Graph, mesh: LogicalMesh, solved: Sequence[SolvedLayer], 
     frontiers = {key: f.frontier(used[key]) for key, (f, _) in ways.layers.items()}
     parts, working = ways.sums(frontiers, state_out, priced)
     return SliceTable(mesh, multipliers, variants, tuple(frontiers[id(f)] for f in solved), slices, priced, parts,
-                      working, state_out, ways.came, tuple(held[id(f)] for f in solved))
+                      working, state_out, ways.came, tuple(held[id(f)] for f in solved),
+                      tuple(least[id(f)] for f in solved))
 
 
 class _Ways:

@@ -72,7 +72,7 @@ class Columns:
     prices: list[float] = field(default_factory=list[float])
 
     def layers(self) -> tuple[LayerFrontier, ...]:
-        return self.stage.table.layers[self.stage.first:self.stage.last + 1]
+        return tuple(self.stage.table.layers[self.stage.first:self.stage.last + 1])
 
     def points(self, *, newest: bool = False, bounding: bool = False) -> list[Points]:
         """The points per layer, of all prices or only of the newest; equal layers share an object."""

@@ -11,13 +11,13 @@ from typing import Any
 
 import jax
 
+from planner.core.fingerprint import fingerprint
 from planner.core.graph import Graph, Program, Role
 from planner.errors import BatchError, ModelError, TraceError
 from planner.model import Model, leaves_with_paths
 from planner.trace.batched_lookups import with_batched_lookups
 from planner.trace.differentiate import differentiate
 from planner.trace.dtypes import is_inexact
-from planner.trace.fingerprint import fingerprint
 from planner.trace.jaxpr import abstract_leaf, abstract_tree, name_of, trace_graph
 from planner.trace.local_copies import with_local_copies
 from planner.trace.params import join_leaves, split_leaves

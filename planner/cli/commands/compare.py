@@ -11,6 +11,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Model and place."""
     options.add_model(parser)
     options.add_place(parser)
+    options.add_cache(parser)
     parser.add_argument("--microbatches", type=int, metavar="N", help="fix the number of microbatches for all")
     parser.add_argument("--json", action="store_true", help="print rows as JSON instead of a table")
 
@@ -25,7 +26,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
     model = options.model(args, count)
     pinned = {} if args.microbatches is None else {"microbatches": args.microbatches}
     with out.progress("comparing") as tell:
-        plans = api.compare(model, place, hardware=options.hardware(args, place), progress=tell, **pinned)
+        plans = api.compare(model, place, hardware=options.hardware(args, place), progress=tell,
+                            cache=options.cache(args, out), **pinned)
     records = {name: p if isinstance(p, str) else p.record for name, p in plans.items()}
     if args.json:
         out.json(comparison.rows(records))

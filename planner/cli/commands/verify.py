@@ -16,6 +16,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     options.add_model(parser)
     options.add_place(parser)
     options.add_pins(parser)
+    options.add_cache(parser)
     parser.add_argument("--plan", metavar="FILE", help="verify this plan; default: plan now, with the pins above")
     parser.add_argument("--budget", type=float, metavar="SECONDS", help="stop searching after about this long")
     parser.add_argument("--target", default="auto", metavar="NAME", help="what to compile for: local, cpu:64, "

@@ -5,9 +5,9 @@ bodies, inputs and outputs, literals. What does not: source lines, payloads, the
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -17,21 +17,23 @@ _SKIPPED = frozenset({"name", "ctx_mesh", "debug_info", "sharding", "out_shardin
 """Parameters that say nothing of what is computed, or that newer versions of JAX spell differently."""
 
 
-def fingerprint(kind: str, microbatches: int, graphs: Iterable[Graph | None]) -> str:
-    """SHA-256 (hex) over the structure of the graphs of a program."""
+def fingerprint(kind: str, microbatches: int, graphs: Iterable[Graph | None], *, numbers: bool = True) -> str:
+    """SHA-256 (hex) over the structure of the graphs of a program; `numbers`: over those in literals as well."""
     digest = hashlib.sha256(f"{kind} {microbatches}\n".encode())
     for graph in graphs:
-        digest.update((graph_text(graph) if graph is not None else "none").encode())
+        digest.update((graph_text(graph, numbers=numbers) if graph is not None else "none").encode())
     return digest.hexdigest()
 
 
-def graph_text(graph: Graph) -> str:
+def graph_text(graph: Graph, *, numbers: bool = True) -> str:
     """A graph as stable text: values are numbered by first appearance, so unused indices do not matter."""
     names: dict[int, int] = {}
     memo: dict[int, str] = {}
 
     def name(operand: Operand) -> str:
         if isinstance(operand, Literal):
+            if not numbers:
+                return f"{list(operand.shape)}:{operand.dtype}"
             return f"{np.asarray(operand.value).tolist()!r}:{operand.dtype}"
         return f"%{names.setdefault(operand, len(names))}"
 
@@ -42,15 +44,16 @@ def graph_text(graph: Graph) -> str:
     lines += [f"const {typed(v)}" for v, _ in graph.constants]
     for op in graph.ops:
         results = " ".join(typed(v) for v in op.results)
-        lines.append(f"{results} = {op.primitive} {' '.join(map(name, op.operands))} {_static_text(op, memo)}")
+        static = _static_text(op, memo, numbers=numbers)
+        lines.append(f"{results} = {op.primitive} {' '.join(map(name, op.operands))} {static}")
     lines += [f"out {o.role} {o.path} {o.row} {name(o.operand)}" for o in graph.outputs]
     return "\n".join(lines) + "\n"
 
 
-def _static_text(op: Op, memo: dict[int, str]) -> str:
+def _static_text(op: Op, memo: dict[int, str], *, numbers: bool) -> str:
     """Parameters and bodies; operators that share their parameters (unrolled iterations) are described once."""
     if id(op.params) not in memo:
-        bodies = "".join(f"{{\n{graph_text(body)}}}" for body in op.bodies)
+        bodies = "".join(f"{{\n{graph_text(body, numbers=numbers)}}}" for body in op.bodies)
         memo[id(op.params)] = f"{params_text(op.params)} {bodies}"
     return memo[id(op.params)]
 
@@ -62,14 +65,16 @@ def params_text(params: Mapping[str, Any]) -> str:
 
 
 def _text(value: Any) -> str | None:
-    if isinstance(value, str | int | float | bool | type(None) | np.dtype):
+    if isinstance(value, str | int | float | bool | type(None)):
         return str(value)
+    if isinstance(value, np.dtype):
+        return str(cast(Any, value))
     if isinstance(value, Enum):
         return value.name
     if isinstance(value, tuple | list):
-        return f"({', '.join(t for t in map(_text, value) if t is not None)})"
+        return f"({', '.join(t for t in map(_text, cast(Sequence[Any], value)) if t is not None)})"
     if isinstance(value, np.ndarray | np.generic):
-        return repr(value.tolist())
+        return repr(cast(Any, value).tolist())
     if isinstance(value, type):
         return value.__name__
     text = repr(value)
