@@ -140,7 +140,8 @@ class _Ways:
             self._which = np.pad(self._which, ((0, len(self._which)), (0, self._which.shape[1])), constant_values=-1)
         unknown: list[list[int]] = np.argwhere(self._which[at] < 0).tolist()
         for i, j in unknown:
-            moves = recipe(srcs[i], dsts[j], partials[i], self._shape, reduce_scatter_as_all_reduce=self._as_all_reduce)
+            moves = recipe(srcs[i], dsts[j], partials[i], self._shape,
+                           reduce_scatter_as_all_reduce=self._as_all_reduce)
             number = self._number.setdefault(moves, len(self._number))
             if number == len(self.moves):
                 self.moves.append(moves)
