@@ -105,8 +105,9 @@ def _coefficients(srcs: tuple[Spec, ...], partials: tuple[frozenset[int], ...], 
                   mesh: LogicalMesh) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Fixed seconds and seconds per byte, [lines, srcs, dsts]. Most pairs move alike."""
     ways = _ways(mesh.shape, mesh.reduce_scatter_as_all_reduce)
-    seen, which = np.unique(ways.between(srcs, partials, dsts), return_inverse=True)
-    lines = [_cost(ways.moves[n], mesh).lines for n in seen.tolist()]
+    seen, which = np.unique(ways.between(srcs, partials, dsts).ravel(), return_inverse=True)
+    distinct: list[int] = seen.tolist()
+    lines = [_cost(ways.moves[n], mesh).lines for n in distinct]
     most = max(map(len, lines), default=1)
     table = np.array([[*few, *few[-1:] * (most - len(few))] for few in lines]).reshape(len(lines), most, 2)
     fixed, per_byte = np.ascontiguousarray(table.T)[..., which.reshape(len(srcs), len(dsts))]
