@@ -7,11 +7,11 @@
 Alpa needed 2,393 s for GPT-39B on 64 V100 with its optimisations, over 40 h without (Zheng et al., OSDI 2022, Table 5),
 and 4,092 s for GPT-1.3B on 4, as Aceso measured it, which needed 99 s (Liu et al., EuroSys 2024). Nothing is allocated.
 
-Every case is planned in a process of its own, from the abstract model to the plan: tracing included, no cache but
-that of compiled loops (numba's, which the first run on a machine fills, in seconds; `--cold` leaves it aside as well).
-Phases are of the wall clock, so every row also says how loaded the machine was and how long it kept a core busy in all.
-`--growth` plans one model with more and more layers, or for more and more devices, and fits the exponent of what a core
-was kept busy for.
+Every case is planned in a process of its own, from the abstract model to the plan: tracing included, the cache of
+solved layers empty, that of compiled loops not (numba's, which the first run on a machine fills, in seconds; `--cold`
+leaves it aside as well). Phases are of the wall clock, so every row also says how loaded the machine was and how long
+it kept a core busy in all. `--growth` plans one model with more and more layers, or for more and more devices, and fits
+the exponent of what a core was kept busy for.
 """
 
 import argparse
@@ -137,7 +137,9 @@ def measure(name: str, case: Case) -> dict[str, object]:
     before = load()
     began, worked = time.perf_counter(), time.process_time()
     model = models.build(case.model, batch_size=case.batch_size, dtype=case.dtype, **dict[str, Any](case.size))
-    plan = planner.plan(model, planner.cluster(case.cluster, case.nodes, case.devices_per_node))
+    with tempfile.TemporaryDirectory() as folder:
+        plan = planner.plan(model, planner.cluster(case.cluster, case.nodes, case.devices_per_node),
+                            cache=planner.Cache(Path(folder)))
     planning_s, cpu_s = time.perf_counter() - began, time.process_time() - worked
     record = plan.record
     return {

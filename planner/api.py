@@ -22,7 +22,7 @@ from planner.model import Model
 from planner.planned import Plan
 from planner.request import Request, remembered
 from planner.spaces import RECIPES
-from planner.trace import trace_program
+from planner.trace import trace_unnamed
 from planner.would_fit import plan_or_say
 
 
@@ -59,7 +59,7 @@ def plan(  # noqa: PLR0913  (options of one call, all named)
         raise PlannerError(f"a budget of {budget_s} seconds", "give seconds, or 0 for the first plan that fits")
     fixed = replace(pins or Pins(), **pinned)
     cluster = cluster_of(mesh, hardware, cache_dir)
-    request = Request(remembered(partial(trace_program, model)), model.name, model.kind, model.batch_size, cluster,
+    request = Request(remembered(partial(trace_unnamed, model)), model.name, model.kind, model.batch_size, cluster,
                       fixed, package_version(), budget_s, progress or _quiet,
                       tables_of(cache_of(cache, cache_dir), package_version()))
     return Plan(plan_or_say(request))

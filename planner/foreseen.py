@@ -10,6 +10,7 @@ In: how to trace. Out: `Prepared`.
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from planner.core.fingerprint import named
 from planner.core.graph import Graph, Program
 from planner.core.hardware import Device
 from planner.prepared import Prepared, prepare, prepared_like
@@ -53,14 +54,21 @@ class Programs:
         self.traced[microbatches] = prepare(program, self.device)
         return self.traced[microbatches]
 
+    def forget(self) -> None:
+        """Foresee nothing any more, nor use what was."""
+        self.foresees = False
+        self.traced.clear()
+        self._like.clear()
+
     def confirmed(self, prepared: Prepared) -> Prepared | None:
-        """The same, of a traced program; None if that is not what was foreseen."""
-        if prepared.program.microbatches in self.traced:
-            return prepared
-        program = self._trace(prepared.program.microbatches)
+        """The same, of a traced program with its fingerprint; None if that is not what was foreseen."""
+        index, program = prepared.index, prepared.program
+        if program.microbatches in self.traced:
+            return replace(prepared, index=replace(index, program=named(program)))
+        program = self._trace(program.microbatches)
         if not same(prepared.program, program):
             return None
-        return replace(prepared, index=replace(prepared.index, program=program, rules=RuleTable(program.micro)))
+        return replace(prepared, index=replace(index, program=named(program), rules=RuleTable(program.micro)))
 
     def _trace(self, microbatches: int) -> Program:
         program = self.trace(microbatches, self._update)

@@ -57,10 +57,11 @@ def search(request: Request) -> Found:
     with run.phase("trace"):
         prepared = programs.confirmed(run.best.prepared)
     if prepared is None:
-        programs.foresees, programs.traced = False, {}
+        programs.forget()
         run = _searched(request, programs)
         assert run.best is not None
-        prepared = run.best.prepared
+        prepared = programs.confirmed(run.best.prepared)
+        assert prepared is not None
     best = replace(run.best, prepared=prepared)
     with run.phase("assemble"):
         record = replace(plan_record(request, run, best), schedules=schedule_costs(run, best, request.cluster),

@@ -66,7 +66,9 @@ def test_what_was_foreseen_is_confirmed_by_tracing_or_refused():
     confirmed = programs.confirmed(ready[4])
     assert counts == [32, 16, 4]
     assert confirmed is not None and confirmed.program.fingerprint == trace_program(model, 4).fingerprint
-    assert programs.confirmed(ready[16]) is ready[16]
+    again = programs.confirmed(ready[16])
+    assert counts == [32, 16, 4] and again is not None
+    assert again.program.fingerprint == trace_program(model, 16).fingerprint
     micro = ready[8].program.micro
     other = replace(ready[8].program, micro=replace(micro, ops=micro.ops[:-1]))
     assert programs.confirmed(replace(ready[8], index=replace(ready[8].index, program=other))) is None

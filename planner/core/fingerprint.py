@@ -6,12 +6,13 @@ bodies, inputs and outputs, literals. What does not: source lines, payloads, the
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from enum import Enum
 from typing import Any, cast
 
 import numpy as np
 
-from planner.core.graph import Graph, Literal, Op, Operand
+from planner.core.graph import Graph, Literal, Op, Operand, Program
 
 _SKIPPED = frozenset({"name", "ctx_mesh", "debug_info", "sharding", "out_sharding", "accuracy"})
 """Parameters that say nothing of what is computed, or that newer versions of JAX spell differently."""
@@ -23,6 +24,12 @@ def fingerprint(kind: str, microbatches: int, graphs: Iterable[Graph | None], *,
     for graph in graphs:
         digest.update((graph_text(graph, numbers=numbers) if graph is not None else "none").encode())
     return digest.hexdigest()
+
+
+def named(program: Program) -> Program:
+    """The program with its fingerprint."""
+    graphs = (program.forward, program.micro, program.update) if program.kind == "train" else (program.forward,)
+    return replace(program, fingerprint=fingerprint(program.kind, program.microbatches, graphs))
 
 
 def graph_text(graph: Graph, *, numbers: bool = True) -> str:

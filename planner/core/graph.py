@@ -190,7 +190,8 @@ class Program:
       update: inputs PARAM, OPT_STATE, GRAD (one per parameter, averaged over microbatches); outputs PARAM, OPT_STATE.
         None unless kind is `"train"`.
       microbatches: number of microbatches the batch was split into; shapes in `micro` are of one microbatch.
-      fingerprint: hex digest of the structure of the graphs (not of the numbers in the parameters).
+      fingerprint: hex digest of the structure of the graphs (not of the numbers in the parameters); empty where it was
+        not asked for.
       warnings: what the user should know (operators without a rule, with name and source).
     """
 

@@ -10,3 +10,4 @@ from planner.trace.program import optimizer_init_graph as optimizer_init_graph
 from planner.trace.program import program_trees as program_trees
 from planner.trace.program import split_params as split_params
 from planner.trace.program import trace_program as trace_program
+from planner.trace.program import trace_unnamed as trace_unnamed
