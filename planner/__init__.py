@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from planner.planned import load as load
     from planner.processes import distributed as distributed
     from planner.profiles import cluster as cluster
+    from planner.whatif.changes import what_if as what_if
+    from planner.whatif.tensor import why as why
 
 NAMES = MappingProxyType({
     "from_equinox": "planner.adapters",
@@ -40,6 +42,8 @@ NAMES = MappingProxyType({
     "load": "planner.planned",
     "distributed": "planner.processes",
     "cluster": "planner.profiles",
+    "what_if": "planner.whatif.changes",
+    "why": "planner.whatif.tensor",
 })
 """Public name -> where it is from: what the block above says, for when it runs."""
 

@@ -54,15 +54,25 @@ def plan(  # noqa: PLR0913  (options of one call, all named)
     if not isinstance(model, Model):
         raise ModelError(f"{type(model).__name__} is not a planner.Model",
                          "wrap it: planner.Model(loss_fn, params, batch, optimizer=...)")
-    _check_optimizer(model)
     if budget_s is not None and not budget_s >= 0:
         raise PlannerError(f"a budget of {budget_s} seconds", "give seconds, or 0 for the first plan that fits")
     fixed = replace(pins or Pins(), **pinned)
     cluster = cluster_of(mesh, hardware, cache_dir)
-    request = Request(remembered(partial(trace_unnamed, model)), model.name, model.kind, model.batch_size, cluster,
-                      fixed, package_version(), budget_s, progress or _quiet,
-                      tables_of(cache_of(cache, cache_dir), package_version()))
-    return Plan(plan_or_say(request))
+    request = request_for(model, cluster, cache=cache, cache_dir=cache_dir)
+    return Plan(plan_or_say(replace(request, pins=fixed, budget_s=budget_s, progress=progress or _quiet)))
+
+
+def request_for(model: Model, cluster: Cluster, *, cache: Cache | bool = True, cache_dir: Path | None = None
+                ) -> Request:
+    """What a search for a model on a cluster is asked, nothing pinned; the model is traced once for each number of
+    microbatches, whatever of the request is replaced afterwards. `cache` as in `plan`.
+
+    Raises:
+      ModelError: the optimizer is none.
+    """
+    _check_optimizer(model)
+    return Request(remembered(partial(trace_unnamed, model)), model.name, model.kind, model.batch_size, cluster, Pins(),
+                   package_version(), None, _quiet, tables_of(cache_of(cache, cache_dir), package_version()))
 
 
 def _check_optimizer(model: Model) -> None:

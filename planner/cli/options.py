@@ -20,9 +20,9 @@ MODEL_HELP = "a name of the zoo (see `planner models`), or path.py:function or p
              "function takes no arguments and returns a planner.Model"
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """The model and its size."""
-    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+def add_model(parser: argparse.ArgumentParser, *, option: bool = False) -> None:
+    """The model and its size; `option`: as `--model`, which may be left out."""
+    parser.add_argument("--model" if option else "model", metavar="MODEL", help=MODEL_HELP)
     group = parser.add_argument_group("model")
     group.add_argument("--batch", type=int, metavar="N", help="batch size (zoo: default 8 a device)")
     group.add_argument("--dtype", choices=("bfloat16", "float16", "float32"),
