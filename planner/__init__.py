@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from planner.planned import load as load
     from planner.processes import distributed as distributed
     from planner.profiles import cluster as cluster
+    from planner.sweeping.run import sweep as sweep
     from planner.whatif.changes import what_if as what_if
     from planner.whatif.tensor import why as why
 
@@ -42,6 +43,7 @@ NAMES = MappingProxyType({
     "load": "planner.planned",
     "distributed": "planner.processes",
     "cluster": "planner.profiles",
+    "sweep": "planner.sweeping.run",
     "what_if": "planner.whatif.changes",
     "why": "planner.whatif.tensor",
 })

@@ -23,13 +23,15 @@ from planner.cli.commands import (
     show,
     simulate,
     solve,
+    sweep,
     verify,
 )
 from planner.errors import PlannerError, RunError
 
 COMMANDS: tuple[Command, ...] = (
     plan.COMMAND, show.COMMAND, explain.COMMAND, plot.COMMAND, simulate.COMMAND, compare.COMMAND, run.COMMAND,
-    check.COMMAND, verify.COMMAND, measure.COMMAND, solve.COMMAND, cache.COMMAND, lists.MODELS, lists.CLUSTERS)
+    sweep.COMMAND, check.COMMAND, verify.COMMAND, measure.COMMAND, solve.COMMAND, cache.COMMAND, lists.MODELS,
+    lists.CLUSTERS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -39,6 +39,11 @@ def load(name: str, *, batch: int | None, device_count: int, settings: dict[str,
     return _call(_function(name), name, batch)
 
 
+def of_batch(name: str, settings: dict[str, Any], batch: int) -> Model:
+    """The model of that name with that batch, for processes that plan it."""
+    return load(name, batch=batch, device_count=1, settings=settings)
+
+
 def _function(name: str) -> Any:
     where, _, function = name.rpartition(":")
     module = _from_file(Path(where)) if where.endswith(".py") else _from_import(where)

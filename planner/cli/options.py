@@ -25,6 +25,11 @@ def add_model(parser: argparse.ArgumentParser, *, option: bool = False) -> None:
     parser.add_argument("--model" if option else "model", metavar="MODEL", help=MODEL_HELP)
     group = parser.add_argument_group("model")
     group.add_argument("--batch", type=int, metavar="N", help="batch size (zoo: default 8 a device)")
+    add_sizes(group)
+
+
+def add_sizes(group: argparse._ArgumentGroup) -> None:
+    """What of a zoo model may be chosen."""
     group.add_argument("--dtype", choices=("bfloat16", "float16", "float32"),
                        help="what a zoo model computes in (default bfloat16; V100s are fast in float16 only)")
     group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
@@ -193,7 +198,7 @@ def model(args: argparse.Namespace, device_count: int) -> "Model":
     """The model named on the command line."""
     from planner.cli.models import load
 
-    return load(args.model, batch=args.batch, device_count=device_count, settings=_settings(args))
+    return load(args.model, batch=args.batch, device_count=device_count, settings=settings(args))
 
 
 def cache(args: argparse.Namespace, out: "Output") -> "Cache | bool":
@@ -210,7 +215,8 @@ def cache_folder(args: argparse.Namespace, out: "Output") -> "Cache":
     return Cache(folder, limit, out.note)
 
 
-def _settings(args: argparse.Namespace) -> dict[str, Any]:
+def settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What was chosen of a zoo model."""
     found: dict[str, Any] = {}
     if args.dtype:
         found["dtype"] = args.dtype

@@ -170,6 +170,8 @@ class Cluster:
       overlap: what runs beside compute; None: nothing does.
       host: the way to the host's memory; None: nothing is known of it, and plans keep nothing there.
       sources: (field, where the number is from) for each number in the profile.
+      price_usd_per_device_hour: what renting one device of it for an hour costs; None: not known. It is no part of what
+        plans are made from.
     """
 
     name: str
@@ -186,6 +188,7 @@ class Cluster:
     sources: tuple[tuple[str, str], ...] = field(default=(), compare=False)
     levels: tuple[Level, ...] = ()
     torus: Torus | None = None
+    price_usd_per_device_hour: float | None = field(default=None, compare=False)
 
     @property
     def device_count(self) -> int:

@@ -30,6 +30,8 @@ from planner.profiles.parts import (
     torus_to_json,
 )
 
+PRICE = "price_usd_per_device_hour"
+
 
 def cluster(name: str, nodes: int = 1, devices_per_node: int | None = None,
             levels: Mapping[str, tuple[int, float | Link]] | None = None) -> Cluster:
@@ -142,6 +144,7 @@ def _cluster_from(fields: Fields) -> Cluster:
         merges_all_reduces=fields.flag("merges_all_reduces", default=False),
         overlap=overlap_from(fields.inner("overlap")) if "overlap" in fields else None,
         host=host_link_from(fields.inner("host")) if "host" in fields else None,
+        price_usd_per_device_hour=fields.positive(PRICE) if PRICE in fields else None,
         sources=fields.sources("sources"))
     fields.text("description", default="")
     fields.refuse_unknown()
@@ -153,6 +156,7 @@ def _to_json(cluster: Cluster, description: str) -> dict[str, Any]:
     host = {} if cluster.host is None else {"host": dataclasses.asdict(cluster.host)}
     if cluster.host is not None and cluster.host.shared_by == 1:
         del host["host"]["shared_by"]  # as where it is not given
+    price = {} if cluster.price_usd_per_device_hour is None else {PRICE: cluster.price_usd_per_device_hour}
     levels: dict[str, Any] = {"levels": levels_to_json(cluster.levels)} if cluster.levels else {}
     if cluster.torus is not None:
         levels["torus"] = torus_to_json(cluster.torus)
@@ -161,4 +165,4 @@ def _to_json(cluster: Cluster, description: str) -> dict[str, Any]:
             "intra_node": link_to_json(cluster.intra_node), "inter_node": link_to_json(cluster.inter_node),
             "reduce_scatter_as_all_reduce": cluster.reduce_scatter_as_all_reduce,
             "adds_before_all_reduce": cluster.adds_before_all_reduce,
-            "merges_all_reduces": cluster.merges_all_reduces, "sources": dict(cluster.sources)}
+            "merges_all_reduces": cluster.merges_all_reduces, **price, "sources": dict(cluster.sources)}

@@ -37,6 +37,9 @@ def table(cluster: Cluster) -> Table:
         if link.protocols:
             rows.append((f"protocols {text}", ", ".join(dict.fromkeys(p.name for p in link.protocols)),
                          _source(sources, f"{name}.protocols")))
+    if cluster.price_usd_per_device_hour is not None:
+        rows.append(("price of a device", f"{cluster.price_usd_per_device_hour:.2f} USD an hour",
+                     _source(sources, "price_usd_per_device_hour")))
     rows += [(f"link of a {level.name} of {units.plural(level.nodes, 'node')}",
               units.scaled(level.link.bandwidth_bytes_per_s, "B/s"), _source(sources, "levels"))
              for level in cluster.levels]

@@ -56,7 +56,7 @@ def plot(record: PlanRecord, path: str | os.PathLike[str], kind: str = "all") ->
         raise UnknownNameError("kind of picture", kind, ("all", *pictures()))
     with matplotlib.rc_context(dict(style.RC)):
         figure = _overview(record) if kind == "all" else _single(record, pictures()[kind])
-        _write(figure, place)
+        write(figure, place)
 
 
 def plot_measured(record: PlanRecord, step: MeasuredStep, path: str | os.PathLike[str]) -> None:
@@ -69,7 +69,7 @@ def plot_measured(record: PlanRecord, step: MeasuredStep, path: str | os.PathLik
     check_format(place)
     picture = Picture(lambda axes, r: measured.draw(axes, r, step), lambda r: (15, 0.5 + 0.8 * r.layout.ranks))
     with matplotlib.rc_context(dict(style.RC)):
-        _write(_single(record, picture), place)
+        write(_single(record, picture), place)
 
 
 def _single(record: PlanRecord, picture: Picture) -> Figure:
@@ -111,7 +111,8 @@ def _sheet(rows: list[list[tuple[Picture, float]]], record: PlanRecord, heights:
     return figure
 
 
-def _write(figure: Figure, place: Path) -> None:
+def write(figure: Figure, place: Path) -> None:
+    """Write a figure into a file, whole or not at all, the same bytes for equal figures. Raises `PlannerError`."""
     kind = place.suffix.lower()[1:]
     metadata = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None},
                 "pdf": {"CreationDate": None, "Producer": None, "Creator": None}}[kind]
