@@ -133,6 +133,37 @@ def test_show_explain_and_their_json(capsys, plan_file):
     assert numbers["bottleneck_stage"] == 1 and numbers["device_seconds"]["idle"] > 0
 
 
+def test_explain_searches_again_with_the_model(capsys, model_file, tmp_path):
+    place, model = str(tmp_path / "mine.plan.json"), f"{model_file}:build"
+    on = ("--cluster", "p3.16xlarge", "--devices-per-node", "2", "--batch", "16", "--stages", "1")
+    assert outcome(capsys, "plan", model, *on, "-o", place)[0] == 0
+    code, out, _ = outcome(capsys, "explain", place, "--model", model, "--tensor", "w")
+    assert code == 0 and "parameter w (8 × 16), stage 0" in out and "chosen anew" in out
+    code, out, _ = outcome(capsys, "explain", place, "--model", model, "--what-if", "--json")
+    answers = json.loads(out)["what_if"]
+    assert code == 0 and {"a batch twice as large", "twice the memory"} <= {a["change"] for a in answers}
+    code, _, err = outcome(capsys, "explain", place, "--what-if")
+    assert code == 2 and "--model" in err
+    code, _, err = outcome(capsys, "explain", place, "--what-if", "--model", model, "--batch", "8")
+    assert code == 2 and "batch of 16" in err
+
+
+def test_sweep(capsys, model_file, tmp_path):
+    rows, picture = tmp_path / "rows.csv", tmp_path / "s.png"
+    asked = ("sweep", f"{model_file}:build", "--clusters", "p3.16xlarge", "--nodes", "1", "--batch", "16", "32",
+             "--microbatches", "1")
+    code, out, err = outcome(capsys, *asked, "--steps", "1000", "--price", "p3.16xlarge=2", "--budget-usd", "1000", "-o",
+                             str(rows), "--plot", str(picture))
+    assert code == 0 and "Rent 1 × p3.16xlarge" in out and "the fastest within 1,000 USD" in out
+    assert len(rows.read_text().splitlines()) == 3 and picture.stat().st_size > 1000
+    data = json.loads(outcome(capsys, *asked, "--json")[1])
+    assert [r["batch"] for r in data["rows"]] == [16, 32] and data["run"] == "1,000,000 samples"
+    for wrong, says in ((("--price", "p3.16xlarge"), "NAME=USD"), (("-o", "rows.txt"), ".csv or .json"),
+                        (("--plot", "s.gif"), "picture format"), (("--plans", "nowhere"), "no folder")):
+        code, _, err = outcome(capsys, *asked, *wrong)
+        assert code == 2 and says in err
+
+
 def test_plot(capsys, plan_file, tmp_path):
     assert outcome(capsys, "plot", plan_file, "-o", str(tmp_path / "m.svg"), "--kind", "memory")[0] == 0
     assert (tmp_path / "m.svg").read_text().startswith("<?xml")

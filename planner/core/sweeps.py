@@ -5,8 +5,11 @@ In: rows. Out: the Pareto front of hours and dollars, the best for a budget or a
 
 import csv
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, cast
+
+from planner.errors import PlannerError
 
 HOUR_S = 3600.0
 
@@ -111,6 +114,21 @@ class Sweep:
         return {"model": self.model, "run": self.run, "complete": self.complete, "budget_usd": self.budget_usd,
                 "deadline_h": self.deadline_h, "rows": [_data(r) | {"pareto": r in front} for r in self.rows],
                 "best": None if picked.row is None else _data(picked.row)}
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> "Sweep":
+        """What `to_data` gave.
+
+        Raises:
+          PlannerError: it is no sweep.
+        """
+        names = {f.name for f in fields(SweepRow)}
+        try:
+            rows = tuple(SweepRow(**{n: v for n, v in row.items() if n in names}) for row in data["rows"])
+            return cls(data["model"], data["run"], rows, data["complete"], data["budget_usd"], data["deadline_h"])
+        except (KeyError, TypeError, AttributeError) as fault:
+            raise PlannerError(f"this is no saved sweep: {fault}", "give what `planner sweep -o FILE.json` wrote") \
+                from fault
 
     def to_csv(self) -> str:
         """The rows as CSV with a header, numbers in SI units; what is not known is empty."""

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +9,8 @@ from planner.report import breakdown
 from planner.report.causes import Cause, crosses_nodes, crossing, stage_causes, step_causes
 from tests.report.records import cluster, eight_devices, sixty_four_devices, two_devices, vee
 
-SAVED = tuple(plan_io.load(f"plots/data/{name}.plan.json") for name in ("gpt-125m-8", "gpt-39b-64", "gpt-tiny-2"))
+DATA = Path(__file__).parents[2] / "plots" / "data"
+SAVED = tuple(plan_io.load(DATA / f"{name}.plan.json") for name in ("gpt-125m-8", "gpt-39b-64", "gpt-tiny-2"))
 RECORDS = (two_devices(), eight_devices(), sixty_four_devices(), vee(), *SAVED)
 
 

@@ -4,7 +4,7 @@ utilisation and the memory that is left.
 In: a `Sweep`. Out: axes drawn. A line is one cluster with one batch; a row without a plan leaves a gap in it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -24,12 +24,14 @@ def cost(axes: Axes, sweep: Sweep) -> None:
             axes.plot(row.hours, row.usd, MARKERS[_batch(sweep, row) % len(MARKERS)], color=_colour(sweep, row),
                       markersize=6, markeredgecolor=style.INK if row in front else "white", alpha=0.95,
                       markeredgewidth=1.2 if row in front else 0.5, zorder=3)
-    axes.plot([r.hours or 0.0 for r in front], [r.usd or 0.0 for r in front], color=style.FAINT, linewidth=1.0, zorder=1,
-              drawstyle="steps-post")
+    stairs = [r.hours or 0.0 for r in front], [r.usd or 0.0 for r in front]
+    axes.plot(*stairs, color=style.FAINT, linewidth=1.0, zorder=1, drawstyle="steps-post")
     _limits(axes, sweep)
     axes.set(xlabel="hours of the run", ylabel="USD of the run")
     _scaled(axes, [r.hours for r in sweep.rows], axes.set_xscale, axes.xaxis)
     _scaled(axes, [r.usd for r in sweep.rows], axes.set_yscale, axes.yaxis)
+    axes.margins(x=0.12, y=0.1)
+    _named(axes, front)
     style.titled(axes, "cost over time", "ringed and joined: no other is faster and cheaper")
 
 
@@ -95,6 +97,20 @@ def _ticks(low: float, high: float) -> list[float]:
     """1, 2, 5 times powers of ten between two numbers; of many, the powers alone."""
     found = [m * 10.0 ** e for e in range(-9, 16) for m in (1, 2, 5) if low / 1.3 <= m * 10.0 ** e <= high * 1.3]
     return found if len(found) <= 9 else [t for t in found if f"{t:e}".startswith("1.0")]
+
+
+def _named(axes: Axes, front: Sequence[SweepRow]) -> None:
+    """Write beside points of the front what they are, as far as names don't run into each other."""
+    placed: list[tuple[float, float, float]] = []
+    for row in front:
+        text = f"{row.nodes} × {row.cluster}"
+        x, y = axes.transData.transform((row.hours or 0.0, row.usd or 0.0))
+        x, y = x * 72 / axes.figure.dpi, y * 72 / axes.figure.dpi
+        wide = 72 * style.text_inches(text, style.TINY)[0]
+        if all(abs(y - b) > 1.3 * style.TINY or x > a + w or a > x + wide for a, b, w in placed):
+            placed.append((x, y, wide))
+            axes.annotate(text, (row.hours or 0.0, row.usd or 0.0), (6, 4), textcoords="offset points",
+                          fontsize=style.TINY, zorder=4)
 
 
 def _limits(axes: Axes, sweep: Sweep) -> None:
