@@ -1,4 +1,4 @@
-"""Cost, time, utilisation and memory of a model over clusters and sizes, from the saved rows of every sweep in `data/`."""
+"""Cost, time, utilisation and memory of a model over clusters and sizes, from the saved rows of sweeps in `data/`."""
 
 import json
 from pathlib import Path

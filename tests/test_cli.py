@@ -152,8 +152,8 @@ def test_sweep(capsys, model_file, tmp_path):
     rows, picture = tmp_path / "rows.csv", tmp_path / "s.png"
     asked = ("sweep", f"{model_file}:build", "--clusters", "p3.16xlarge", "--nodes", "1", "--batch", "16", "32",
              "--microbatches", "1")
-    code, out, err = outcome(capsys, *asked, "--steps", "1000", "--price", "p3.16xlarge=2", "--budget-usd", "1000", "-o",
-                             str(rows), "--plot", str(picture))
+    code, out, err = outcome(capsys, *asked, "--steps", "1000", "--price", "p3.16xlarge=2", "--budget-usd", "1000",
+                             "-o", str(rows), "--plot", str(picture))
     assert code == 0 and "Rent 1 × p3.16xlarge" in out and "the fastest within 1,000 USD" in out
     assert len(rows.read_text().splitlines()) == 3 and picture.stat().st_size > 1000
     data = json.loads(outcome(capsys, *asked, "--json")[1])

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from planner.api import request_for
+from planner.cache.store import Cache
 from planner.core import plan_io
 from planner.core.hardware import Cluster
 from planner.core.pins import Pins
@@ -77,6 +78,7 @@ class Grid:
       pins: fixed for all.
       budget_s: seconds that the search for one point may take.
       plans: a folder where every plan is saved, or None.
+      cache: folder and bound in bytes of the cache of solved tables; None: without one.
     """
 
     model: ModelOf
@@ -85,6 +87,7 @@ class Grid:
     pins: Pins
     budget_s: float | None = None
     plans: str | None = None
+    cache: tuple[Path, int] | None = None
 
 
 def planned(grid: Grid, points: Sequence[Point]) -> Iterator[tuple[Point, SweepRow]]:
@@ -95,7 +98,9 @@ def planned(grid: Grid, points: Sequence[Point]) -> Iterator[tuple[Point, SweepR
             try:
                 if fault is None and request is None:
                     model = grid.model(batch)
-                    request = replace(request_for(model, point.cluster), pins=grid.pins, budget_s=grid.budget_s)
+                    cache = False if grid.cache is None else Cache(*grid.cache)
+                    request = replace(request_for(model, point.cluster, cache=cache), pins=grid.pins,
+                                      budget_s=grid.budget_s)
             except PlannerError as error:
                 fault = error
             if fault is not None or model is None or request is None:

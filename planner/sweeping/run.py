@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 
-from planner import models, profiles
+from planner import api, models, profiles
+from planner.cache.store import Cache
 from planner.core.hardware import Cluster
 from planner.core.pins import Pins
 from planner.core.sweeps import Sweep, SweepRow
@@ -35,6 +36,7 @@ class Terms:
       jobs: processes that plan.
       budget_s: seconds that the search for one point may take.
       plans: a folder where the plan of every point is saved.
+      cache: as in `planner.plan`.
     """
 
     training: Training | None = None
@@ -44,6 +46,7 @@ class Terms:
     jobs: int = 1
     budget_s: float | None = None
     plans: str | None = None
+    cache: Cache | bool = True
 
 
 def sweep(model: Model | str | ModelOf, clusters: Sequence[str | Cluster], *, nodes: Sequence[int] = (1,),
@@ -72,7 +75,9 @@ def sweep(model: Model | str | ModelOf, clusters: Sequence[str | Cluster], *, no
     source, sizes, name = _source(model, batches)
     points = tuple(Point(number, cluster, batch) for number, (cluster, batch) in enumerate(
         product(_clusters(clusters, nodes, terms.prices or {}), sizes)))
-    grid = Grid(source, points, training, pins or Pins(), terms.budget_s, terms.plans)
+    kept = api.cache_of(terms.cache)
+    grid = Grid(source, points, training, pins or Pins(), terms.budget_s, terms.plans,
+                None if kept is None else (kept.folder, kept.limit_bytes))
     found: dict[int, SweepRow] = {}
     work = by_workers(grid, min(terms.jobs, len(points))) if terms.jobs > 1 else planned(grid, points)
     try:

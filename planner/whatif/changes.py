@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from planner.api import request_for
+from planner.cache.store import Cache
 from planner.core.hardware import Cluster, Device, Link
 from planner.core.plan import PlanRecord
 from planner.emit.match import matching_program
@@ -53,8 +54,8 @@ class Answer:
     reason: str = ""
 
 
-def what_if(record: PlanRecord, model: Model, larger: Model | None = None,
-            progress: Callable[[str], None] = lambda _: None) -> tuple[Answer, ...]:
+def what_if(record: PlanRecord, model: Model, larger: Model | None = None, *,
+            progress: Callable[[str], None] = lambda _: None, cache: Cache | bool = True) -> tuple[Answer, ...]:
     """Plan again for each change; Ctrl-C returns the answers so far.
 
     Args:
@@ -62,6 +63,7 @@ def what_if(record: PlanRecord, model: Model, larger: Model | None = None,
       model: what it was made for.
       larger: the same with a batch twice as large; None: that is not asked.
       progress: called with a line of text now and then.
+      cache: as in `planner.plan`.
 
     Raises:
       PlanMismatchError: the model is another than the plan's.
@@ -69,7 +71,7 @@ def what_if(record: PlanRecord, model: Model, larger: Model | None = None,
     matching_program(record, model)
     found: list[Answer] = []
     try:
-        for change in _changes(record, model, larger):
+        for change in _changes(record, model, larger, cache):
             progress(change.text)
             found.append(_answer(record, change))
     except KeyboardInterrupt:
@@ -87,13 +89,15 @@ def _answer(record: PlanRecord, change: Change) -> Answer:
                   plan.peak_bytes)
 
 
-def _changes(record: PlanRecord, model: Model, larger: Model | None) -> Iterator[Change]:
+def _changes(record: PlanRecord, model: Model, larger: Model | None, cache: Cache | bool  # noqa: FBT001  or a cache
+             ) -> Iterator[Change]:
     pins = pins_of(record)
-    request = replace(request_for(model, record.cluster), pins=pins)
+    request = replace(request_for(model, record.cluster, cache=cache), pins=pins)
     for text, cluster in _machines(record.cluster):
         yield Change(text, MACHINE, replace(request, cluster=cluster))
     if larger is not None:
-        yield Change("a batch twice as large", BATCH, replace(request_for(larger, record.cluster), pins=pins))
+        more = request_for(larger, record.cluster, cache=cache)
+        yield Change("a batch twice as large", BATCH, replace(more, pins=pins))
     for text, changed in _choices(record):
         yield Change(text, CHOICE, replace(request, pins=replace(pins, **changed)))
 

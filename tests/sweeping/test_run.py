@@ -44,7 +44,7 @@ def test_what_does_not_fit_is_a_row_with_the_reason(sweep):
 
 
 def test_two_processes_find_the_same(sweep):
-    terms = Terms(Training(samples=1e6), prices={"p3.16xlarge": 2.0}, jobs=2)
+    terms = Terms(Training(samples=1e6), prices={"p3.16xlarge": 2.0}, jobs=2, cache=False)
     assert planner.sweep(small, (V100, TINY), nodes=(1, 2), batches=(16, 32), terms=terms) == sweep
 
 

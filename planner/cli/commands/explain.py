@@ -23,6 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--what-if", action="store_true", help="plan again with more memory, faster links, faster "
                         "devices, a larger batch, other counts: a search each (needs --model)")
     options.add_model(parser, option=True)
+    options.add_cache(parser)
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
@@ -75,7 +76,8 @@ def _search(args: argparse.Namespace, record: PlanRecord, out: Output) -> int:
         if args.tensor:
             found["tensor"] = tensor.why(record, model, args.tensor, tell)
         if args.what_if:
-            found["what_if"] = changes.what_if(record, model, _larger(args, record), tell)
+            found["what_if"] = changes.what_if(record, model, _larger(args, record), progress=tell,
+                                               cache=options.cache(args, out))
     if args.json:
         out.json({name: [asdict(a) for a in answer] if isinstance(answer, tuple) else asdict(answer)
                   for name, answer in found.items()})

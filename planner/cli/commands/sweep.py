@@ -32,6 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
                      "hour, instead of the profile's (may be repeated)")
     options.add_sizes(parser.add_argument_group("model"))
     options.add_pins(parser)
+    options.add_cache(parser)
     parser.add_argument("--search", type=float, metavar="SECONDS", help="stop searching at each point after about this "
                         "long")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that plan (default 1)")
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
     given = Training(args.tokens, args.samples, args.steps)
     terms = Terms(None if given == Training() else given, args.budget_usd, args.deadline_h, prices, args.jobs,
-                  args.search, args.plans)
+                  args.search, args.plans, options.cache(args, out))
     model = partial(of_batch, args.model, options.settings(args))
     with out.bar("planning") as tell:
         def done(row: SweepRow, count: int, total: int) -> None:
