@@ -154,7 +154,7 @@ def test_sweep(capsys, model_file, tmp_path):
              "--microbatches", "1")
     code, out, err = outcome(capsys, *asked, "--steps", "1000", "--price", "p3.16xlarge=2", "--budget-usd", "1000",
                              "-o", str(rows), "--plot", str(picture))
-    assert code == 0 and "Rent 1 × p3.16xlarge" in out and "the fastest within 1,000 USD" in out
+    assert code == 0 and "Rent 1 × p3.16xlarge" in out and "the fastest within 1,000 USD" in " ".join(out.split())
     assert len(rows.read_text().splitlines()) == 3 and picture.stat().st_size > 1000
     data = json.loads(outcome(capsys, *asked, "--json")[1])
     assert [r["batch"] for r in data["rows"]] == [16, 32] and data["run"] == "1,000,000 samples"

@@ -65,7 +65,7 @@ def test_interrupted_it_has_the_rows_so_far():
 def test_points_of_a_batch_share_the_trace(monkeypatch):
     calls = []
     real = sweeping.planned.__globals__["request_for"]
-    monkeypatch.setitem(sweeping.planned.__globals__, "request_for", lambda *a: calls.append(a) or real(*a))
+    monkeypatch.setitem(sweeping.planned.__globals__, "request_for", lambda *a, **k: calls.append(a) or real(*a, **k))
     planner.sweep(small, (V100,), nodes=(1, 2), batches=(16,))
     assert len(calls) == 1
 
