@@ -54,6 +54,7 @@ def plan(  # noqa: PLR0913  (options of one call, all named)
     if not isinstance(model, Model):
         raise ModelError(f"{type(model).__name__} is not a planner.Model",
                          "wrap it: planner.Model(loss_fn, params, batch, optimizer=...)")
+    _check_optimizer(model)
     if budget_s is not None and not budget_s >= 0:
         raise PlannerError(f"a budget of {budget_s} seconds", "give seconds, or 0 for the first plan that fits")
     fixed = replace(pins or Pins(), **pinned)
