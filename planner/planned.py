@@ -132,8 +132,8 @@ class Plan:
 
         Args:
           path: where to; the ending gives the format.
-          kind: `"devices"`, `"timetable"`, `"memory-curve"`, `"memory"`, `"graph"`, `"shardings"`, or `"all"` on one
-            sheet.
+          kind: `"devices"`, `"timetable"`, `"memory-curve"`, `"memory"`, `"time"`, `"graph"`, `"shardings"`, or `"all"`
+            on one sheet.
 
         Raises:
           UnknownNameError: there is no such kind.

@@ -89,21 +89,24 @@ def step_causes(record: PlanRecord) -> Seconds:
     Where devices share cores, those that wait lend theirs, and a step takes less than the work of its busiest devices
     as it was priced; work is shown as much shorter then.
     """
+    found = dict.fromkeys(CAUSES, 0.0)
+    for rank in range(record.layout.ranks):
+        part = len(record.stages[record.layout.stages_of(rank)[0]].devices) / record.device_count
+        for cause, value in rank_causes(record, rank).items():
+            found[cause] += part * value
+    return found
+
+
+def rank_causes(record: PlanRecord, rank: int) -> Seconds:
+    """The same of each device of one rank: what its stages do, and what it waits for."""
     layout, step = record.layout, record.step_time_s
     busy = [sum(sum(stage_busy_s(record.stages[s], record.microbatches)) for s in layout.stages_of(r))
             for r in range(layout.ranks)]
     most = max(busy)
     quicker = min(1.0, step / most) if most else 1.0
-    found = dict.fromkeys(CAUSES, 0.0)
-    for s in record.stages:
-        part = quicker * len(s.devices) / record.device_count
-        for cause, value in stage_causes(record, s).items():
-            found[cause] += part * value
-    for rank, own in enumerate(busy):
-        part = len(record.stages[layout.stages_of(rank)[0]].devices) / record.device_count
-        found[Cause.UNEVEN] += part * quicker * (most - own)
-        found[Cause.BUBBLE] += part * (step - quicker * most)
-    return found
+    found = _added(*(stage_causes(record, record.stages[s]) for s in layout.stages_of(rank)))
+    found = {cause: quicker * value for cause, value in found.items()}
+    return found | {Cause.UNEVEN: quicker * (most - busy[rank]), Cause.BUBBLE: step - quicker * most}
 
 
 def top_moves(record: PlanRecord, stage: StagePlan) -> tuple[tuple[Collective, float], ...]:

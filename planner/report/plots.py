@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from planner.core.files import write_atomically
 from planner.core.plan import PlanRecord
 from planner.errors import PlannerError, UnknownNameError
-from planner.report.figures import devices, graph, measured, memory, memory_curve, shardings, style, timetable
+from planner.report.figures import causes, devices, graph, measured, memory, memory_curve, shardings, style, timetable
 from planner.report.formats import check_format
 from planner.report.measured import MeasuredStep
 
@@ -38,6 +38,7 @@ def pictures() -> dict[str, Picture]:
         "timetable": Picture(timetable.draw, lambda r: (15, max(1.1, 0.34 * r.layout.ranks))),
         "memory-curve": Picture(memory_curve.draw, lambda r: (15, max(1.1, 0.34 * r.layout.ranks))),
         "memory": Picture(memory.draw, lambda r: (9, max(1.0, 0.32 * r.layout.ranks))),
+        "time": Picture(causes.draw, lambda r: (9, max(1.0, 0.32 * r.layout.ranks))),
         "graph": Picture(graph.draw, lambda r: (11, graph.height(r, 11))),
         "shardings": Picture(shardings.draw, lambda r: (11, shardings.height(r, 11))),
     }
@@ -82,9 +83,9 @@ def _overview(record: PlanRecord) -> Figure:
     top = max(1.6, *(min(5.5, of[name].size(record)[1]) for name in ("devices", "memory")))
     last = max(graph.height(record, 7.4), shardings.height(record, 7.4))
     rows = [[(of["devices"], 7.4), (of["memory"], 7.4)], [(of["timetable"], 15.6)],
-            [(of["memory-curve"], 15.6)],
+            [(of["memory-curve"], 15.6)], [(of["time"], 15.6)],
             [(of["graph"], 7.4), (of["shardings"], 7.4)]]
-    middle = [min(5.5, of[name].size(record)[1]) for name in ("timetable", "memory-curve")]
+    middle = [min(5.5, of[name].size(record)[1]) for name in ("timetable", "memory-curve", "time")]
     return _sheet(rows, record, [top, *middle, last], 15.6)
 
 

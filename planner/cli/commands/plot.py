@@ -11,7 +11,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("plan", metavar="PLAN", help="a plan file, written by `planner plan -o`")
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="a .png, .svg or .pdf file")
     parser.add_argument("--kind", default="all", metavar="KIND",
-                        help="devices, timetable, memory-curve, memory, graph, shardings, or all on one sheet "
+                        help="devices, timetable, memory-curve, memory, time, graph, shardings, or all on one sheet "
                              "(default)")
 
 

@@ -44,7 +44,7 @@ def hours(axes: Axes, sweep: Sweep) -> None:
 
 def utilisation(axes: Axes, sweep: Sweep) -> None:
     """Model FLOPs utilisation over devices."""
-    _lines(axes, sweep, lambda r: None if r.mfu is None else 100 * r.mfu, "% of the peak, by the model's arithmetic")
+    _lines(axes, sweep, lambda r: None if r.mfu is None else 100 * r.mfu, "% of the devices' peak")
     axes.set_ylim(0, None)
     style.titled(axes, "utilisation")
 
@@ -68,12 +68,14 @@ def legend(sweep: Sweep) -> list[Line2D]:
 
 
 def _lines(axes: Axes, sweep: Sweep, value: Callable[[SweepRow], float | None], label: str) -> None:
+    names = list(dict.fromkeys(r.cluster for r in sweep.rows))
     for cluster, batch in dict.fromkeys((r.cluster, r.batch) for r in sweep.rows):
         mine = sorted((r for r in sweep.rows if (r.cluster, r.batch) == (cluster, batch)), key=lambda r: r.devices)
         values = [float("nan") if (v := value(r)) is None else v for r in mine]
         n = _batch(sweep, mine[0])
+        wider = len(names) - 1 - names.index(cluster)  # so that lines on top of each other are all seen
         axes.plot([r.devices for r in mine], values, LINES[n % len(LINES)], marker=MARKERS[n % len(MARKERS)],
-                  markersize=4.5, color=_colour(sweep, mine[0]), linewidth=1.3)
+                  markersize=4.5 + 1.2 * wider, color=_colour(sweep, mine[0]), linewidth=1.3 + 0.9 * wider)
     counts = sorted({r.devices for r in sweep.rows})
     axes.set(xlabel="devices", ylabel=label)
     if len(counts) > 1:
@@ -110,14 +112,19 @@ def _named(axes: Axes, front: Sequence[SweepRow]) -> None:
         if all(abs(y - b) > 1.3 * style.TINY or x > a + w or a > x + wide for a, b, w in placed):
             placed.append((x, y, wide))
             axes.annotate(text, (row.hours or 0.0, row.usd or 0.0), (6, 4), textcoords="offset points",
-                          fontsize=style.TINY, zorder=4)
+                          fontsize=style.TINY, zorder=4,
+                          bbox={"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.5})
 
 
 def _limits(axes: Axes, sweep: Sweep) -> None:
     if sweep.budget_usd is not None:
         axes.axhline(sweep.budget_usd, color=style.ALARM, linestyle="--", linewidth=1)
+        axes.annotate("budget", (1, sweep.budget_usd), (-2, 3), ("axes fraction", "data"), "offset points", ha="right",
+                      fontsize=style.TINY, color=style.ALARM)
     if sweep.deadline_h is not None:
         axes.axvline(sweep.deadline_h, color=style.ALARM, linestyle="--", linewidth=1)
+        axes.annotate("deadline", (sweep.deadline_h, 1), (3, -8), ("data", "axes fraction"), "offset points",
+                      fontsize=style.TINY, color=style.ALARM)
 
 
 def _colour(sweep: Sweep, row: SweepRow) -> style.Rgb:
