@@ -31,6 +31,7 @@ from planner.mesh_tables import mesh_table
 from planner.model import Model
 from planner.pipelines.stages import pipeline_time_s
 from planner.prepared import Prepared, prepare
+from planner.report import breakdown
 from planner.report.causes import Cause, stage_causes
 from planner.spaces import MeshSpace, recipe_uses
 from planner.whatif.pins import pins_of
@@ -59,7 +60,8 @@ class Way:
 
 @dataclass(frozen=True)
 class Why:
-    """A tensor and all ways to shard it, the chosen one first, then the fastest first."""
+    """A tensor and all ways to shard it, the chosen one first, then the fastest first. `layers`: of the stage that are
+    like its own; `paces`: whether the stage is the one that sets the pace of the step."""
 
     tensor: str
     kind: str
@@ -67,6 +69,7 @@ class Why:
     stage: int
     mesh: str
     layers: int
+    paces: bool
     step_time_s: float
     ways: tuple[Way, ...]
 
@@ -109,7 +112,8 @@ def why(record: PlanRecord, model: Model, tensor: str, progress: Callable[[str],
         ways.append(_way(record, subject, spec, chosen, _priced(record, prepared, subject, spec)))
     ways.sort(key=lambda w: (w.step_time_s is None, w.step_time_s or w.missing_bytes, w.spec))
     mesh = ", ".join(f"{n}={size}" for n, size in zip(stage.mesh_axes, stage.mesh_shape, strict=True))
-    return Why(subject.name, subject.kind, subject.shape, stage.index, mesh, subject.layers, record.step_time_s,
+    return Why(subject.name, subject.kind, subject.shape, stage.index, mesh, subject.layers,
+               breakdown.bottleneck(record).index == stage.index, record.step_time_s,
                (_way(record, subject, subject.spec, chosen, chosen), *ways))
 
 

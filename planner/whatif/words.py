@@ -26,11 +26,12 @@ def why_table(answer: Why) -> Group:
     rows = [(w.spec, *_way(w, answer.step_time_s)) for w in answer.ways]
     shape = " × ".join(map(str, answer.shape))
     title = f"{answer.kind} {answer.tensor} ({shape}), stage {answer.stage} on {answer.mesh}"
-    layers = units.plural(answer.layers, "layer")
-    return Group(table_of(title, columns, rows), Text(), Text(
-        f"The tensor is fixed so in the {layers} of the stage that are like its own; all other shardings of the stage "
-        "and what it recomputes are chosen anew for it. The cut into stages, the meshes and all other stages stay.",
-        style="dim"))
+    where = "its layer" if answer.layers == 1 else f"the {answer.layers} layers of the stage that are like its own"
+    text = f"The tensor is fixed so in {where}; all other shardings of the stage and what it recomputes are chosen " \
+           "anew for it. The cut into stages, the meshes and all other stages stay."
+    if not answer.paces:
+        text += " Causes are seconds of this stage, which is not the slowest: most of what it adds, it waits less."
+    return Group(table_of(title, columns, rows), Text(), Text(text, style="dim"))
 
 
 def _way(way: Way, step_s: float) -> tuple[str, str, str, str]:

@@ -1,10 +1,19 @@
 """A model that other processes can make by its name."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import optax
 
 from planner.model import Model
+
+
+def ends(batch_size: int) -> Model:
+    """The same; a process that is to make it with a batch of 32 is gone, as if memory had run out."""
+    if batch_size == 32:
+        os._exit(9)
+    return small(batch_size)
 
 
 def small(batch_size: int) -> Model:

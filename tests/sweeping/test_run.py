@@ -9,7 +9,7 @@ from planner.sweeping import run as sweeping
 from planner.sweeping.grid import Point, Training
 from planner.sweeping.run import Terms
 from planner.sweeping.workers import shared
-from tests.sweeping.models import small
+from tests.sweeping.models import ends, small
 
 V100 = profiles.cluster("p3.16xlarge", devices_per_node=1)
 TINY = replace(V100, name="tiny", device=replace(V100.device, memory_bytes=5000), price_usd_per_device_hour=None)
@@ -46,6 +46,12 @@ def test_what_does_not_fit_is_a_row_with_the_reason(sweep):
 def test_two_processes_find_the_same(sweep):
     terms = Terms(Training(samples=1e6), prices={"p3.16xlarge": 2.0}, jobs=2, cache=False)
     assert planner.sweep(small, (V100, TINY), nodes=(1, 2), batches=(16, 32), terms=terms) == sweep
+
+
+def test_points_of_a_process_that_is_gone_say_so():
+    found = planner.sweep(ends, (V100,), nodes=(1, 2), batches=(16, 32), terms=Terms(jobs=2, cache=False))
+    assert found.complete and [r.step_time_s is None for r in found.rows] == [False, True, False, True]
+    assert all("ended with 9" in r.reason for r in found.rows if r.batch == 32)
 
 
 def test_a_model_that_no_process_can_be_given_is_refused():

@@ -4,6 +4,7 @@ import planner
 from planner import models
 from planner.core.spec import to_text
 from planner.errors import PlanMismatchError, PlannerError, UnknownNameError
+from planner.report import breakdown
 from planner.report.tables import plain
 from planner.whatif.tensor import why
 from planner.whatif.words import why_table
@@ -49,6 +50,21 @@ def test_the_table_says_what_was_left_open(planned):
     text = plain(why_table(why(plan.record, model, "embedding")), 100)
     assert "chosen" in text and "chosen anew" in text
     assert max(map(len, text.splitlines())) <= 100
+
+
+def test_a_stage_that_is_not_the_slowest_hardly_makes_the_step_longer():
+    """Of a pipeline, the tensor's stage alone is priced anew: the plan of that stage pinned whole costs as much."""
+    model = models.build("gpt-tiny", batch_size=16)
+    plan = planner.plan(model, V100, stages=2, microbatches=8, mesh_axes=(("a", 2),), schedule="1f1b")
+    slow = breakdown.bottleneck(plan.record).index
+    for param in (next(p for p in plan.record.params if p.home == home and p.path.endswith("mlp/up"))
+                  for home in (0, 1)):
+        answer = why(plan.record, model, param.path)
+        assert answer.stage == param.home and answer.paces == (slow == param.home)
+        own = max(abs(sum(s for _, s in w.causes_s)) for w in answer.ways)
+        step = max(abs(w.step_time_s - plan.step_time_s) for w in answer.ways if w.step_time_s is not None)
+        assert step <= own * (1 + 1e-6) + 1e-6 * plan.step_time_s
+        assert answer.ways[0].chosen and len(answer.ways) == 3
 
 
 def test_unknown_names_and_other_models_are_refused(planned):
