@@ -53,7 +53,7 @@ def _meshes(outcome: Outcome, best: Candidate) -> Iterator[Alternative]:
     times = [float(costs.times_s[e]) for e in entries]
     slow = int(np.argmax(times))
     index, m, first, last = entries[slow]
-    usable, microbatches = costs.hardware.device.usable_bytes, outcome.builder.microbatches
+    usable, microbatches = costs.usable_bytes(m), outcome.builder.microbatches
     where = f" for stage {slow}" if len(entries) > 1 else ""
     for space in costs.spaces[m].meshes:
         if space == costs.space(entries[slow]):

@@ -22,6 +22,7 @@ from planner.intraop.compose import SliceTable
 from planner.intraop.refine import TOLERANCE
 from planner.mesh_tables import stage_limit
 from planner.pipelines.bound import Floors, least_step, least_work
+from planner.pipelines.lines import Columns, Line, columns
 from planner.pipelines.pipeline import WORTH, Candidate, Chosen, Stages, under
 from planner.pipelines.stages import StageChoice, construct
 from planner.prepared import Prepared, forbidden_cuts
@@ -45,10 +46,11 @@ built for. (Qi et al., arXiv:2401.10241, section 2.1)"""
 @dataclass(frozen=True)
 class Builder:
     """Builds stages out of slices that are allowed ([first, last]), `exact` of them if that is given, and runs them
-    under schedules. `places` gives the index of its microbatches in flight per stage, from the last; `bubble` what
-    share of the bubble of 1F1B stages are built for."""
+    under schedules. `columns` are what they may be put on; `places` gives the index of its microbatches in flight per
+    stage, from the last; `bubble` what share of the bubble of 1F1B stages are built for."""
 
     costs: SliceCosts
+    columns: Columns
     schedules: tuple[str, ...]
     places: tuple[int, ...]
     allowed: NDArray[np.bool_]
@@ -59,20 +61,17 @@ class Builder:
     def microbatches(self) -> int:
         return self.costs.prepared.program.microbatches
 
-    @property
-    def sizes(self) -> NDArray[np.int64]:
-        return np.array([s.submesh.device_count for s in self.costs.spaces], dtype=np.int64)
-
     def build(self, bubble: float | None = None) -> StageChoice | None:
         """The best stages, for that share of the bubble of 1F1B."""
         many = round(self.microbatches / (self.bubble if bubble is None else bubble))
-        return construct(self._by_stage(self.costs.times_s), self.sizes, self.costs.hardware.device_count, many,
-                         exact_stages=self.exact, alone=self.costs.hardware.device.alone)
+        return construct(self._by_stage(self.costs.times_s), self.columns.sizes, self.columns.devices, many,
+                         exact_stages=self.exact, alone=self.costs.hardware.device.alone, spans=self.columns.spans)
 
     def bound(self, upto_s: float) -> StageChoice | None:
         """The stages that a bound of all schedules comes from, or one above `upto_s`."""
-        floors = Floors(self._by_stage(self.costs.floors_s), forward_floors_s(self.costs), self.sizes,
-                        self.costs.hardware.device_count, self.microbatches, self.exact)
+        through = forward_floors_s(self.costs)[self.columns.space]
+        floors = Floors(self._by_stage(self.costs.floors_s), through, self.columns.sizes, self.columns.devices,
+                        self.microbatches, self.exact, self.columns.spans)
         return least_work(floors) if self.costs.hardware.device.alone > 1 else least_step(floors, upto_s=upto_s)
 
     def run(self, choice: StageChoice) -> tuple[Candidate, ...]:
@@ -92,16 +91,15 @@ class Builder:
     def entries(self, choice: StageChoice) -> tuple[Entry, ...]:
         """Where the costs of the stages stand."""
         count = len(choice.stages)
-        if count == 1:
-            (first, last, m), = choice.stages
-            return ((self.costs.flights.index(1), m, first, last),)
-        return tuple((self.places[count - 1 - n], m, first, last) for n, (first, last, m) in enumerate(choice.stages))
+        flights = (self.costs.flights.index(1),) if count == 1 else self.places[:count][::-1]
+        return tuple((flight, int(self.columns.space[column]), first, last)
+                     for flight, (first, last, column) in zip(flights, choice.stages, strict=True))
 
     def _by_stage(self, seconds: Array) -> Array:
         """Costs as stage construction wants them. One stage alone holds one microbatch, whatever the schedule."""
         found = np.where(self.allowed, seconds, np.inf)[list(self.places)]
         found[0, :, 0, -1] = np.where(self.allowed[0, -1], seconds[self.costs.flights.index(1), :, 0, -1], np.inf)
-        return found
+        return self.columns.of(found)
 
 
 @dataclass(frozen=True)
@@ -143,31 +141,31 @@ def line_schedules(kind: str, pins: Pins, device: Device) -> tuple[str, ...]:
     return ("1f1b", *apart)
 
 
-def best_pipeline(prepared: Prepared, hardware: Cluster, spaces: Sequence[SubmeshSpace],
+def best_pipeline(  # noqa: PLR0913  (one call, its options named)
+                  prepared: Prepared, hardware: Cluster, spaces: Sequence[SubmeshSpace],
                   tables: dict[MeshSpace, SliceTable], pins: Pins, schedules: Sequence[str] = ("1f1b",), *,
-                  prove: bool = True) -> Outcome:
+                  prove: bool = True, line: Line = (0,)) -> Outcome:
     """Stage construction over the given submeshes, for these schedules with one stage per rank. `prove`: find the bound
-    as well (which takes as long again), 0 otherwise.
+    as well (which takes as long again), 0 otherwise. `line`: the order of the parts of a mixed cluster.
 
     The bound is for costs that spread a stage's once-per-batch work (gradient sync, update) over its microbatches.
     """
     program = prepared.program
     limit, first = stage_limit(prepared, hardware, pins), SCHEDULES[schedules[0]]
     built_for = SCHEDULES["1f1b"] if first.splits_backward else first
-    line = placed(Placement.LINE, limit)
-    flights = [built_for.held(limit - 1 - s, line, program.microbatches) for s in range(limit)]
+    straight = placed(Placement.LINE, limit)
+    flights = [built_for.held(limit - 1 - s, straight, program.microbatches) for s in range(limit)]
     costs = slice_costs(prepared, hardware, spaces, tables, [1, *flights])
     exact = pins.stages if pins.stages is not None else len(pins.boundaries) + 1 if pins.boundaries else None
-    builder = Builder(costs, tuple(schedules), tuple(costs.flights.index(f) for f in flights), allowed(prepared, pins),
-                      exact)
+    places = tuple(costs.flights.index(f) for f in flights)
+    builder = Builder(costs, columns(costs, line), tuple(schedules), places, allowed(prepared, pins), exact)
     choice = builder.build()
     found = builder.run(choice) if choice else ()
     outcome = Outcome(found, 0.0, builder, choice, None, builder)
     if not prove:
         return outcome
     below = builder.bound(outcome.step_time_s)
-    return _other_stages(replace(outcome, below=below,
-                                 lower_bound_s=below.lower_bound_s if below else outcome.step_time_s))
+    return _other_stages(replace(outcome, below=below, lower_bound_s=below.lower_bound_s if below else float("inf")))
 
 
 def _other_stages(outcome: Outcome) -> Outcome:
@@ -206,7 +204,7 @@ def refined(outcome: Outcome, to_beat_s: float) -> Outcome:
         for entry in entries:
             sharpen(costs, entry)
         choice, below = builder.build(), bounder.bound(to_beat_s)
-        floor = max(floor, below.lower_bound_s if below else to_beat_s)
+        floor = max(floor, below.lower_bound_s) if below else floor
     if choice is None or not costs.known:
         return outcome
     _finish(builder, choice, to_beat_s)

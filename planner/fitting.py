@@ -11,6 +11,7 @@ In: a `Request`. Out: a `PlanRecord` whose memory is that of its programs.
 from dataclasses import replace
 
 from planner.core.hardware import Cluster
+from planner.core.mixed import with_scaled_memory
 from planner.core.plan import PlanRecord
 from planner.errors import MemoryLimitError
 from planner.footprint import memory_curves
@@ -62,7 +63,14 @@ def with_memory(found: Found) -> PlanRecord:
 
 def fits(record: PlanRecord, cluster: Cluster) -> bool:
     """Whether every stage leaves free what devices are to have free."""
-    return _peak(record) <= cluster.device.usable_bytes
+    return fullness(record, cluster) <= 1
+
+
+def fullness(record: PlanRecord, cluster: Cluster) -> float:
+    """The peak of the fullest device, as a part of what a plan may use of it."""
+    firsts = [record.stages[record.layout.rank_of.index(rank)].devices[0] for rank in range(record.layout.ranks)]
+    return max(peak / cluster.kind_of(device).device.usable_bytes
+               for peak, device in zip(record.rank_bytes, firsts, strict=True))
 
 
 def _tighter(request: Request, scale: float, above: float | None, first: PlanRecord | None
@@ -70,13 +78,11 @@ def _tighter(request: Request, scale: float, above: float | None, first: PlanRec
     """Search under other limits, `scale` times the true one at first, until the plan fits: it, or None, and the least
     peak seen. Where a limit leaves the search nothing, the next is halfway back to `above`, from which on the plan is
     one that was seen, as the sum of its layers."""
-    device = request.cluster.device
     below, least = 0.0, 0 if first is None else _peak(first)
     for _ in range(ATTEMPTS):
         request.progress(f"memory: searching again with {scale:.0%} of the limit")
-        limited = replace(device, memory_bytes=max(int(device.memory_bytes * scale), 1))
         try:
-            found = search(replace(request, cluster=replace(request.cluster, device=limited)))
+            found = search(replace(request, cluster=with_scaled_memory(request.cluster, scale)))
         except MemoryLimitError:
             if above is None:
                 return None, least
@@ -98,13 +104,13 @@ def _tighter(request: Request, scale: float, above: float | None, first: PlanRec
 
 def _summed(summed: PlanRecord, cluster: Cluster) -> float:
     """What a plan's layers add up to, as a part of the limit."""
-    return _peak(summed) / cluster.device.usable_bytes
+    return fullness(summed, cluster)
 
 
 def _scale(exact: PlanRecord, summed: PlanRecord, cluster: Cluster, scale: float) -> float:
     """The limit, as a part of the true one, under which a plan is likely to fit: as much less as the plan takes too
     much, measured in what its layers add up to."""
-    return min(scale, _summed(summed, cluster)) * CLEAR * cluster.device.usable_bytes / _peak(exact)
+    return min(scale, _summed(summed, cluster)) * CLEAR / fullness(exact, cluster)
 
 
 def _peak(record: PlanRecord) -> int:
@@ -115,7 +121,7 @@ def _missing(request: Request, need: int) -> MemoryLimitError:
     device = request.cluster.device
     missing = need - device.usable_bytes
     return MemoryLimitError(
-        f"no plan found for {request.model_name!r} fits {request.cluster.device_count} × {device.name} of "
-        f"{device.memory_bytes / 1e9:.4g} GB: the best takes {need / 1e9:.4g} GB per device, {missing / 1e9:.4g} GB "
+        f"no plan found for {request.model_name!r} fits {request.cluster.described}: "
+        f"the best takes {need / 1e9:.4g} GB per device, {missing / 1e9:.4g} GB "
         f"too much ({int(missing)} bytes; {device.memory_margin:.0%} are kept free)",
         "use more microbatches, allow recomputation, or use more devices", need)

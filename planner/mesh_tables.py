@@ -39,11 +39,11 @@ def stage_limit(prepared: Prepared, hardware: Cluster, pins: Pins) -> int:
     return min(len(prepared.layers), hardware.device_count, MAX_STAGES)
 
 
-def memory_prices(prepared: Prepared, hardware: Cluster, devices: int, pins: Pins) -> Multipliers:
+def memory_prices(prepared: Prepared, hardware: Cluster, devices: int, pins: Pins, part: int = 0) -> Multipliers:
     """The memory prices that layers on a mesh of `devices` are solved at, around the step's compute time per byte of
     capacity; saved bytes also as if as many microbatches were in flight as the first of equal stages holds."""
     program = prepared.program
-    device = hardware.device
+    device = hardware.kinds[part].device
     step_s = program.microbatches * prepared.micro_flops / hardware.device_count / device.flops_per_s(prepared.dtype)
     base = max(step_s, 1e-6) / device.memory_bytes
     flights = sorted({1, min(hardware.device_count // devices, program.microbatches)}) \
@@ -82,14 +82,16 @@ def mesh_table(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pi
     A layer too entangled for exact elimination is solved again with fewer dimensions open to sharding; the table then
     is not `exact` and proves no bound. Where every slice fits at its fastest, no other memory price is tried.
     """
+    usable = hardware.kinds[space.part].device.usable_bytes
     for classes in (MAX_CLASSES, 4, 3, 2):
         try:
             priced = priced_layers(prepared, space, hardware, pins, classes)
-            if _held_anyway(prepared, priced) <= hardware.device.usable_bytes:
+            if _held_anyway(prepared, priced) <= usable:
                 fastest = _table(prepared, priced, no_price(prepared, pins))
-                if _all_fit(prepared, hardware, pins, fastest):
+                if _all_fit(prepared, hardware, pins, fastest, usable):
                     return fastest
-            return _table(prepared, priced, memory_prices(prepared, hardware, space.mesh.device_count, pins))
+            prices = memory_prices(prepared, hardware, space.mesh.device_count, pins, space.part)
+            return _table(prepared, priced, prices)
         except WidthExceeded as error:
             too_wide = error
     raise too_wide
@@ -102,10 +104,10 @@ def _held_anyway(prepared: Prepared, classes: Sequence[PricedClass]) -> float:
     return sum(least[c] for c in prepared.layers.classes)
 
 
-def _all_fit(prepared: Prepared, hardware: Cluster, pins: Pins, fastest: SliceTable) -> bool:
+def _all_fit(prepared: Prepared, hardware: Cluster, pins: Pins, fastest: SliceTable, usable: float) -> bool:
     """Whether every slice, at its fastest, fits with as many microbatches in flight as any stage may hold."""
     need = fastest.memory_bytes(most_in_flight(prepared, hardware, pins))[..., 0]
-    return bool((need[np.isfinite(need)] <= hardware.device.usable_bytes).all())
+    return bool((need[np.isfinite(need)] <= usable).all())
 
 
 def most_in_flight(prepared: Prepared, hardware: Cluster, pins: Pins) -> int:
@@ -118,10 +120,10 @@ def most_in_flight(prepared: Prepared, hardware: Cluster, pins: Pins) -> int:
 
 def setting_of(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pins, classes: int) -> Setting:
     """What layers are priced under on one logical mesh."""
-    program = prepared.program
-    return Setting(space.mesh, hardware.device, space.uses, program.microbatches, program.kind == "train",
+    program, part = prepared.program, hardware.kinds[space.part]
+    return Setting(space.mesh, part.device, space.uses, program.microbatches, program.kind == "train",
                    pinned_specs(prepared.index, pins, space.names, space.mesh.shape), program.kind != "inference",
-                   classes, hardware.overlap or Overlap(), apart=space.mesh.device_count < hardware.device_count)
+                   classes, part.overlap or Overlap(), apart=space.mesh.device_count < hardware.device_count)
 
 
 def priced_layers(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pins, classes: int

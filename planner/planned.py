@@ -99,7 +99,8 @@ class Plan:
 
     def __repr__(self) -> str:
         r = self.record
-        return (f"<Plan of {r.model_name} on {r.device_count} × {r.cluster.device.name}: "
+        devices = " + ".join(f"{kind.device_count} × {kind.device.name}" for kind in r.cluster.kinds)
+        return (f"<Plan of {r.model_name} on {devices}: "
                 f"{units.plural(len(r.stages), 'stage')}, {units.plural(r.microbatches, 'microbatch')}, "
                 f"{units.seconds(r.step_time_s)} a step>")
 

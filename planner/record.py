@@ -35,10 +35,11 @@ class Sighting:
 @dataclass
 class Run:
     """State of one search: what was tried, the best so far, what refinement may make better, seconds by phase. `tried`
-    goes by microbatch count, `floors` (lower bounds) by that and whether ranks have one stage or several (2); `under`
-    has the best pipeline by schedule, and `estimates` what those may take that were not built, of which there are
-    `shapes`. `seen` has the best by microbatch count and by stage count, `least_peaks` the least memory of one stage by
-    microbatch count, `meshes` what other meshes would cost the plan beside them (`alternatives.py`)."""
+    goes by microbatch count, `floors` (lower bounds) by that and whether ranks have one stage (odd: a number for each
+    order of the parts of a mixed cluster) or several (2); `under` has the best pipeline by schedule, and `estimates`
+    what those may take that were not built, of which there are `shapes`. `seen` has the best by microbatch count and by
+    stage count, `least_peaks` the least memory of one stage by microbatch count, `meshes` what other meshes would cost
+    the plan beside them (`alternatives.py`)."""
 
     best: Candidate | None = None
     baselines: dict[str, Candidate | None] = field(default_factory=dict[str, Candidate | None])
@@ -106,7 +107,8 @@ def plan_record(request: Request, run: Run, best: Candidate) -> PlanRecord:
          ("microbatch counts tried", len(run.tried)),
          *((("pipelines of several stages per rank not built", run.shapes),) if run.shapes else ())),
         tuple(run.phases.items()),
-        (*program.warnings, *warnings_of(program.micro), *_slow_dtype(request.cluster.device, prepared.dtype)))
+        (*program.warnings, *warnings_of(program.micro),
+         *(line for kind in request.cluster.kinds for line in _slow_dtype(kind.device, prepared.dtype))))
 
 
 def _slow_dtype(device: Device, dtype: str) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from planner.core.plan import PlanRecord
 from planner.errors import MemoryLimitError, PinError, PlannerError
 from planner.foreseen import Programs
 from planner.intraop.compose import SliceTable
+from planner.pipelines.lines import lines
 from planner.pipelines.pins import stages_per_rank
 from planner.pipelines.pipeline import Candidate
 from planner.pipelines.shapes import virtual_pipelines
@@ -64,8 +65,9 @@ def search(request: Request) -> Found:
         assert prepared is not None
     best = replace(run.best, prepared=prepared)
     with run.phase("assemble"):
+        usable = min(kind.device.usable_bytes for kind in request.cluster.kinds)
         record = replace(plan_record(request, run, best), schedules=schedule_costs(run, best, request.cluster),
-                         alternatives=alternatives(run, run.best, request.cluster.device.usable_bytes))
+                         alternatives=alternatives(run, run.best, usable))
         return Found(record, prepared.program)
 
 
@@ -175,7 +177,7 @@ def _try(request: Request, run: Run, programs: Programs, attempt: _Attempt) -> N
                 table(space)
         _build(request, run, prepared, spaces, tables)
         run.least_peaks[microbatches] = min(_least_peak(t, request) for t in tables.values())
-    if are_searched(request.pins):
+    if are_searched(request.pins) and not request.cluster.parts:
         for name, candidate in recipes(request, run, prepared, table):
             known = run.baselines.get(name)
             if candidate is not None and (known is None or candidate.step_time_s < known.step_time_s):
@@ -192,16 +194,17 @@ def _build(request: Request, run: Run, prepared: Prepared, spaces: tuple[Submesh
     names = line_schedules(request.kind, pins, request.cluster.device)
     fastest, costs = float("inf"), None
     if names:
-        with run.phase("stages"):
-            outcome = best_pipeline(prepared, request.cluster, spaces, tables, pins, names)
-        for candidate in outcome.candidates:
-            _keep(request, run, candidate)
-        look_at_meshes(run, outcome)
-        if outcome.candidate is not None:
-            _leave_open(run, outcome)
-        fastest, costs = outcome.step_time_s, outcome.builder.costs
-        run.floors[microbatches, 1] = outcome.lower_bound_s
-    if not names or (len(names) > 1 and pins.chunks is None):
+        for line in lines(request.cluster):
+            with run.phase("stages"):
+                outcome = best_pipeline(prepared, request.cluster, spaces, tables, pins, names, line=line)
+            for candidate in outcome.candidates:
+                _keep(request, run, candidate)
+            look_at_meshes(run, outcome)
+            if outcome.candidate is not None:
+                _leave_open(run, outcome)
+            fastest, costs = min(fastest, outcome.step_time_s), outcome.builder.costs
+            run.floors[_floor_of(outcome)] = outcome.lower_bound_s
+    if not request.cluster.parts and (not names or (len(names) > 1 and pins.chunks is None)):
         with run.phase("virtual stages"):
             costs = costs or slice_costs(prepared, request.cluster, spaces, tables, (1,))
             to_beat_s = min(fastest, run.best.step_time_s if run.best else fastest)
@@ -213,6 +216,12 @@ def _build(request: Request, run: Run, prepared: Prepared, spaces: tuple[Submesh
         run.shapes += built.left_out
         run.estimate(built.estimates)
     run.tried[microbatches] = fastest
+
+
+def _floor_of(outcome: Outcome) -> tuple[int, int]:
+    """Where `Run.floors` keeps the bound of an outcome."""
+    builder = outcome.builder
+    return builder.microbatches, 1 + 2 * lines(builder.costs.hardware).index(builder.columns.line)
 
 
 def _leave_open(run: Run, outcome: Outcome) -> None:
@@ -233,7 +242,7 @@ def _refine(request: Request, run: Run) -> None:
         with run.phase("refinement"):
             better = refined(outcome, run.best.step_time_s if run.best else float("inf"))
         run.tried[microbatches] = min(run.tried[microbatches], better.step_time_s)
-        run.floors[microbatches, 1] = better.lower_bound_s
+        run.floors[_floor_of(outcome)] = better.lower_bound_s
         for candidate in better.candidates:
             _keep(request, run, candidate)
         look_at_meshes(run, better)
@@ -271,10 +280,9 @@ def _least_peak(table: SliceTable, request: Request) -> float:
 
 
 def _too_large(request: Request, run: Run) -> PlannerError:
-    capacity = request.cluster.device.memory_bytes
     usable, margin = request.cluster.device.usable_bytes, request.cluster.device.memory_margin
     missing = run.least_peak - usable
-    where = f"{request.cluster.device_count} × {request.cluster.device.name} of {capacity / 1e9:.4g} GB"
+    where = request.cluster.described
     if run.least_peak == float("inf") or missing <= 0:
         return MemoryLimitError(f"no plan for {request.model_name!r} fits {where} under the pins given",
                                 "drop a pin, use more devices, or allow recomputation")

@@ -77,6 +77,10 @@ class SliceCosts:
         found = self.known.get(entry)
         return found.solver if found else "elimination"
 
+    def usable_bytes(self, m: int) -> float:
+        """Of the devices that a submesh is of."""
+        return self.hardware.kinds[self.spaces[m].part].device.usable_bytes
+
     def hand_over_s(self, entry: Entry) -> float:
         """See `hand_overs_s`."""
         return float(self.sends_s[entry[1:]])
@@ -86,17 +90,16 @@ def slice_costs(prepared: Prepared, hardware: Cluster, spaces: Sequence[SubmeshS
                 tables: dict[MeshSpace, SliceTable], flights: Sequence[int]) -> SliceCosts:
     """Per in-flight count and submesh, the fastest fitting variant of every slice, and a bound below all of them."""
     count, microbatches = len(prepared.layers), prepared.program.microbatches
-    capacity = hardware.device.usable_bytes
     distinct = tuple(sorted(set(flights)))
     shape = (len(distinct), len(spaces), count, count)
     times, floors = np.full(shape, np.inf), np.full(shape, np.inf)
     where, variant = np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.int32)
     sends = np.stack([hand_overs_s(prepared, hardware, space) for space in spaces])
     for m, space in enumerate(spaces):
+        capacity = hardware.kinds[space.part].device.usable_bytes
         for t, mesh in enumerate(space.meshes):
             table = tables[mesh]
             step = table.microbatch_s + table.batch_s / microbatches
-            bounds: dict[int, Array] = {}  # by the most in flight of what bounds, which few counts differ in
             for s, flight in enumerate(distinct):
                 fits = np.where(table.memory_bytes(flight) <= capacity, step, np.inf)
                 g = np.argmin(fits, axis=1)
@@ -104,10 +107,8 @@ def slice_costs(prepared: Prepared, hardware: Cluster, spaces: Sequence[SubmeshS
                 better = value < times[s, m]
                 times[s, m][better], where[s, m][better] = value[better], t
                 variant[s, m][better] = g[table.slices.at[better]]
-                most = max(k for k in table.variants.in_flight if k <= flight)
-                if most not in bounds:
-                    bounds[most] = table.slices.spread(_floor(table, flight, capacity, microbatches)) + sends[m]
-                floors[s, m] = np.minimum(floors[s, m], bounds[most])
+                floor = table.slices.spread(_floor(table, flight, capacity, microbatches))
+                floors[s, m] = np.minimum(floors[s, m], floor + sends[m])
     return SliceCosts(prepared, hardware, tuple(spaces), tables, distinct, sends, times,
                       np.minimum(floors, times), where, variant)
 
@@ -131,7 +132,7 @@ def sharpen(costs: SliceCosts, entry: Entry) -> None:
     """Bound a slice more tightly and look for a faster choice, on all meshes of the submesh that may have one."""
     index, m, first, last = entry
     program, flight = costs.prepared.program, costs.flights[index]
-    capacity, send = costs.hardware.device.usable_bytes, costs.hand_over_s(entry)
+    capacity, send = costs.usable_bytes(m), costs.hand_over_s(entry)
     costs.known[entry] = None
     floors: list[float] = []
     for space in costs.spaces[m].meshes:
@@ -181,21 +182,21 @@ def _floor(table: SliceTable, flight: int, capacity: float, microbatches: int) -
     if not table.exact:
         return np.zeros(len(table.slices))
     variants = table.variants
-    below = variants.bounding(flight)
-    prices = np.array(variants.per_byte_s)[below]
-    return np.maximum(np.max(table.priced[:, below] - prices * capacity, axis=1), 0.0) / microbatches
+    bounds = [table.priced[:, g] - variants.per_byte_s[g] * capacity for g in variants.bounding(flight)]
+    return np.maximum(np.max(bounds, axis=0), 0.0) / microbatches
 
 
 def hand_overs_s(prepared: Prepared, hardware: Cluster, space: SubmeshSpace) -> Array:
     """What a stage of layers [first, last] of a pipeline pays on top, per microbatch, [first, last]: receiving the
     activations that enter it and sending their cotangents back, and the calls of its forward and backward programs."""
-    device, trains, count = hardware.device, prepared.program.kind == "train", len(prepared.layers)
+    part = hardware.kinds[space.part]
+    device, trains, count = part.device, prepared.program.kind == "train", len(prepared.layers)
     ways = 2 if trains else 1
     given = np.concatenate([[0], np.cumsum(prepared.results)])
     calls = ways * device.dispatch_s + device.result_s * (given[None, 1:] - given[:-1, None])
     if device.alone > 1:  # one thread makes the calls of all stages, and takes its core from the devices of all
         calls = calls * (hardware.device_count / space.submesh.device_count)
-    entering = [0.0, *(ways * cut_transfer_s(prepared.crossing_bytes[first], space.submesh.device_count, hardware)
+    entering = [0.0, *(ways * cut_transfer_s(prepared.crossing_bytes[first], space.submesh.device_count, part)
                        for first in range(1, count))]
     found = calls + np.array(entering)[:, None]
     found[0, count - 1] = 0.0

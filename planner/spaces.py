@@ -4,7 +4,7 @@ In: a cluster and pins. Out: `MeshSpace`s. Recipes (data parallel, FSDP, tensor 
 nothing but restrictions of what an axis may shard, so the same search prices them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from planner.core.hardware import Cluster, LogicalMesh, Submesh
@@ -25,19 +25,21 @@ DEFAULT_NAMES = ("x", "y", "z")
 
 @dataclass(frozen=True)
 class MeshSpace:
-    """One logical mesh of a submesh, its axis names, and what each axis may shard."""
+    """One logical mesh of a submesh, its axis names, what each axis may shard, the part of the cluster it is in."""
 
     mesh: LogicalMesh
     names: tuple[str, ...]
     uses: tuple[AxisUse, ...]
+    part: int = 0
 
 
 @dataclass(frozen=True)
 class SubmeshSpace:
-    """A submesh shape and the ways to see it."""
+    """A submesh shape, the ways to see it, and in which part of the cluster it is."""
 
     submesh: Submesh
     meshes: tuple[MeshSpace, ...]
+    part: int = 0
 
 
 def recipe_uses(recipe: str | None, names: tuple[str, ...]) -> tuple[AxisUse, ...]:
@@ -62,6 +64,8 @@ def mesh_spaces(cluster: Cluster, pins: Pins, *, max_dims: int = 2, single: bool
     Raises:
       PinError: if pinned mesh axes don't fit.
     """
+    if cluster.parts:
+        return _of_parts(cluster, pins, max_dims)
     whole = cluster.device_count
     if pins.mesh_axes is not None:
         return _pinned(cluster, pins)
@@ -75,6 +79,21 @@ def mesh_spaces(cluster: Cluster, pins: Pins, *, max_dims: int = 2, single: bool
         found.append(SubmeshSpace(submesh, tuple(
             MeshSpace(m, DEFAULT_NAMES[: len(m.shape)], recipe_uses(pins.recipe, DEFAULT_NAMES[: len(m.shape)]))
             for m in meshes)))
+    return tuple(found)
+
+
+def _of_parts(cluster: Cluster, pins: Pins, max_dims: int) -> tuple[SubmeshSpace, ...]:
+    """Those of every part of a mixed cluster; where the mesh is pinned, of every part that has it."""
+    found: list[SubmeshSpace] = []
+    for n, part in enumerate(cluster.parts):
+        try:
+            spaces = mesh_spaces(part, replace(pins, stages=None, boundaries=None), max_dims=max_dims)
+        except PinError:
+            continue
+        found += [SubmeshSpace(s.submesh, tuple(replace(m, part=n) for m in s.meshes), n) for s in spaces]
+    if not found:
+        raise PinError(f"no part of {cluster.name!r} has mesh axes {dict(pins.mesh_axes or ())}",
+                       "choose sizes whose product is a power of two in a node, or whole nodes")
     return tuple(found)
 
 

@@ -17,6 +17,7 @@ from planner.core.pins import Pins
 from planner.core.plan import PlanRecord
 from planner.core.recomputation import Recompute
 from planner.errors import MemoryLimitError, PlannerError
+from planner.mixing import plan_any
 from planner.offloading import AUTO, NONE, plan_or_offload
 from planner.request import Request
 
@@ -49,9 +50,9 @@ def plan_or_say(request: Request) -> PlanRecord:
       BatchError, PinError: impossible pins.
     """
     try:
-        return plan_or_offload(request)
+        return plan_any(request)
     except MemoryLimitError as too_large:
-        found = list(changes_that_fit(request, too_large))
+        found = [] if request.cluster.parts else list(changes_that_fit(request, too_large))
         if not found:
             raise
         one = "this makes" if len(found) == 1 else "each of these alone makes"

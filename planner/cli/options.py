@@ -43,7 +43,8 @@ def add_place(parser: argparse.ArgumentParser, *, may_plan_only: bool = True) ->
     group = parser.add_argument_group("where")
     if may_plan_only:
         group.add_argument("--cluster", metavar="NAME|FILE", help="plan for a cluster that need not be there: a name "
-                           "(see `planner clusters`) or a profile file; default: the devices of this machine")
+                           "(see `planner clusters`) or a profile file; several types: dgx-a100:2+dgx-h100:1x4; "
+                           "default: the devices of this machine")
         group.add_argument("--nodes", type=int, default=1, metavar="N", help="nodes of the cluster (default 1)")
         group.add_argument("--devices-per-node", type=int, metavar="N", help="devices used of each node (default: all)")
         group.add_argument("--level", action="append", default=[], metavar="NAME=N:FACTOR", help="groups of so many "

@@ -1,6 +1,7 @@
 """What we know of the machines: devices, links, clusters, submeshes and logical meshes. SI units throughout."""
 
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from planner.core.host import HostLink
 from planner.core.links import RING as RING
@@ -150,7 +151,8 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Cluster:
-    """Equal nodes of equal devices.
+    """Equal nodes of equal devices; or several such clusters (`core/mixed.py`), one after the other: its own fields are
+    then those of the first part, and `nodes` those of all.
 
     Attributes:
       name: profile name (`"dgx-a100"`).
@@ -172,6 +174,8 @@ class Cluster:
       sources: (field, where the number is from) for each number in the profile.
       price_usd_per_device_hour: what renting one device of it for an hour costs; None: not known. It is no part of what
         plans are made from.
+      parts: clusters of different devices that this one is made of; none where all are equal.
+      between: the link of a node of one part to the nodes of the others.
     """
 
     name: str
@@ -189,10 +193,42 @@ class Cluster:
     levels: tuple[Level, ...] = ()
     torus: Torus | None = None
     price_usd_per_device_hour: float | None = field(default=None, compare=False)
+    parts: tuple["Cluster", ...] = ()
+    between: Link | None = None
 
     @property
     def device_count(self) -> int:
-        return self.nodes * self.devices_per_node
+        return sum(p.device_count for p in self.parts) if self.parts else self.nodes * self.devices_per_node
+
+    @property
+    def kinds(self) -> tuple["Cluster", ...]:
+        """The clusters of equal devices that it is made of: its parts, or itself."""
+        return self.parts or (self,)
+
+    def part_of(self, device: int) -> int:
+        """The index in `kinds` of the part that holds a device."""
+        held = accumulate(p.device_count for p in self.kinds)
+        return next((n for n, end in enumerate(held) if device < end), len(self.kinds) - 1)
+
+    def kind_of(self, device: int) -> "Cluster":
+        """The part that holds a device."""
+        return self.kinds[self.part_of(device)]
+
+    def first_of(self, part: int) -> int:
+        """The first device of a part."""
+        return sum(p.device_count for p in self.kinds[:part])
+
+    def node_of(self, device: int) -> int:
+        """The node that a device is in, counted over all parts."""
+        part = self.part_of(device)
+        within = (device - self.first_of(part)) // self.kinds[part].devices_per_node
+        return sum(p.nodes for p in self.kinds[:part]) + within
+
+    @property
+    def described(self) -> str:
+        """Its devices in words: `"16 × A100-SXM4-80GB of 80 GB + 8 × V100-SXM2-16GB of 16 GB"`."""
+        return " + ".join(f"{p.device_count} × {p.device.name} of {p.device.memory_bytes / 1e9:.4g} GB"
+                          for p in self.kinds)
 
 
 @dataclass(frozen=True, slots=True)

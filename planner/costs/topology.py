@@ -155,7 +155,14 @@ def expected_link(cluster: Cluster, devices: int) -> Link:
 
 def hand_over_link(cluster: Cluster, sender: Sequence[int], receiver: Sequence[int]) -> Link:
     """The link between the devices of a stage and those of the next (flat indices): as expected, and no faster than
-    their share of the links of the nodes, racks and pods between them, over which one stage sends at a time."""
+    their share of the links of the nodes, racks and pods between them, over which one stage sends at a time; the link
+    between parts of a mixed cluster, where they are not in the same."""
+    if cluster.parts:
+        part = cluster.part_of(receiver[0])
+        if cluster.part_of(sender[0]) != part:
+            return part_link(cluster, part, len(receiver), nodes_of(cluster, sender))
+        first = cluster.first_of(part)
+        return hand_over_link(cluster.parts[part], [d - first for d in sender], [d - first for d in receiver])
     link = expected_link(cluster, len(receiver))
     if cluster.torus is not None:
         return link
@@ -165,6 +172,22 @@ def hand_over_link(cluster: Cluster, sender: Sequence[int], receiver: Sequence[i
         if len(ends) > 1:
             link = _slower(link, wire, min(group, len(receiver)))
     return link
+
+
+def part_link(cluster: Cluster, part: int, devices: int, senders: int | None = None) -> Link:
+    """Per device, the link into a stage of so many devices in a part of a mixed cluster from one in another part, of so
+    many nodes (by default as many): as many wires as the fewer nodes have."""
+    assert cluster.between is not None
+    nodes = -(-devices // cluster.parts[part].devices_per_node)
+    wires = nodes if senders is None else min(nodes, senders)
+    return Link(cluster.between.bandwidth_bytes_per_s * wires / devices, cluster.between.latency_s)
+
+
+def nodes_of(cluster: Cluster, devices: Sequence[int]) -> int:
+    """How many nodes these devices of one part are in."""
+    part = cluster.part_of(devices[0])
+    each = cluster.kinds[part].devices_per_node
+    return len({(d - cluster.first_of(part)) // each for d in devices})
 
 
 def _slower(link: Link, wire: Link, sending: int) -> Link:

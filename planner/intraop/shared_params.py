@@ -65,10 +65,11 @@ class _Contribution:
     pending: frozenset[int]
 
 
-def with_shared_params(index: ProgramIndex, layers: Layers, stages: Sequence[StageShare], limit_bytes: float
+def with_shared_params(index: ProgramIndex, layers: Layers, stages: Sequence[StageShare], limits_bytes: Sequence[float]
                        ) -> tuple[SliceChoice, ...]:
-    """Settle every shared parameter on every stage; when its gradient is combined is one decision for all stages."""
-    made = [_Settling(index, layers, stage, limit_bytes) for stage in stages]
+    """Settle every shared parameter on every stage, which has a limit of memory; when its gradient is combined is one
+    decision for all stages."""
+    made = [_Settling(index, layers, stage, limit) for stage, limit in zip(stages, limits_bytes, strict=True)]
     found = [s.settled({}) for s in made]
     flags: dict[int, list[bool]] = {}
     for s, choice in zip(made, found, strict=True):

@@ -17,12 +17,12 @@ In: floors t[s, m, k, j] as in `stages.py`, a[m, k, j], submesh sizes, B. Out: a
 proven, and whose stages are as fast within a tolerance.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.pipelines.stages import Array, StageChoice, in_units, least_sum
+from planner.pipelines.stages import Array, Spans, StageChoice, in_units, least_sum
 from planner.solvers.large.compiled import compiled
 
 STEPS = 40
@@ -39,6 +39,7 @@ class Floors:
       sizes: [M] devices per submesh.
       devices, microbatches: in all.
       exact_stages: if given, so many stages.
+      spans: as in `stages.construct`.
     """
 
     times_s: Array
@@ -47,12 +48,14 @@ class Floors:
     devices: int
     microbatches: int
     exact_stages: int | None = None
+    spans: Spans | None = None
 
 
 def least_work(floors: Floors) -> StageChoice | None:
     """The slicing with the least work of all devices: as fast as if none ever waited."""
     parts = (floors.sizes / floors.devices)[None, :, None, None]
-    found = least_sum(floors.times_s * parts, floors.sizes, floors.devices, np.inf, floors.exact_stages)
+    found = least_sum(floors.times_s * parts, floors.sizes, floors.devices, np.inf, floors.exact_stages,
+                      floors.spans)
     if found is None:
         return None
     least_s = floors.microbatches * found[0]
@@ -68,9 +71,8 @@ def least_step(floors: Floors, *, upto_s: float = np.inf, tolerance: float = 5e-
       tolerance: how much lower than the truth the bound may be.
 
     Returns:
-      None if no slicing is possible within `upto_s`.
+      None if no slicing is possible.
     """
-    floors = replace(floors, times_s=_within_s(floors, upto_s))
     work = least_work(floors)
     if work is None:
         return None
@@ -85,12 +87,7 @@ def least_step(floors: Floors, *, upto_s: float = np.inf, tolerance: float = 5e-
             low = middle
         else:
             high, stages = _total_s(floors, found), found
-    return StageChoice(stages, high, min(low, high, upto_s), 0, 0)
-
-
-def _within_s(floors: Floors, limit_s: float) -> Array:
-    """The floors of slices that a step within a limit may have; of others infinite."""
-    return np.where(floors.microbatches * floors.times_s <= limit_s, floors.times_s, np.inf)
+    return StageChoice(stages, high, min(low, high), 0, 0)
 
 
 def _total_s(floors: Floors, stages: tuple[tuple[int, int, int], ...]) -> float:
@@ -104,13 +101,13 @@ def _total_s(floors: Floors, stages: tuple[tuple[int, int, int], ...]) -> float:
 
 def _within(floors: Floors, limit_s: float) -> tuple[tuple[int, int, int], ...] | None:
     """Stages whose bound is within a limit."""
-    times = _within_s(floors, limit_s)
-    sizes, devices = in_units(times, floors.sizes, floors.devices)
+    times = floors.times_s
+    sizes, devices, within = in_units(times, floors.sizes, floors.devices, floors.spans)
     count, _, layers, _ = times.shape
     room = np.full((count + 1, layers + 1, devices + 1), -np.inf)
     back = np.zeros((count + 1, layers, devices + 1, 2), dtype=np.int32)
     room[0, layers, 0] = np.inf
-    _most_room(limit_s - floors.microbatches * times, floors.through_s, sizes, room, back)
+    _most_room(limit_s - floors.microbatches * times, floors.through_s, sizes, within, room, back)
     s = int(np.argmax(room[:, 0, devices])) if floors.exact_stages is None else floors.exact_stages
     if room[s, 0, devices] < 0:
         return None
@@ -123,7 +120,8 @@ def _within(floors: Floors, limit_s: float) -> tuple[tuple[int, int, int], ...] 
 
 
 @compiled
-def _most_room(own_s: Array, through_s: Array, sizes: NDArray[np.int64], room: Array, back: NDArray[np.int32]) -> None:
+def _most_room(own_s: Array, through_s: Array, sizes: NDArray[np.int64], within: Spans, room: Array,
+               back: NDArray[np.int32]) -> None:
     """`room[s, k, d]`: the most seconds that may pass before s stages of layers from k on, on d devices, begin; where
     there are none, it stays as it is. `own_s`: what a stage's own work leaves of the limit."""
     stages, submeshes, layers, _ = own_s.shape
@@ -135,7 +133,7 @@ def _most_room(own_s: Array, through_s: Array, sizes: NDArray[np.int64], room: A
                     own, through = own_s[s, m, k, j], through_s[m, k, j]
                     if not own >= 0:
                         continue
-                    for d in range(n, room.shape[2]):
+                    for d in range(n + within[m, 0], min(within[m, 1] + 1, room.shape[2])):
                         left = min(own, room[s, j + 1, d - n] - through)
                         if left >= 0 and left > room[s + 1, k, d]:
                             room[s + 1, k, d] = left

@@ -13,6 +13,7 @@ from planner.core.layout import Layout, Placement
 from planner.costs.transfer import cut_transfer_s, hand_over_s
 from planner.intraop.shared_params import StageShare, with_shared_params
 from planner.intraop.slice_choice import SliceChoice
+from planner.pipelines.lines import placed_by_part
 from planner.pipelines.price import Pipeline, price, stage_times
 from planner.pipelines.rank_memory import Held, Peak, held, rank_peak
 from planner.pipelines.stages import Sharing, place
@@ -71,12 +72,11 @@ class Stages:
     tried: int = 0
     pruned: int = 0
 
-    @property
-    def devices(self) -> tuple[tuple[int, ...], ...]:
+    def on(self, hardware: Cluster) -> tuple[tuple[int, ...], ...]:
         """Devices per stage."""
         sizes = [c.space.mesh.device_count for c in self.chosen]
         if self.layout.follows(Placement.LINE):
-            return tuple(place(sizes))
+            return placed_by_part(sizes, [c.space.part for c in self.chosen], hardware)
         ranks = [sizes[self.layout.rank_of.index(r)] for r in range(self.layout.ranks)]
         placed = place(ranks)
         return tuple(placed[r] for r in self.layout.rank_of)
@@ -88,11 +88,12 @@ def under(prepared: Prepared, hardware: Cluster, stages: Stages, schedule: str) 
     Raises:
       PlanMismatchError: the schedule does not run on that layout, or with so many microbatches.
     """
-    layout, usable = stages.layout, hardware.device.usable_bytes
+    layout = stages.layout
+    usable = [hardware.kinds[c.space.part].device.usable_bytes for c in stages.chosen]
     may_hold = held_moments(schedule, layout, prepared.program.microbatches)
     choices, holds, peaks = _settled(prepared, stages, may_hold, usable)
     picks: list[StagePick] = []
-    lie = stages.devices
+    lie = stages.on(hardware)
     for s, (chosen, choice, devices) in enumerate(zip(stages.chosen, choices, lie, strict=True)):
         rank = layout.rank_of[s]
         at, moment = layout.stages_of(rank).index(s), peaks[rank].moment
@@ -104,8 +105,9 @@ def under(prepared: Prepared, hardware: Cluster, stages: Stages, schedule: str) 
                         tuple(c.batch_s for c in choices), prepared.program.microbatches)
     found = price(pipeline, _sharing(hardware, stages))
     peak = max(p.bytes for p in peaks)
+    fit = all(p.bytes <= usable[layout.rank_of.index(rank)] * (1 + 1e-9) for rank, p in enumerate(peaks))
     return Candidate(prepared, tuple(picks), found.step_time_s, peak, stages.tried, stages.pruned, schedule,
-                     found.bubble, peak <= usable * (1 + 1e-9), stages)
+                     found.bubble, fit, stages)
 
 
 def held_moments(schedule: str, layout: Layout, microbatches: int) -> tuple[tuple[Moment, ...], ...]:
@@ -116,11 +118,12 @@ def held_moments(schedule: str, layout: Layout, microbatches: int) -> tuple[tupl
     return moments(schedule, layout, short if alike else microbatches)
 
 
-def _settled(prepared: Prepared, stages: Stages, may_hold: Sequence[Sequence[Moment]], usable: float
+def _settled(prepared: Prepared, stages: Stages, may_hold: Sequence[Sequence[Moment]],
+             usable: Sequence[float]
              ) -> tuple[tuple[SliceChoice, ...], tuple[Held, ...], tuple[Peak, ...]]:
     """Every stage's choice with shared parameters settled, what it holds, and the peak of every rank."""
     layout = stages.layout
-    each = usable / layout.chunks
+    each = [limit / layout.chunks for limit in usable]
     shares: list[StageShare] = []
     for s, chosen in enumerate(stages.chosen):
         rank = layout.rank_of[s]
@@ -144,7 +147,7 @@ def _farther_s(prepared: Prepared, hardware: Cluster, stages: Stages, lie: Seque
         return 0.0
     ways = 2 if prepared.program.kind == "train" else 1
     size_bytes = prepared.crossing_bytes[stages.chosen[s].choice.steps[0].layer]
-    priced_s = cut_transfer_s(size_bytes, len(lie[s]), hardware)
+    priced_s = cut_transfer_s(size_bytes, len(lie[s]), hardware.kinds[stages.chosen[s].space.part])
     if lie[s - 1] == lie[s]:
         return -ways * priced_s
     return ways * (hand_over_s(size_bytes, lie[s - 1], lie[s], hardware) - priced_s)

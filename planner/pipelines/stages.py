@@ -28,9 +28,8 @@ from planner.solvers.large.compiled import compiled
 
 Array = NDArray[np.float64]
 
-MANY = 1 << 24
-"""Times × devices, beyond which slices that no good pipeline can have are left out first. [chosen: less is done in a
-tenth of a second]"""
+Spans = NDArray[np.int64]
+"""[submesh, (first, end)]: between which places a stage on it must lie, on a line that begins with the last stage."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,9 @@ def pipeline_time_s(stage_times_s: NDArray[np.float64] | list[float], microbatch
     return sharing.time_s(path, microbatches * float(times @ np.asarray(sharing.parts)))
 
 
-def construct(times_s: Array, sizes: NDArray[np.int64], devices: int, microbatches: int, *, tolerance: float = 0.002,
-              exact_stages: int | None = None, alone: float = 1.0) -> StageChoice | None:
+def construct(  # noqa: PLR0913  (options of one call, all named)
+              times_s: Array, sizes: NDArray[np.int64], devices: int, microbatches: int, *, tolerance: float = 0.002,
+              exact_stages: int | None = None, alone: float = 1.0, spans: Spans | None = None) -> StageChoice | None:
     """Find the best slicing.
 
     Args:
@@ -91,23 +91,22 @@ def construct(times_s: Array, sizes: NDArray[np.int64], devices: int, microbatch
       exact_stages: if given, use exactly that many stages.
       alone: `Device.alone`. Above 1, the stages with the least work in all, which is the bound as well, and those of
         the shortest path are found, and the faster are taken.
+      spans: where on the line of devices each submesh may lie; None: anywhere.
 
     Returns:
       None if no slicing is possible.
     """
-    if alone <= 1 and times_s.size * devices > MANY:
-        most_s = even_s(times_s, sizes, devices, microbatches, exact_stages) / microbatches
-        times_s = np.where(times_s <= most_s * (1 + 1e-9), times_s, np.inf)
     finite = np.unique(times_s[np.isfinite(times_s)])
     if finite.size == 0:
         return None
     if alone > 1:
-        work = _least_work(times_s, sizes, devices, microbatches, exact_stages, alone)
-        path = construct(times_s, sizes, devices, microbatches, tolerance=tolerance, exact_stages=exact_stages)
+        work = _least_work(times_s, sizes, devices, microbatches, exact_stages, alone, spans)
+        path = construct(times_s, sizes, devices, microbatches, tolerance=tolerance, exact_stages=exact_stages,
+                         spans=spans)
         if work is None or path is None:
             return work
         return _faster(work, path, times_s, sizes, devices, microbatches, alone)
-    low = _smallest_feasible(times_s, sizes, devices, finite, exact_stages)
+    low = _smallest_feasible(times_s, sizes, devices, finite, exact_stages, spans)
     if low is None:
         return None
     candidates = finite[low:]
@@ -119,7 +118,7 @@ def construct(times_s: Array, sizes: NDArray[np.int64], devices: int, microbatch
             break
         upto = int(np.searchsorted(candidates, float(candidates[at]) * (1 + tolerance), side="right")) - 1
         t_max = candidates[upto]
-        found = least_sum(times_s, sizes, devices, t_max, exact_stages)
+        found = least_sum(times_s, sizes, devices, t_max, exact_stages, spans)
         tried += 1
         assert found is not None
         total_of_times, stages = found
@@ -133,34 +132,11 @@ def construct(times_s: Array, sizes: NDArray[np.int64], devices: int, microbatch
     return StageChoice(best.stages, best.total_s, min(floor, best.total_s), tried, len(candidates) - tried)
 
 
-def even_s(times_s: Array, sizes: NDArray[np.int64], devices: int, microbatches: int, exact_stages: int | None = None
-           ) -> float:
-    """Σ t + (B - 1) max t of a good slicing whose stages are all on submeshes of one kind, which is quick to find;
-    infinite if there is none. Arguments as of `construct`."""
-    best = np.inf
-    for m, size in enumerate(sizes.tolist()):
-        count, left = divmod(devices, size)
-        if left or count > len(times_s) or exact_stages not in (None, count):
-            continue
-        mine, one = times_s[:, m:m + 1], np.ones(1, dtype=np.int64)
-        found = least_sum(mine, one, count, np.inf, count)
-        if found is None:
-            continue
-        low, high = found[0] / count, found[0]  # the slowest stage takes between the two
-        best = min(best, found[0] + (microbatches - 1) * high)
-        while high > low * 1.01:
-            middle = (low * high) ** 0.5
-            found = least_sum(mine, one, count, middle, count)
-            low, high = (middle, high) if found is None else (low, middle)
-            best = best if found is None else min(best, found[0] + (microbatches - 1) * high)
-    return best
-
-
 def _least_work(times_s: Array, sizes: NDArray[np.int64], devices: int, microbatches: int, exact: int | None,
-                alone: float) -> StageChoice | None:
+                alone: float, spans: Spans | None) -> StageChoice | None:
     """The slicing with the least work on shared cores."""
     parts = sizes / devices
-    found = least_sum(times_s * parts[None, :, None, None], sizes, devices, np.inf, exact)
+    found = least_sum(times_s * parts[None, :, None, None], sizes, devices, np.inf, exact, spans)
     if found is None:
         return None
     least, stages = found
@@ -186,29 +162,29 @@ def _shared_s(stages: Sequence[tuple[int, int, int]], times_s: Array, sizes: NDA
 
 
 def _smallest_feasible(times_s: Array, sizes: NDArray[np.int64], devices: int, finite: Array,
-                       exact: int | None) -> int | None:
+                       exact: int | None, spans: Spans | None) -> int | None:
     """Index of the smallest t_max that allows any slicing (bisection: feasibility is monotone)."""
-    if least_sum(times_s, sizes, devices, finite[-1], exact) is None:
+    if least_sum(times_s, sizes, devices, finite[-1], exact, spans) is None:
         return None
     low, high = 0, len(finite) - 1
     while low < high:
         middle = (low + high) // 2
-        if least_sum(times_s, sizes, devices, finite[middle], exact) is None:
+        if least_sum(times_s, sizes, devices, finite[middle], exact, spans) is None:
             low = middle + 1
         else:
             high = middle
     return low
 
 
-def least_sum(times_s: Array, sizes: NDArray[np.int64], devices: int, t_max: float, exact: int | None
-              ) -> tuple[float, tuple[tuple[int, int, int], ...]] | None:
+def least_sum(times_s: Array, sizes: NDArray[np.int64], devices: int, t_max: float, exact: int | None,
+              spans: Spans | None = None) -> tuple[float, tuple[tuple[int, int, int], ...]] | None:
     """The slicing with the least Σ t whose stages are all within `t_max`."""
-    sizes, devices = in_units(times_s, sizes, devices)
+    sizes, devices, within = in_units(times_s, sizes, devices, spans)
     stages, _, layers, _ = times_s.shape
     best = np.full((stages + 1, layers + 1, devices + 1), np.inf)
     back = np.zeros((stages + 1, layers, devices + 1, 2), dtype=np.int32)
     best[0, layers, 0] = 0.0
-    _least_sum(times_s, sizes, t_max, best, back)
+    _least_sum(times_s, sizes, within, t_max, best, back)
     s = int(np.argmin(best[:, 0, devices])) if exact is None else exact
     if not np.isfinite(best[s, 0, devices]):
         return None
@@ -221,16 +197,19 @@ def least_sum(times_s: Array, sizes: NDArray[np.int64], devices: int, t_max: flo
     return total_s, tuple(chosen)
 
 
-def in_units(times_s: Array, sizes: NDArray[np.int64], devices: int) -> tuple[NDArray[np.int64], int]:
-    """Sizes and devices counted in the largest number of devices that divides all of them, submeshes on which nothing
-    is possible left aside."""
+def in_units(times_s: Array, sizes: NDArray[np.int64], devices: int, spans: Spans | None
+             ) -> tuple[NDArray[np.int64], int, Spans]:
+    """Sizes, devices and spans counted in the largest number of devices that divides all of them, submeshes on which
+    nothing is possible left aside."""
     usable = np.isfinite(times_s).any(axis=(0, 2, 3))
-    unit = gcd(devices, *sizes[usable].tolist())
-    return np.where(usable, sizes // unit, devices + 1), devices // unit
+    within = np.array([(0, devices)] * len(sizes), dtype=np.int64) if spans is None else spans
+    unit = gcd(devices, *sizes[usable].tolist(), *within[usable].ravel().tolist())
+    return np.where(usable, sizes // unit, devices + 1), devices // unit, within // unit
 
 
 @compiled
-def _least_sum(times_s: Array, sizes: NDArray[np.int64], t_max: float, best: Array, back: NDArray[np.int32]) -> None:
+def _least_sum(times_s: Array, sizes: NDArray[np.int64], within: Spans, t_max: float, best: Array,
+               back: NDArray[np.int32]) -> None:
     """`best[s, k, d]`: the least Σ t of layers from k on as s stages on d devices; `back`: where it begins to come
     from, the first stage's last layer and submesh."""
     stages, submeshes, layers, _ = times_s.shape
@@ -243,7 +222,7 @@ def _least_sum(times_s: Array, sizes: NDArray[np.int64], t_max: float, best: Arr
                     t = times_s[s, m, k, j]
                     if t > t_max or t == np.inf:
                         continue
-                    for d in range(n + low[j + 1], min(n + high[j + 1] + 1, best.shape[2])):
+                    for d in range(n + max(low[j + 1], within[m, 0]), min(n + high[j + 1], within[m, 1]) + 1):
                         total = t + best[s, j + 1, d - n]
                         if total < best[s + 1, k, d]:
                             best[s + 1, k, d] = total

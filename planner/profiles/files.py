@@ -15,6 +15,7 @@ from typing import Any
 from planner.core.files import write_atomically
 from planner.core.hardware import Cluster, Level, Link
 from planner.core.links import oversubscribed
+from planner.core.mixed import mixed
 from planner.errors import MeshError, ProfileError, UnknownNameError
 from planner.profiles.fields import Fields
 from planner.profiles.parts import (
@@ -34,22 +35,32 @@ PRICE = "price_usd_per_device_hour"
 
 
 def cluster(name: str, nodes: int = 1, devices_per_node: int | None = None,
-            levels: Mapping[str, tuple[int, float | Link]] | None = None) -> Cluster:
-    """A cluster of `nodes` equal nodes.
+            levels: Mapping[str, tuple[int, float | Link]] | None = None, between: Link | None = None) -> Cluster:
+    """A cluster of `nodes` equal nodes; or of several parts, of different nodes.
 
     Args:
-      name: of a shipped profile (`"dgx-a100"`), or the path of a profile file (ends in `.json`).
+      name: of a shipped profile (`"dgx-a100"`), or the path of a profile file (ends in `.json`). Parts are joined by a
+        plus, each a name with its number of nodes, and devices of a node where not all are used:
+        `"dgx-a100:2+p3.16xlarge:1x4"`.
       nodes: how many.
       devices_per_node: use only so many devices of each node; all by default.
       levels: the network above the nodes, the smallest groups first, instead of what the profile says: a group's name,
         how many nodes it holds, and its link to the others or how oversubscribed that is:
         `{"rack": (8, 1.0), "pod": (32, 7.0)}`.
+      between: the link of a node of one part to those of the others; by default the slowest that a part has between
+        its own nodes.
 
     Raises:
       UnknownNameError: no such profile; suggests the nearest.
       ProfileError: the profile is unusable.
-      MeshError: no nodes or devices, more devices than a node has, or impossible levels.
+      MeshError: no nodes or devices, more devices than a node has, impossible levels, or parts that don't go together.
     """
+    if "+" in name:
+        if nodes != 1 or devices_per_node is not None or levels is not None:
+            raise MeshError(f"nodes, devices or levels beside the parts of {name!r}", "give each its own: name:2x8")
+        return mixed([_part(text) for text in name.split("+")], between, name)
+    if between is not None:
+        raise MeshError(f"a link between parts of {name!r}, which has none", "join parts by a plus: dgx-a100+dgx-h100")
     base = read_profile(Path(name)) if name.endswith(".json") else read_profile(_shipped(name))
     if nodes < 1:
         raise MeshError(f"a cluster of {nodes} nodes has no devices", "ask for at least one node")
@@ -61,6 +72,17 @@ def cluster(name: str, nodes: int = 1, devices_per_node: int | None = None,
     if levels and base.torus is not None:
         raise MeshError(f"levels of {base.name!r}, whose chips are joined in a torus", "drop levels")
     return found if levels is None else dataclasses.replace(found, levels=_levels(levels, found.inter_node))
+
+
+def _part(text: str) -> Cluster:
+    """`name`, `name:nodes` or `name:nodesxdevices`."""
+    name, sized, size = text.strip().partition(":")
+    nodes, _, devices = size.partition("x")
+    try:
+        return cluster(name, int(nodes) if sized else 1, int(devices) if devices else None)
+    except ValueError as fault:
+        raise MeshError(f"part {text!r} of a cluster", "write name:nodes or name:nodesxdevices, e.g. dgx-a100:2x4"
+                        ) from fault
 
 
 def _levels(asked: Mapping[str, tuple[int, float | Link]], wire: Link) -> tuple[Level, ...]:

@@ -8,6 +8,7 @@ nothing is priced again here. Device time is what the devices of the cluster spe
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from planner.core.hardware import Cluster
 from planner.core.plan import PlanRecord, StagePlan
 
 TIME_KINDS: tuple[str, ...] = ("compute", "collectives", "resharding", "sending", "gradient sync", "update", "idle")
@@ -75,9 +76,21 @@ def memory_of(stages: Iterable[StagePlan]) -> tuple[int, ...]:
 
 
 def peak(record: PlanRecord) -> Peak:
-    """The rate that model FLOPs utilisation is stated against."""
-    table = dict(record.cluster.device.peak_flops_per_s)
-    return Peak(record.compute_dtype, table.get(record.compute_dtype, table["default"]))
+    """The rate that model FLOPs utilisation is stated against: of different devices the mean."""
+    tables = [(kind.device_count, dict(kind.device.peak_flops_per_s)) for kind in record.cluster.kinds]
+    rates = [count * table.get(record.compute_dtype, table["default"]) for count, table in tables]
+    return Peak(record.compute_dtype, sum(rates) / record.cluster.device_count)
+
+
+def kind_of_rank(record: PlanRecord, rank: int) -> Cluster:
+    """The devices of a rank, as the equal devices that they are some of."""
+    return record.cluster.kind_of(record.stages[record.layout.rank_of.index(rank)].devices[0])
+
+
+def fullest_rank(record: PlanRecord) -> int:
+    """The rank with the least room left, as a part of its memory (the first of equals)."""
+    full = [peak / kind_of_rank(record, rank).device.memory_bytes for rank, peak in enumerate(record.rank_bytes)]
+    return full.index(max(full))
 
 
 def flops_per_device_s(record: PlanRecord) -> float:

@@ -144,17 +144,16 @@ def crosses_nodes(record: PlanRecord, stage: StagePlan, axes: Iterable[int]) -> 
     """Whether groups of devices along these axes of a stage's mesh lie in several nodes."""
     axes, shape = set(axes), stage.mesh_shape
     strides = [reduce(lambda a, b: a * b, shape[a + 1:], 1) for a in range(len(shape))]
-    per_node = record.cluster.devices_per_node
     groups: dict[int, set[int]] = {}
     for n, device in enumerate(stage.devices):
         key = sum(((n // strides[a]) % shape[a]) * strides[a] for a in range(len(shape)) if a not in axes)
-        groups.setdefault(key, set()).add(device // per_node)
+        groups.setdefault(key, set()).add(record.cluster.node_of(device))
     return any(len(nodes) > 1 for nodes in groups.values())
 
 
 def _share_node(record: PlanRecord, a: StagePlan, b: StagePlan) -> bool:
-    per_node = record.cluster.devices_per_node
-    return bool({d // per_node for d in a.devices} & {d // per_node for d in b.devices})
+    node_of = record.cluster.node_of
+    return bool({node_of(d) for d in a.devices} & {node_of(d) for d in b.devices})
 
 
 def _divided(whole_s: float, moves: Iterable[Collective], otherwise: Cause) -> Seconds:

@@ -11,6 +11,7 @@ from planner.core.plan import Baseline, PlanRecord, ScheduleCost, StagePlan
 from planner.report import breakdown, units
 from planner.report.causes import WAITING, stage_causes, step_causes, top_moves
 from planner.report.first_order import Help, helps, recomputed_s
+from planner.report.kinds import in_words
 from planner.report.tables import mesh_text
 from planner.simulate import simulate
 
@@ -37,6 +38,7 @@ def explain(record: PlanRecord, width: int = 100) -> str:
         ("What the standard recipes would cost", _baselines(record)),
         ("What would help most, to first order: what a change does not touch takes as long as before",
          [_help(h, record) for h in helps(record)]),
+        ("Kinds of devices", in_words(record)),
         ("How sure this is", _certainty(record)),
         ("Warnings", list(record.warnings)),
     ]
@@ -148,16 +150,18 @@ def _communication(record: PlanRecord) -> list[str]:
 
 
 def _memory(record: PlanRecord) -> list[str]:
-    total, capacity = record.peak_bytes, record.cluster.device.memory_bytes
-    full = [record.stages[s] for s in record.layout.stages_of(record.rank_bytes.index(total))]
+    rank = breakdown.fullest_rank(record)
+    total, device = record.rank_bytes[rank], breakdown.kind_of_rank(record, rank).device
+    capacity = device.memory_bytes
+    full = [record.stages[s] for s in record.layout.stages_of(rank)]
     parts = [f"{kind} {units.size(part)}" for kind, part in
              zip(breakdown.MEMORY_KINDS, breakdown.memory_of(full), strict=True) if part]
     names = f"stage {full[0].index}" if len(full) == 1 else f"where stages {units.ranges(s.index for s in full)} share"
     lines = [f"fullest is {names}: {units.size(total)} of {units.size(capacity)} "
              f"({units.share(total / capacity)}) on each device: {', '.join(parts)}."]
-    usable = record.cluster.device.usable_bytes
+    usable = device.usable_bytes
     lines.append(f"{units.size(max(0.0, usable - total))} are left of what a plan may use ({units.size(usable)}: "
-                 f"{record.cluster.device.memory_margin:.0%} are kept free for what no plan foresees).")
+                 f"{device.memory_margin:.0%} are kept free for what no plan foresees).")
     kinds = dict(zip(breakdown.MEMORY_KINDS, breakdown.memory_of(full), strict=True))
     most = max(kinds, key=lambda kind: kinds[kind])
     lines.append(f"{most} set the peak: {units.share(kinds[most] / total)} of it.")

@@ -127,4 +127,4 @@ def write(figure: Figure, place: Path) -> None:
 
 
 def _nodes(record: PlanRecord) -> int:
-    return -(-record.device_count // max(1, record.cluster.devices_per_node))
+    return record.cluster.nodes

@@ -15,9 +15,11 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from planner.core.hardware import Cluster
 from planner.core.plan import HOST, PlanRecord, StagePlan, uses_host_memory
 from planner.costs.torus import slice_of
 from planner.report import breakdown, units
+from planner.report.kinds import by_kind
 
 T = TypeVar("T")
 
@@ -50,6 +52,8 @@ def plain(content: RenderableType, width: int) -> str:
 def report(record: PlanRecord) -> Group:
     """Header, stages, time, memory, baselines, and what else the user should know."""
     tables = [header(record), stages(record), times(record), memories(record)]
+    if record.cluster.parts:
+        tables.append(kinds(record))
     if record.baselines:
         tables.append(baselines(record))
     parts: list[RenderableType] = [part for table in tables for part in (table, Text())]
@@ -62,16 +66,13 @@ def header(record: PlanRecord) -> Table:
     """Model, cluster, batch, schedule, predicted step, rates and gap."""
     on, step = record.cluster, record.step_time_s
     peak = breakdown.peak(record)
-    nodes = f"{units.plural(on.nodes, 'node')} × {on.devices_per_node} {on.device.name}"
-    groups = "".join(f", in {level.name}s of {units.plural(level.nodes, 'node')}" for level in on.levels)
-    torus = "" if on.torus is None else f" as a torus of {' × '.join(map(str, slice_of(on)))}"
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     rows = [
         ("model", f"{record.model_name} ({record.kind}), {units.plural(len(record.layers), 'layer')}, "
                   f"{units.scaled(record.model_flops, 'FLOP')} a step"),
-        ("cluster", f"{on.name}: {nodes}{torus}, {units.size(on.device.memory_bytes)} each{groups}"),
+        ("cluster", f"{on.name}: {' + '.join(map(_nodes_text, on.kinds))}"),
         ("batch", f"{record.batch_size:,} as {units.plural(record.microbatches, 'microbatch')} of "
                   f"{record.batch_size // max(1, record.microbatches):,}"),
         ("pipeline", f"{units.plural(len(record.stages), 'stage')}"
@@ -90,23 +91,31 @@ def header(record: PlanRecord) -> Table:
     return table
 
 
+def _nodes_text(on: Cluster) -> str:
+    """Equal nodes in words: `"2 nodes × 8 V100-SXM2-16GB, 16.0 GB each"`."""
+    groups = "".join(f", in {level.name}s of {units.plural(level.nodes, 'node')}" for level in on.levels)
+    torus = "" if on.torus is None else f" as a torus of {' × '.join(map(str, slice_of(on)))}"
+    return f"{units.plural(on.nodes, 'node')} × {on.devices_per_node} {on.device.name}{torus}, " \
+           f"{units.size(on.device.memory_bytes)} each{groups}"
+
+
 def stages(record: PlanRecord) -> Table:
     """Layers, devices, logical mesh, shardings in words, recomputation, gap. Equal neighbours share a row."""
     columns = [Column("layers"), Column("devices"), Column("mesh", number=False, wrap=True),
                Column("shardings", number=False, wrap=True), Column("recompute", number=False, wrap=True),
                Column("gap")]
     rows = []
-    per_node = record.cluster.devices_per_node
+    on = record.cluster
 
     def alike(s: StagePlan) -> tuple[object, ...]:
-        return s.layers[1] - s.layers[0], submesh_text(s, per_node), mesh_text(s), s.summary, _recompute_text(s)
+        return s.layers[1] - s.layers[0], submesh_text(s, on), mesh_text(s), s.summary, _recompute_text(s)
 
     for run in _runs(record.stages, key=alike):
         first, each = run[0], " each" if len(run) > 1 else ""
         layers = units.ranges(n for s in run for n in range(*s.layers))
         if each:
             layers += f" ({first.layers[1] - first.layers[0]}{each})"
-        devices = f"{units.ranges(d for s in run for d in s.devices)} ({submesh_text(first, per_node)}{each})"
+        devices = f"{units.ranges(d for s in run for d in s.devices)} ({submesh_text(first, on)}{each})"
         rows.append((_indices(run), layers, devices, mesh_text(first), first.summary or "replicated",
                      _recompute_text(first), units.gap(max(s.gap for s in run))))
     return table_of("stages", [Column("stage"), *columns], rows)
@@ -128,22 +137,33 @@ def times(record: PlanRecord) -> Table:
 def memories(record: PlanRecord) -> Table:
     """Parts of each stage's peak memory on a device, and the sum against the capacity: that of all stages of the
     device."""
-    capacity = record.cluster.device.memory_bytes
+    capacity = [breakdown.kind_of_rank(record, r).device.memory_bytes for r in range(record.layout.ranks)]
     titles = ("params", "optim-\nizer", "grads", "acti-\nvations", "in\nflight", "working\nset", "peak")
     unit, scale = units.common_size(b for s in record.stages for b in breakdown.memory_parts(s))
     rows, layout, away = [], record.layout, uses_host_memory(record)
     for s in record.stages:
         parts = [units.plain(b / scale) for b in breakdown.memory_parts(s)]
         total = s.memory.total_bytes
-        whole = record.rank_bytes[layout.rank_of[s.index]]
+        rank = layout.rank_of[s.index]
         host = (units.plain(s.memory.host_bytes / scale),) if away else ()
         flying = f"× {s.in_flight} + {s.waiting}" if s.waiting else f"× {s.in_flight}"
         rows.append((s, *parts[:4], flying, parts[4], units.plain(total / scale), *host,
-                     bar(whole / capacity)))
+                     bar(record.rank_bytes[rank] / capacity[rank])))
     merged = [(_indices(s for s, *_ in run), *run[0][1:]) for run in _runs(rows, key=lambda row: row[1:])]
-    host_title = ("on the\nhost",) if away else ()
-    columns = [*map(Column, ("stage", *titles, *host_title)), Column(f"of {units.size(capacity)}", number=False)]
+    host_title, has = ("on the\nhost",) if away else (), " or ".join(map(units.size, dict.fromkeys(capacity)))
+    columns = [*map(Column, ("stage", *titles, *host_title)), Column(f"of {has}", number=False)]
     return table_of(f"memory on each device, {unit}", columns, merged)
+
+
+def kinds(record: PlanRecord) -> Table:
+    """What each kind of device got, beside its share of the speed and what it has of memory."""
+    columns = [Column("devices", number=False), Column("stages"), Column("layers"), Column("share of\nthe speed"),
+               Column("share of\nthe work"), Column("fullest\ndevice"), Column("busy")]
+    rows = [(got.name, units.ranges(got.stages) or "none", units.ranges(got.layers) or "none",
+             units.share(got.speed), units.share(got.work),
+             f"{units.size(got.peak_bytes)} of {units.size(got.memory_bytes)}", units.share(got.busy))
+            for got in by_kind(record)]
+    return table_of("kinds of devices", columns, rows)
 
 
 def baselines(record: PlanRecord) -> Table:
@@ -203,10 +223,11 @@ def bar(fraction: float) -> str:
     return f"{'█' * filled}{'·' * (BAR - filled)} {100 * fraction:.0f} %" + (" TOO MUCH" if fraction > 1 else "")
 
 
-def submesh_text(stage: StagePlan, per_node: int) -> str:
-    """A stage's devices as nodes × devices in each: `"1×4"`."""
-    nodes = len({d // per_node for d in stage.devices})
-    return f"{nodes}×{len(stage.devices) // max(1, nodes)}"
+def submesh_text(stage: StagePlan, on: Cluster) -> str:
+    """A stage's devices as nodes × devices in each: `"1×4"`, and which they are where there are several kinds."""
+    nodes = len({on.node_of(d) for d in stage.devices})
+    name = f" {on.kind_of(stage.devices[0]).device.name}" if on.parts else ""
+    return f"{nodes}×{len(stage.devices) // max(1, nodes)}{name}"
 
 
 def table_of(title: str, columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> Table:

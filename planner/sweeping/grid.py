@@ -16,8 +16,8 @@ from planner.core.pins import Pins
 from planner.core.plan import PlanRecord
 from planner.core.sweeps import HOUR_S, SweepRow
 from planner.errors import PlannerError
+from planner.mixing import plan_any
 from planner.model import Model
-from planner.offloading import plan_or_offload
 from planner.report import breakdown
 from planner.request import Request
 from planner.runtime.loop import amount_of
@@ -111,7 +111,7 @@ def planned(grid: Grid, points: Sequence[Point]) -> Iterator[tuple[Point, SweepR
 
 def _row(grid: Grid, point: Point, model: Model, request: Request) -> SweepRow:
     try:
-        record = plan_or_offload(request)
+        record = plan_any(request)
         amount = amount_of(model.batch, model.batch_size)
         tokens = amount.count // model.batch_size if amount.unit == "tokens" else None
         if grid.plans is not None:
@@ -125,11 +125,13 @@ def _of(record: PlanRecord, point: Point, steps: float, tokens: int | None) -> S
     cluster, step = point.cluster, record.step_time_s
     price = cluster.price_usd_per_device_hour
     usd_per_hour = None if price is None else price * cluster.device_count
+    rank = breakdown.fullest_rank(record)
+    left = breakdown.kind_of_rank(record, rank).device.usable_bytes - record.rank_bytes[rank]
     hours, samples = steps * step / HOUR_S, record.batch_size / step
     return SweepRow(
         cluster.name, cluster.nodes, cluster.device_count, point.batch, step, samples,
         None if tokens is None else samples * tokens, breakdown.mfu(record), record.peak_bytes,
-        int(cluster.device.usable_bytes - record.peak_bytes), len(record.stages), record.microbatches, record.schedule,
+        int(left), len(record.stages), record.microbatches, record.schedule,
         record.gap, usd_per_hour, hours, None if usd_per_hour is None else hours * usd_per_hour)
 
 

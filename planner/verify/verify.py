@@ -118,8 +118,9 @@ class _Stage:
 
 
 def _mesh(cluster: Cluster, stage: StagePlan) -> LogicalMesh:
-    nodes = len({d // cluster.devices_per_node for d in stage.devices})
-    return logical_mesh(cluster, Submesh(nodes, len(stage.devices) // nodes), stage.mesh_shape)
+    nodes = len({cluster.node_of(d) for d in stage.devices})
+    submesh = Submesh(nodes, len(stage.devices) // nodes)
+    return logical_mesh(cluster.kind_of(stage.devices[0]), submesh, stage.mesh_shape)
 
 
 def _dearest(found: Iterable[Surprise]) -> tuple[Surprise, ...]:

@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from planner.api import request_for
 from planner.cache.store import Cache
 from planner.core.hardware import Cluster, Device, Link
+from planner.core.mixed import in_every_part, with_scaled_memory
 from planner.core.plan import PlanRecord
 from planner.emit.match import matching_program
 from planner.errors import PlannerError
+from planner.mixing import plan_any
 from planner.model import Model
-from planner.offloading import plan_or_offload
 from planner.request import Request
 from planner.whatif.pins import pins_of
 
@@ -81,7 +82,7 @@ def what_if(record: PlanRecord, model: Model, larger: Model | None = None, *,
 
 def _answer(record: PlanRecord, change: Change) -> Answer:
     try:
-        plan = plan_or_offload(change.request)
+        plan = plan_any(change.request)
     except PlannerError as error:
         return Answer(change.text, change.kind, reason=getattr(error, "what", str(error)))
     faster = (plan.batch_size / plan.step_time_s) / (record.batch_size / record.step_time_s)
@@ -103,14 +104,16 @@ def _changes(record: PlanRecord, model: Model, larger: Model | None, cache: Cach
 
 
 def _machines(cluster: Cluster) -> Iterator[tuple[str, Cluster]]:
-    device = cluster.device
     for text, times in (("25 % more memory", 1.25), ("twice the memory", 2.0)):
-        yield text, replace(cluster, device=replace(device, memory_bytes=int(times * device.memory_bytes)))
+        yield text, with_scaled_memory(cluster, times)
     if cluster.nodes > 1:
-        yield "twice the bandwidth between nodes", replace(cluster, inter_node=_wider(cluster.inter_node))
-    if cluster.devices_per_node > 1:
-        yield "twice the bandwidth inside nodes", replace(cluster, intra_node=_wider(cluster.intra_node))
-    yield "devices that compute twice as fast", replace(cluster, device=_faster(device))
+        between = None if cluster.between is None else _wider(cluster.between)
+        wider = in_every_part(cluster, lambda c: replace(c, inter_node=_wider(c.inter_node)))
+        yield "twice the bandwidth between nodes", replace(wider, between=between)
+    if max(kind.devices_per_node for kind in cluster.kinds) > 1:
+        yield "twice the bandwidth inside nodes", in_every_part(
+            cluster, lambda c: replace(c, intra_node=_wider(c.intra_node)))
+    yield "devices that compute twice as fast", in_every_part(cluster, lambda c: replace(c, device=_faster(c.device)))
 
 
 def _wider(link: Link) -> Link:

@@ -181,12 +181,13 @@ def _priced(record: PlanRecord, prepared: Prepared, subject: Subject, spec: Spec
     stage, cluster, names = subject.stage, record.cluster, subject.stage.mesh_axes
     words = tuple(tuple(names[a] for a in axes) or None for axes in spec)
     pins = subject.pinned(pins_of(record), words)
-    count, per_node = len(stage.devices), cluster.devices_per_node
-    submesh = Submesh(1, count) if count <= per_node else Submesh(count // per_node, per_node)
-    space = MeshSpace(logical_mesh(cluster, submesh, stage.mesh_shape), names, recipe_uses(pins.recipe, names))
+    part = cluster.part_of(stage.devices[0])
+    kind, nodes = cluster.kinds[part], len({cluster.node_of(d) for d in stage.devices})
+    submesh = Submesh(nodes, len(stage.devices) // nodes)
+    space = MeshSpace(logical_mesh(kind, submesh, stage.mesh_shape), names, recipe_uses(pins.recipe, names), part)
     table = mesh_table(prepared, space, cluster, pins)
     first, last = stage.layers[0], stage.layers[1] - 1
-    at, usable = table.of(first, last), cluster.device.usable_bytes
+    at, usable = table.of(first, last), kind.device.usable_bytes
     need = table.memory_bytes(stage.in_flight)[at]
     seconds = (table.microbatch_s + table.batch_s / record.microbatches)[at]
     fastest = int(np.argmin(np.where(need <= usable, seconds, np.inf)))

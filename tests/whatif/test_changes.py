@@ -35,7 +35,7 @@ def test_better_machines_are_never_slower_and_other_choices_never_faster(plan):
 
 
 def test_interrupted_it_returns_what_it_has(plan, monkeypatch):
-    real, calls = changes.plan_or_offload, []
+    real, calls = changes.plan_any, []
 
     def then_stop(request):
         calls.append(request)
@@ -43,7 +43,7 @@ def test_interrupted_it_returns_what_it_has(plan, monkeypatch):
             raise KeyboardInterrupt
         return real(request)
 
-    monkeypatch.setattr(changes, "plan_or_offload", then_stop)
+    monkeypatch.setattr(changes, "plan_any", then_stop)
     assert len(what_if(plan.record, mlp(batch=16))) == 2
 
 

@@ -36,13 +36,14 @@ def run(args: argparse.Namespace, out: Output) -> int:
     from planner.report.first_order import helps, recomputed_s
 
     if args.json:
-        usable = record.cluster.device.usable_bytes
+        rank = breakdown.fullest_rank(record)
+        usable = breakdown.kind_of_rank(record, rank).device.usable_bytes
         out.json({
             "step_time_s": record.step_time_s,
             "causes_s": causes.step_causes(record),
             "stages": [{"causes_s": causes.stage_causes(record, s)} for s in record.stages],
             "recomputed_s": recomputed_s(record),
-            "headroom_bytes": usable - record.peak_bytes,
+            "headroom_bytes": usable - record.rank_bytes[rank],
             "alternatives": [asdict(a) for a in record.alternatives],
             "schedules": [asdict(s) for s in record.schedules],
             "helps": [asdict(h) for h in helps(record)],

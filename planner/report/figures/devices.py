@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from planner.core.hardware import Cluster
 from planner.core.plan import PlanRecord, StagePlan
 from planner.report import units
 from planner.report.figures import style
@@ -34,7 +35,7 @@ def draw(axes: Axes, record: PlanRecord) -> None:
     for rank in range(record.layout.ranks):
         stages = [record.stages[s] for s in record.layout.stages_of(rank)]
         colour = style.stage_colour(stages[0].index)
-        found = blocks(stages[0].devices, per_node)
+        found = blocks(_places(record.cluster, stages[0].devices, per_node), per_node)
         for block in found:
             for row in range(block.top, block.bottom):
                 for column in range(block.left, block.right):
@@ -71,8 +72,14 @@ def blocks(devices: tuple[int, ...], per_node: int) -> list[Block]:
 
 
 def _grid(record: PlanRecord) -> tuple[int, int]:
-    per_node = max(1, min(record.cluster.devices_per_node, record.device_count))
-    return -(-record.device_count // per_node), per_node
+    return record.cluster.nodes, max(kind.devices_per_node for kind in record.cluster.kinds)
+
+
+def _places(on: Cluster, devices: Sequence[int], per_node: int) -> tuple[int, ...]:
+    """Where devices are in the grid, whose rows are nodes; nodes of few devices leave some of their row empty."""
+    parts = [on.part_of(d) for d in devices]
+    within = [(d - on.first_of(p)) % on.kinds[p].devices_per_node for d, p in zip(devices, parts, strict=True)]
+    return tuple(on.node_of(d) * per_node + at for d, at in zip(devices, within, strict=True))
 
 
 def _cells(axes: Axes, nodes: int, per_node: int) -> tuple[float, float, float]:

@@ -13,8 +13,9 @@ NEAR = 0.3
 
 def draw(axes: Axes, record: PlanRecord) -> None:
     """Draw one bar a rank into the axes."""
-    capacity = record.cluster.device.memory_bytes
     fullest, layout = record.peak_bytes, record.layout
+    has = [breakdown.kind_of_rank(record, rank).device.memory_bytes for rank in range(layout.ranks)]
+    capacity = max(has)
     unit, scale = units.common_size([fullest])
     shown = max(fullest, capacity) if fullest >= NEAR * capacity else fullest
     _, height = style.inches(axes)
@@ -26,7 +27,7 @@ def draw(axes: Axes, record: PlanRecord) -> None:
             axes.barh(row, part / scale, left=left, height=min(0.8, 0.45 / slot), color=colour, edgecolor="white",
                       linewidth=0.4)
             left += part / scale
-        over = record.rank_bytes[row] > capacity
+        over = record.rank_bytes[row] > has[row]
         axes.text(left + 0.01 * shown / scale, row, f"{units.plain(left)}", va="center", fontsize=style.SMALL,
                   color=style.ALARM if over else style.INK)
     axes.set_yticks(range(layout.ranks), [units.row_name(layout, r) for r in range(layout.ranks)],
@@ -35,9 +36,10 @@ def draw(axes: Axes, record: PlanRecord) -> None:
     axes.set_xlim(0, 1.14 * shown / scale or 1)
     axes.tick_params(labelsize=style.SMALL, length=2)
     axes.set_xlabel(f"{unit} on each device", fontsize=style.SMALL)
-    note = f"capacity {units.size(capacity)}"
+    note = f"capacity {' or '.join(units.size(c) for c in dict.fromkeys(has))}"
     if fullest >= NEAR * capacity:
-        axes.axvline(capacity / scale, color=style.ALARM, linestyle="--", linewidth=1.2)
+        for row, each in enumerate(has):
+            axes.plot([each / scale] * 2, [row - 0.5, row + 0.5], color=style.ALARM, linestyle="--", linewidth=1.2)
         note += " (dashed)"
     else:
         note += f", {100 * fullest / capacity:.1f} % used at most"

@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 
 from planner.core.plan import PlanRecord
 from planner.report import units
+from planner.report.breakdown import kind_of_rank
 from planner.report.figures import style
 from planner.report.figures.memory import NEAR
 from planner.report.figures.timetable import Window, time_axis, windows
@@ -19,8 +20,9 @@ def draw(axes: Axes, record: PlanRecord) -> None:
     """Draw one curve a rank into the axes."""
     line = simulate(record, intervals=False)
     shown = windows(line, record)
-    capacity = record.cluster.device.memory_bytes
     layout = record.layout
+    has = [kind_of_rank(record, rank).device.memory_bytes for rank in range(layout.ranks)]
+    capacity = max(has)
     curves = [line.rank_memory_curve(rank) for rank in range(layout.ranks)]
     fullest = max(curve.peak_bytes for curve in curves)
     near = fullest >= NEAR * capacity
@@ -29,11 +31,11 @@ def draw(axes: Axes, record: PlanRecord) -> None:
     for row, curve in enumerate(curves):
         base = row + 0.45
         for window in shown:
-            _area(axes, curve, window, base, TALL / top, style.ALARM if curve.peak_bytes > capacity else "#009E73")
+            _area(axes, curve, window, base, TALL / top, style.ALARM if curve.peak_bytes > has[row] else "#009E73")
         axes.text(span, base - 0.03, f"{units.size(curve.peak_bytes)} ", ha="right", va="bottom", fontsize=style.SMALL,
                   bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.6, "pad": 0.5})
         if near:
-            axes.plot([0, span], [base - TALL * capacity / top] * 2, color=style.ALARM, linestyle="--", linewidth=0.8)
+            axes.plot([0, span], [base - TALL * has[row] / top] * 2, color=style.ALARM, linestyle="--", linewidth=0.8)
     axes.set_yticks(range(rows), [units.row_name(layout, r) for r in range(rows)], fontsize=style.SMALL)
     axes.set_ylim(rows - 0.5, -0.5)
     axes.set_xlim(0, span)

@@ -1,0 +1,92 @@
+"""Plans for clusters of different devices: the best that uses several parts, or the best on one part alone.
+
+A pipeline over several parts is found by the same search as any other (`pipelines/lines.py`). Beside it, every part is
+planned for by itself, with all that such plans may have and pipelines of several parts have not: one stage on all
+devices, several stages per rank, host memory. So the plan is never worse than the best on one part; the others are
+shown beside it.
+
+In: a `Request` for a mixed cluster. Out: a `PlanRecord` for that cluster, of which some devices may be idle.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from planner.core.hardware import Cluster
+from planner.core.plan import Baseline, PlanRecord
+from planner.errors import MemoryLimitError, PinError, PlannerError
+from planner.fitting import plan_to_fit
+from planner.offloading import plan_or_offload
+from planner.pipelines.pins import stages_per_rank
+from planner.request import Request
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Where a plan was looked for, and it or why there is none."""
+
+    name: str
+    found: PlanRecord | PlannerError
+
+
+def plan_any(request: Request) -> PlanRecord:
+    """The best plan found whose programs fit, on equal devices or on different ones.
+
+    Raises:
+      MemoryLimitError: nothing fits, with the bytes missing.
+      BatchError, PinError: impossible pins.
+    """
+    return plan_mixed(request) if request.cluster.parts else plan_or_offload(request)
+
+
+def plan_mixed(request: Request) -> PlanRecord:
+    """The same for a mixed cluster."""
+    attempts = list(_attempts(request))
+    plans = [(a.name, a.found) for a in attempts if isinstance(a.found, PlanRecord)]
+    if not plans:
+        raise next(a.found for a in attempts if isinstance(a.found, PlannerError))
+    name, best = min(plans, key=lambda p: p[1].step_time_s)
+    floor = min(record.lower_bound_s for _, record in plans)
+    others = tuple(_beside(a) for a in attempts if a.name != name)
+    return replace(best, baselines=others, lower_bound_s=min(floor, best.step_time_s))
+
+
+def _attempts(request: Request) -> Iterator[Attempt]:
+    cluster = request.cluster
+    if _may_mix(request):
+        request.progress(f"{cluster.name}: pipelines over several of its parts")
+        yield Attempt("several types", _or_why(plan_to_fit, request))
+    for n, part in enumerate(cluster.parts):
+        request.progress(f"{cluster.name}: {part.described} alone")
+        found = _or_why(plan_or_offload, replace(request, cluster=part))
+        yield Attempt(f"{part.name} alone", found if isinstance(found, PlannerError) else moved_to(found, cluster, n))
+
+
+def _may_mix(request: Request) -> bool:
+    """Whether a pipeline over several parts is possible; each part alone is in any case."""
+    pins = request.pins
+    return request.kind != "step" and pins.stages != 1 and pins.boundaries != () and stages_per_rank(pins) == 1 \
+        and pins.offload in (None, "none", "auto")
+
+
+def _or_why(plan: Callable[[Request], PlanRecord], request: Request) -> PlanRecord | PlannerError:
+    try:
+        return plan(request)
+    except (MemoryLimitError, PinError) as error:
+        return error
+
+
+def moved_to(record: PlanRecord, cluster: Cluster, part: int) -> PlanRecord:
+    """A plan for a part of a cluster as one for the cluster, whose other devices are idle."""
+    first = cluster.first_of(part)
+    stages = tuple(replace(s, devices=tuple(first + d for d in s.devices)) for s in record.stages)
+    return replace(record, cluster=cluster, device_count=cluster.device_count, stages=stages)
+
+
+def _beside(attempt: Attempt) -> Baseline:
+    found = attempt.found
+    if isinstance(found, PlannerError):
+        return Baseline(attempt.name, None, None, False, found.what)
+    stages = f"{len(found.stages)} stage{'s' if len(found.stages) > 1 else ''}"
+    count = found.microbatches
+    return Baseline(attempt.name, found.step_time_s, found.peak_bytes, True,
+                    f"{stages}, {count} microbatch{'es' if count > 1 else ''}")

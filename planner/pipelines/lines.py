@@ -1,0 +1,106 @@
+"""Lines of devices that pipelines are built on: all devices of a cluster, or those of its parts in some order.
+
+On a mixed cluster a stage lies in one part, and the stages of a part follow each other. So parts are laid out one after
+the other, in every order of all of them, or of some; stage construction is told for each submesh between which places
+it may lie. The stage that begins a part takes its activations over the link between parts: its submesh is there twice,
+once at the beginning of its part, with what that takes, and once for all later stages.
+
+In: what slices cost, the order of parts. Out: `Columns` for stage construction; devices of stages.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.core.hardware import Cluster
+from planner.costs.topology import part_link
+from planner.costs.transfer import cut_transfer_s
+from planner.pipelines.stages import Array, Spans, place
+from planner.slice_costs import SliceCosts
+
+Line = tuple[int, ...]
+"""Parts of a cluster, from the first stage to the last."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What stage construction may choose from.
+
+    Attributes:
+      space: [column]: the submesh.
+      sizes: [column]: its devices.
+      spans: [column, (first, end)]: where it may lie; None: anywhere.
+      extra_s: [column, first layer]: what taking in activations costs on top of its price, per microbatch.
+      devices: on the line.
+      line: the order of the parts.
+    """
+
+    space: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    spans: Spans | None
+    extra_s: Array
+    devices: int
+    line: Line = (0,)
+
+    def of(self, seconds: Array) -> Array:
+        """Costs of submeshes, [..., submesh, first, last], as costs of columns."""
+        return seconds if self.spans is None else seconds[..., self.space, :, :] + self.extra_s[:, :, None]
+
+
+def lines(hardware: Cluster) -> tuple[Line, ...]:
+    """Every order of the parts of a cluster, and of some of them, two at least."""
+    if not hardware.parts:
+        return ((0,),)
+    some = range(len(hardware.parts))
+    return tuple(line for count in range(len(some), 1, -1) for line in permutations(some, count))
+
+
+def columns(costs: SliceCosts, line: Line) -> Columns:
+    """The columns of a line."""
+    sizes = np.array([s.submesh.device_count for s in costs.spaces], dtype=np.int64)
+    layers, hardware = len(costs.prepared.layers), costs.hardware
+    if not hardware.parts:
+        return Columns(np.arange(len(sizes)), sizes, None, np.zeros((len(sizes), layers)), hardware.device_count)
+    possible = [bool(np.isfinite(costs.times_s[:, m]).any()) for m in range(len(sizes))]
+    found: list[tuple[int, int, int, Array]] = []  # submesh, from, to, extra
+    end = 0
+    for part in reversed(line):
+        begin, end = end, end + hardware.parts[part].device_count
+        mine = [m for m, s in enumerate(costs.spaces) if s.part == part and possible[m]
+                and begin + sizes[m] <= end]
+        least = min((int(sizes[m]) for m in mine), default=0)
+        for m in mine:
+            size = int(sizes[m])
+            if part == line[0]:
+                found.append((m, begin, end, np.zeros(layers)))
+                continue
+            found.append((m, end - size, end, _entering_s(costs, part, size)))
+            if begin + size <= end - least:
+                found.append((m, begin, end - least, np.zeros(layers)))
+    space = np.array([m for m, *_ in found], dtype=np.int64)
+    spans = np.array([(a, b) for _, a, b, _ in found], dtype=np.int64).reshape(-1, 2)
+    extra = np.array([e for *_, e in found]).reshape(-1, layers)
+    return Columns(space, sizes[space], spans, extra, end, line)
+
+
+def _entering_s(costs: SliceCosts, part: int, devices: int) -> Array:
+    """Per first layer, what taking in activations from another part takes on top of what it takes within the part."""
+    hardware, prepared = costs.hardware, costs.prepared
+    link, ways = part_link(hardware, part, devices), 2 if prepared.program.kind == "train" else 1
+    sizes = prepared.crossing_bytes[: len(prepared.layers)]
+    return np.array([ways * (link.latency_s + size / devices / link.bandwidth_bytes_per_s
+                             - cut_transfer_s(size, devices, hardware.parts[part])) for size in sizes])
+
+
+def placed_by_part(sizes: Sequence[int], parts: Sequence[int], hardware: Cluster) -> tuple[tuple[int, ...], ...]:
+    """Devices per stage, part by part (see `stages.place`)."""
+    found: dict[int, tuple[int, ...]] = {}
+    for part in dict.fromkeys(parts):
+        mine = [s for s, p in enumerate(parts) if p == part]
+        first = hardware.first_of(part)
+        for s, devices in zip(mine, place([sizes[s] for s in mine]), strict=True):
+            found[s] = tuple(first + d for d in devices)
+    return tuple(found[s] for s in range(len(sizes)))
