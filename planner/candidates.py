@@ -165,7 +165,8 @@ def best_pipeline(  # noqa: PLR0913  (one call, its options named)
     if not prove:
         return outcome
     below = builder.bound(outcome.step_time_s)
-    return _other_stages(replace(outcome, below=below, lower_bound_s=below.lower_bound_s if below else float("inf")))
+    return _other_stages(replace(outcome, below=below,
+                                 lower_bound_s=below.lower_bound_s if below else outcome.step_time_s))
 
 
 def _other_stages(outcome: Outcome) -> Outcome:
@@ -204,7 +205,7 @@ def refined(outcome: Outcome, to_beat_s: float) -> Outcome:
         for entry in entries:
             sharpen(costs, entry)
         choice, below = builder.build(), bounder.bound(to_beat_s)
-        floor = max(floor, below.lower_bound_s) if below else floor
+        floor = max(floor, below.lower_bound_s if below else to_beat_s)
     if choice is None or not costs.known:
         return outcome
     _finish(builder, choice, to_beat_s)

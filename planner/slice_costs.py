@@ -100,6 +100,7 @@ def slice_costs(prepared: Prepared, hardware: Cluster, spaces: Sequence[SubmeshS
         for t, mesh in enumerate(space.meshes):
             table = tables[mesh]
             step = table.microbatch_s + table.batch_s / microbatches
+            bounds: dict[int, Array] = {}  # by the most in flight of what bounds, which few counts differ in
             for s, flight in enumerate(distinct):
                 fits = np.where(table.memory_bytes(flight) <= capacity, step, np.inf)
                 g = np.argmin(fits, axis=1)
@@ -107,8 +108,10 @@ def slice_costs(prepared: Prepared, hardware: Cluster, spaces: Sequence[SubmeshS
                 better = value < times[s, m]
                 times[s, m][better], where[s, m][better] = value[better], t
                 variant[s, m][better] = g[table.slices.at[better]]
-                floor = table.slices.spread(_floor(table, flight, capacity, microbatches))
-                floors[s, m] = np.minimum(floors[s, m], floor + sends[m])
+                most = max(k for k in table.variants.in_flight if k <= flight)
+                if most not in bounds:
+                    bounds[most] = table.slices.spread(_floor(table, flight, capacity, microbatches)) + sends[m]
+                floors[s, m] = np.minimum(floors[s, m], bounds[most])
     return SliceCosts(prepared, hardware, tuple(spaces), tables, distinct, sends, times,
                       np.minimum(floors, times), where, variant)
 
@@ -182,8 +185,9 @@ def _floor(table: SliceTable, flight: int, capacity: float, microbatches: int) -
     if not table.exact:
         return np.zeros(len(table.slices))
     variants = table.variants
-    bounds = [table.priced[:, g] - variants.per_byte_s[g] * capacity for g in variants.bounding(flight)]
-    return np.maximum(np.max(bounds, axis=0), 0.0) / microbatches
+    below = variants.bounding(flight)
+    prices = np.array(variants.per_byte_s)[below]
+    return np.maximum(np.max(table.priced[:, below] - prices * capacity, axis=1), 0.0) / microbatches
 
 
 def hand_overs_s(prepared: Prepared, hardware: Cluster, space: SubmeshSpace) -> Array:

@@ -17,7 +17,7 @@ In: floors t[s, m, k, j] as in `stages.py`, a[m, k, j], submesh sizes, B. Out: a
 proven, and whose stages are as fast within a tolerance.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,8 +71,9 @@ def least_step(floors: Floors, *, upto_s: float = np.inf, tolerance: float = 5e-
       tolerance: how much lower than the truth the bound may be.
 
     Returns:
-      None if no slicing is possible.
+      None if no slicing is possible within `upto_s`.
     """
+    floors = replace(floors, times_s=_within_s(floors, upto_s))
     work = least_work(floors)
     if work is None:
         return None
@@ -87,7 +88,12 @@ def least_step(floors: Floors, *, upto_s: float = np.inf, tolerance: float = 5e-
             low = middle
         else:
             high, stages = _total_s(floors, found), found
-    return StageChoice(stages, high, min(low, high), 0, 0)
+    return StageChoice(stages, high, min(low, high, upto_s), 0, 0)
+
+
+def _within_s(floors: Floors, limit_s: float) -> Array:
+    """The floors of slices that a step within a limit may have; of others infinite."""
+    return np.where(floors.microbatches * floors.times_s <= limit_s, floors.times_s, np.inf)
 
 
 def _total_s(floors: Floors, stages: tuple[tuple[int, int, int], ...]) -> float:
@@ -101,7 +107,7 @@ def _total_s(floors: Floors, stages: tuple[tuple[int, int, int], ...]) -> float:
 
 def _within(floors: Floors, limit_s: float) -> tuple[tuple[int, int, int], ...] | None:
     """Stages whose bound is within a limit."""
-    times = floors.times_s
+    times = _within_s(floors, limit_s)
     sizes, devices, within = in_units(times, floors.sizes, floors.devices, floors.spans)
     count, _, layers, _ = times.shape
     room = np.full((count + 1, layers + 1, devices + 1), -np.inf)

@@ -51,6 +51,7 @@ def test_a_bound_above_what_is_known_is_not_looked_for():
     whole = least_step(floors)
     assert whole is not None
     assert whole.lower_bound_s == pytest.approx(0.25 + 8 * 3, rel=1e-3)
-    early = least_step(floors, upto_s=10.0)
+    early = least_step(floors, upto_s=24.1)
     assert early is not None
-    assert early.lower_bound_s == 8 * 2  # the work of both on two devices
+    assert 8 * 2 <= early.lower_bound_s <= 24.1  # the work of both on two devices, and what is known
+    assert least_step(floors, upto_s=10.0) is None  # a stage alone takes longer

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.pipelines.stages import Sharing, construct, pipeline_time_s
+from planner.pipelines.stages import Sharing, construct, even_s, pipeline_time_s
 
 
 def exhaustive(times, sizes, devices, microbatches, exact=None, alone=1.0):
@@ -48,6 +48,20 @@ def test_equals_exhaustive_search(seed, layers, devices, microbatches, holes):
     else:
         assert found.total_s == pytest.approx(best)
         assert found.lower_bound_s <= best * (1 + 1e-12)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.sampled_from([1, 4, 32]), st.booleans())
+def test_leaving_out_what_no_good_pipeline_has_changes_nothing(seed, layers, microbatches, holes):
+    rng = np.random.default_rng(seed)
+    times, sizes = rng.uniform(0.1, 2.0, size=(min(layers, 4), 3, layers, layers)), np.array([1, 2, 4])
+    times[:, :, np.tril_indices(layers, -1)[0], np.tril_indices(layers, -1)[1]] = np.inf
+    if holes:
+        times[rng.random(times.shape) < 0.3] = np.inf
+    known = even_s(times, sizes, 4, microbatches)
+    best = exhaustive(times, sizes, 4, microbatches)
+    assert known >= best * (1 - 1e-12)
+    few = np.where(times <= known / microbatches * (1 + 1e-9), times, np.inf)
+    assert exhaustive(few, sizes, 4, microbatches) == best
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.0, 0.5))
