@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from planner.planned import load as load
     from planner.processes import distributed as distributed
     from planner.profiles import cluster as cluster
+    from planner.replanning import replan as replan
     from planner.sweeping.run import sweep as sweep
     from planner.whatif.changes import what_if as what_if
     from planner.whatif.tensor import why as why
@@ -43,6 +44,7 @@ NAMES = MappingProxyType({
     "load": "planner.planned",
     "distributed": "planner.processes",
     "cluster": "planner.profiles",
+    "replan": "planner.replanning",
     "sweep": "planner.sweeping.run",
     "what_if": "planner.whatif.changes",
     "why": "planner.whatif.tensor",

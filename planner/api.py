@@ -3,24 +3,26 @@
 trace -> layers -> shardings per layer and mesh -> stages -> the best plan, with the standard recipes beside it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from planner.cache.store import FRONTIERS, Cache, default_folder
+from planner.cache.programs import keep_programs
+from planner.cache.store import FRONTIERS, Cache, cache_of
 from planner.cache.tables import tables_of
+from planner.core.graph import Program
 from planner.core.hardware import Cluster
 from planner.core.pins import Pins
+from planner.core.plan import PlanRecord
 from planner.errors import MeshError, ModelError, PlannerError
 from planner.measure import local_cluster
 from planner.model import Model
 from planner.planned import Plan
-from planner.request import Request, remembered
+from planner.request import Remembered, Request, package_version
 from planner.spaces import RECIPES
 from planner.trace import trace_unnamed
 from planner.would_fit import plan_or_say
@@ -59,12 +61,15 @@ def plan(  # noqa: PLR0913  (options of one call, all named)
         raise PlannerError(f"a budget of {budget_s} seconds", "give seconds, or 0 for the first plan that fits")
     fixed = replace(pins or Pins(), **pinned)
     cluster = cluster_of(mesh, hardware, cache_dir)
-    request = request_for(model, cluster, cache=cache, cache_dir=cache_dir)
-    return Plan(plan_or_say(replace(request, pins=fixed, budget_s=budget_s, progress=progress or _quiet)))
+    kept = cache_of(cache, cache_dir and cache_dir / FRONTIERS)
+    request = request_for(model, cluster, cache=kept or False)
+    record = plan_or_say(replace(request, pins=fixed, budget_s=budget_s, progress=progress or _quiet))
+    if kept is not None and isinstance(request.trace, Remembered):
+        _keep_program(kept, request.trace.known, record)
+    return Plan(record)
 
 
-def request_for(model: Model, cluster: Cluster, *, cache: Cache | bool = True, cache_dir: Path | None = None
-                ) -> Request:
+def request_for(model: Model, cluster: Cluster, *, cache: Cache | bool = True) -> Request:
     """What a search for a model on a cluster is asked, nothing pinned; the model is traced once for each number of
     microbatches, whatever of the request is replaced afterwards. `cache` as in `plan`.
 
@@ -72,8 +77,14 @@ def request_for(model: Model, cluster: Cluster, *, cache: Cache | bool = True, c
       ModelError: the optimizer is none.
     """
     _check_optimizer(model)
-    return Request(remembered(partial(trace_unnamed, model)), model.name, model.kind, model.batch_size, cluster, Pins(),
-                   package_version(), None, _quiet, tables_of(cache_of(cache, cache_dir), package_version()))
+    return Request(Remembered(partial(trace_unnamed, model)), model.name, model.kind, model.batch_size, cluster, Pins(),
+                   package_version(), None, _quiet, tables_of(cache_of(cache), package_version()))
+
+
+def _keep_program(cache: Cache, traced: Mapping[int, Program], record: PlanRecord) -> None:
+    """Keep the plan's program, so that it can be planned again without the model."""
+    if record.microbatches in traced:
+        keep_programs(cache, [replace(traced[record.microbatches], fingerprint=record.fingerprint)])
 
 
 def _check_optimizer(model: Model) -> None:
@@ -128,21 +139,6 @@ def devices_of(mesh: jax.sharding.Mesh | Sequence[jax.Device]) -> list[jax.Devic
 def default_cache_dir() -> Path:
     """`~/.cache/planner`."""
     return Path.home() / ".cache" / "planner"
-
-
-def cache_of(asked: Cache | bool, cache_dir: Path | None = None) -> Cache | None:  # noqa: FBT001  or a cache
-    """The cache that is asked for: one that is given, the user's own, or none."""
-    if isinstance(asked, Cache):
-        return asked
-    return Cache(default_folder() if cache_dir is None else cache_dir / FRONTIERS) if asked else None
-
-
-def package_version() -> str:
-    """The installed version of this package."""
-    try:
-        return version("jax-planner")
-    except PackageNotFoundError:
-        return "0+unknown"
 
 
 def _quiet(_: str) -> None: ...

@@ -4,7 +4,8 @@ In: the fields of a `Request`. `check_pins` refuses, before anything is traced, 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 
 from planner.core.graph import Graph, Program
 from planner.core.hardware import Cluster
@@ -36,16 +37,26 @@ class Request:
     table: Callable[[Prepared, MeshSpace, Cluster, Pins], SliceTable] = mesh_table  # or one that reads what was kept
 
 
-def remembered(trace: Callable[[int, Graph | None], Program]) -> Callable[[int, Graph | None], Program]:
-    """A way to trace that does so once for each number of microbatches, however often a search has to be repeated."""
-    known: dict[int, Program] = {}
+@dataclass(frozen=True)
+class Remembered:
+    """A way to trace that does so once for each number of microbatches, however often a search has to be repeated;
+    `known`: what was traced."""
 
-    def traced(microbatches: int, update: Graph | None) -> Program:
-        if microbatches not in known:
-            known[microbatches] = trace(microbatches, update)
-        return known[microbatches]
+    trace: Callable[[int, Graph | None], Program]
+    known: dict[int, Program] = field(default_factory=dict[int, Program])
 
-    return traced
+    def __call__(self, microbatches: int, update: Graph | None) -> Program:
+        if microbatches not in self.known:
+            self.known[microbatches] = self.trace(microbatches, update)
+        return self.known[microbatches]
+
+
+def package_version() -> str:
+    """The installed version of this package."""
+    try:
+        return version("jax-planner")
+    except PackageNotFoundError:
+        return "0+unknown"
 
 
 def check_pins(request: Request) -> None:

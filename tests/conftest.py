@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from planner import api
+from planner import api, replanning
 from planner.cache.store import Cache
 from planner.cli import options
 from tests.quickly import QUICKLY
@@ -77,7 +77,8 @@ def nothing_kept() -> Iterator[None]:
     """No test reads what another left in the user's cache of solved tables; those of the cache give a folder."""
     given = options.cache
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(api, "cache_of", lambda asked, _=None: asked if isinstance(asked, Cache) else None)
+        for module in (api, replanning):
+            patch.setattr(module, "cache_of", lambda asked, _=None: asked if isinstance(asked, Cache) else None)
         patch.setattr(options, "cache", lambda args, out: args.cache_dir is not None and given(args, out))
         yield
 

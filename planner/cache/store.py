@@ -159,6 +159,13 @@ class Cache:
             self.say(text)
 
 
+def cache_of(asked: Cache | bool, folder: Path | None = None) -> Cache | None:  # noqa: FBT001  or a cache
+    """The cache that is asked for: one that is given, that of a folder (default: the user's own), or none."""
+    if isinstance(asked, Cache):
+        return asked
+    return Cache(folder or default_folder()) if asked else None
+
+
 def _remove(path: Path) -> None:
     with suppress(OSError):  # a folder that may only be read: whoever may write trims it
         path.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ In: a `Cache`. Out: `KnownTables`, which stands in for `mesh_table`.
 
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, cast, overload
 
@@ -51,14 +51,25 @@ Known = tuple[weakref.ref[Prepared], str]
 
 @dataclass(frozen=True)
 class KnownTables:
-    """Makes the slice table of a mesh, or reads it. `version`: of this package; `known`: what was last asked about."""
+    """Makes the slice table of a mesh, or reads it.
+
+    Attributes:
+      version: of this package.
+      nodes: tables of submeshes are made as for a cluster of so many nodes, which prices of memory depend on; None: as
+        for the cluster that they are asked for.
+      known: what was last asked about.
+    """
 
     cache: Cache
     version: str
+    nodes: int | None = None
     known: dict[str, Known] = field(default_factory=dict[str, Known], compare=False)
 
     def __call__(self, prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pins) -> SliceTable:
         """See `mesh_tables.mesh_table`; equal to what it gives."""
+        if self.nodes is not None and space.mesh.device_count < min(hardware.nodes, self.nodes) * \
+                hardware.devices_per_node:
+            hardware = replace(hardware, nodes=self.nodes)
         task = Task(prepared, space, hardware, pins)
         key = digest(self._of_program(prepared), *task.rest())
         kept = self.cache.get(KIND, key)
@@ -85,9 +96,9 @@ class KnownTables:
 MeshTable = Callable[[Prepared, MeshSpace, Cluster, Pins], SliceTable]
 
 
-def tables_of(cache: Cache | None, version: str) -> MeshTable:
-    """What makes the slice tables of a search: with a cache, or without."""
-    return mesh_table if cache is None else KnownTables(cache, version)
+def tables_of(cache: Cache | None, version: str, nodes: int | None = None) -> MeshTable:
+    """What makes the slice tables of a search: with a cache, or without. `nodes`: see `KnownTables`."""
+    return mesh_table if cache is None else KnownTables(cache, version, nodes)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from planner.cli.commands import (
     measure,
     plan,
     plot,
+    replan,
     run,
     show,
     simulate,
@@ -29,9 +30,9 @@ from planner.cli.commands import (
 from planner.errors import PlannerError, RunError
 
 COMMANDS: tuple[Command, ...] = (
-    plan.COMMAND, show.COMMAND, explain.COMMAND, plot.COMMAND, simulate.COMMAND, compare.COMMAND, run.COMMAND,
-    sweep.COMMAND, check.COMMAND, verify.COMMAND, measure.COMMAND, solve.COMMAND, cache.COMMAND, lists.MODELS,
-    lists.CLUSTERS)
+    plan.COMMAND, replan.COMMAND, show.COMMAND, explain.COMMAND, plot.COMMAND, simulate.COMMAND, compare.COMMAND,
+    run.COMMAND, sweep.COMMAND, check.COMMAND, verify.COMMAND, measure.COMMAND, solve.COMMAND, cache.COMMAND,
+    lists.MODELS, lists.CLUSTERS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -225,7 +225,13 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
         found["scan_layers"] = True
     if args.inference:
         found["inference"] = True
-    for text in args.set:
+    return found | sizes(args.set)
+
+
+def sizes(given: list[str]) -> dict[str, Any]:
+    """What `--set` says. Raises `PinError` where one has no value."""
+    found: dict[str, Any] = {}
+    for text in given:
         key, equals, value = text.partition("=")
         if not equals:
             raise PinError(f"--set {text!r} has no value", "write KEY=VALUE, e.g. --set layers=2")

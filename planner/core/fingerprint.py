@@ -67,11 +67,12 @@ def _static_text(op: Op, memo: dict[int, str], *, numbers: bool) -> str:
 
 def params_text(params: Mapping[str, Any]) -> str:
     """Static parameters as stable text; functions and nested jaxprs are left out (bodies tell of those)."""
-    parts = [(k, _text(v)) for k, v in sorted(params.items()) if k not in _SKIPPED]
+    parts = [(k, value_text(v)) for k, v in sorted(params.items()) if k not in _SKIPPED]
     return " ".join(f"{k}={text}" for k, text in parts if text is not None)
 
 
-def _text(value: Any) -> str | None:
+def value_text(value: Any) -> str | None:
+    """A static parameter as stable text; None for functions, nested jaxprs, and what names an address."""
     if isinstance(value, str | int | float | bool | type(None)):
         return str(value)
     if isinstance(value, np.dtype):
@@ -79,7 +80,7 @@ def _text(value: Any) -> str | None:
     if isinstance(value, Enum):
         return value.name
     if isinstance(value, tuple | list):
-        return f"({', '.join(t for t in map(_text, cast(Sequence[Any], value)) if t is not None)})"
+        return f"({', '.join(t for t in map(value_text, cast(Sequence[Any], value)) if t is not None)})"
     if isinstance(value, np.ndarray | np.generic):
         return repr(cast(Any, value).tolist())
     if isinstance(value, type):

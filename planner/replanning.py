@@ -1,0 +1,136 @@
+"""`replan()`: a plan for what is left of a cluster, or another batch, out of what an earlier plan found out.
+
+The program comes from the cache (or is traced again), and so do the tables of all meshes that the old cluster had as
+well. Microbatches keep their size where the batch allows: then program and tables are the old ones. Searched is what a
+plan with that number of microbatches pinned searches.
+
+In: a plan, and what changed. Out: `Replanned`: the new plan, and what must move.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from planner.cache.programs import for_microbatches, keep_programs, kept_programs
+from planner.cache.store import Cache, cache_of
+from planner.cache.tables import tables_of
+from planner.changed_cluster import Changed, another, without_nodes
+from planner.core.graph import Graph, Program
+from planner.core.hardware import Cluster
+from planner.core.moves import Moves
+from planner.core.plan import PlanRecord
+from planner.errors import BatchError, ModelError, PlannerError
+from planner.moving import moves
+from planner.planned import Plan
+from planner.request import Request, package_version
+from planner.whatif.pins import pins_of
+from planner.would_fit import plan_or_say
+
+if TYPE_CHECKING:
+    from planner.model import Model
+
+
+@dataclass(frozen=True)
+class Replanned:
+    """What `replan` gives. `notes`: what was decided on the way, in words."""
+
+    old: Plan
+    plan: Plan
+    moves: Moves
+    notes: tuple[str, ...]
+
+
+def replan(plan: Plan, *, cluster: Cluster | None = None, without: Sequence[str] = (),  # noqa: PLR0913  (all named)
+           nodes: int | None = None, batch_size: int | None = None, model: "Model | None" = None,
+           cache: Cache | bool = True, progress: Callable[[str], None] | None = None, **pinned: Any) -> Replanned:
+    """Plan again after a change.
+
+    Args:
+      plan: the old plan.
+      cluster: another cluster altogether; default: that of the plan, changed as said below.
+      without: nodes and devices that are lost: `"node3"`, `"node3.gpu5"`.
+      nodes: how many nodes there are afterwards.
+      batch_size: another batch; default: that of the plan.
+      model: the model, for a program that no cache has; models of the zoo are found by their names.
+      cache: as for `planner.plan`.
+      progress: called with a line of text now and then.
+      pinned: fields of `Pins` that are to be other than in the old plan.
+
+    Raises:
+      MeshError: no such node, or nothing is left.
+      BatchError: the batch has no microbatches of the size of the old plan's, and other sizes need the model.
+      ModelError: the program is in no cache, and the model isn't given or is another one.
+      MemoryLimitError, PinError: as `planner.plan`.
+    """
+    record, kept = plan.record, cache_of(cache)
+    changed = another(cluster) if cluster is not None else without_nodes(record.cluster, without, nodes)
+    if cluster is not None and (without or nodes):
+        raise PlannerError("another cluster is given, and what is lost of the old one", "give one of the two")
+    programs, notes = _programs(record, kept, model)
+    request = _request(record, changed, batch_size or record.batch_size, programs, pinned)
+    request = replace(request, progress=progress or _quiet,
+                      table=tables_of(kept, package_version(), None if cluster else record.cluster.nodes))
+    found = replace(plan_or_say(request), pins=record.pins if not pinned else request.pins.describe())
+    update = next(iter(programs.values())).update
+    return Replanned(plan, Plan(found), moves(record, found, update, changed.was), (*changed.notes, *notes))
+
+
+def _programs(record: PlanRecord, cache: Cache | None, model: "Model | None") -> tuple[dict[int, Program], list[str]]:
+    """The programs of the plan's model that are known, by microbatches; that of the plan is among them."""
+    if cache is not None and model is None:
+        found = kept_programs(cache, record.fingerprint)
+        if found:
+            return found, []
+    traced = _traced(record, model)
+    if cache is not None:
+        keep_programs(cache, [traced])
+    where = "is not in the cache" if cache is not None else "is not looked for in a cache"
+    return {traced.microbatches: traced}, [f"the program {where}: the model was traced again"]
+
+
+def _traced(record: PlanRecord, model: "Model | None") -> Program:
+    from planner import models
+    from planner.trace import trace_program
+
+    named = model is not None
+    if model is None:
+        if record.model_name not in models.names():
+            raise ModelError(f"the program of {record.model_name!r} is in no cache, and it is no model of the zoo",
+                             "give the model: --model path.py:function, or model=")
+        model = models.build(record.model_name, batch_size=record.batch_size, dtype=record.compute_dtype,
+                             inference=record.kind == "inference")
+    program = trace_program(model, record.microbatches)
+    if program.fingerprint != record.fingerprint:
+        raise ModelError(f"the plan is of another {'model' if named else 'version or size'} than {model.name!r}",
+                         "give the model with the sizes and the batch that it was planned with: --model "
+                         "path.py:function, or model=")
+    return program
+
+
+def _request(record: PlanRecord, changed: Changed, batch_size: int, programs: Mapping[int, Program],
+             pinned: Mapping[str, Any]) -> Request:
+    """What to plan: with microbatches of the old size, or else of another size whose program is known."""
+    pins = replace(pins_of(record), **{"microbatches": None, **pinned})
+    if batch_size < 1:
+        raise BatchError(f"a batch of {batch_size}", "give at least one sample")
+    by_count: dict[int, Program] = {}
+    sizes = {count: record.batch_size // count for count in (record.microbatches, *sorted(programs, reverse=True))}
+    for count, rows in sizes.items():
+        if batch_size % rows == 0:
+            by_count.setdefault(batch_size // rows, programs[count])
+    count = pins.microbatches or next(iter(by_count), 0)
+    if count not in by_count:
+        known = ", ".join(str(rows) for rows in sorted(set(sizes.values())))
+        raise BatchError(f"a batch of {batch_size} in {pins.microbatches or 'whole'} microbatches: only programs of "
+                         f"microbatches of {known} samples are known", f"use a multiple of {min(sizes.values())}, or "
+                         "plan anew with `planner plan`")
+    program = for_microbatches(by_count[count], count)
+
+    def trace(_: int, __: Graph | None) -> Program:
+        return program
+
+    return Request(trace, record.model_name, record.kind, batch_size, changed.cluster,
+                   replace(pins, microbatches=None if record.kind == "step" else count), package_version())
+
+
+def _quiet(_: str) -> None: ...
