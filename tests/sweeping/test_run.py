@@ -1,3 +1,4 @@
+import multiprocessing
 from dataclasses import replace
 
 import pytest
@@ -66,6 +67,15 @@ def test_interrupted_it_has_the_rows_so_far():
 
     found = planner.sweep(small, (V100,), nodes=(1, 2), batches=(16, 32), on_row=stop)
     assert not found.complete and len(found.rows) == 2
+
+
+def test_interrupted_it_leaves_no_process_behind():
+    def stop(row, done, total):
+        raise KeyboardInterrupt
+
+    found = planner.sweep(small, (V100,), nodes=(1, 2), batches=(16, 32), terms=Terms(jobs=2, cache=False), on_row=stop)
+    assert not found.complete and len(found.rows) == 1
+    assert multiprocessing.active_children() == []
 
 
 def test_points_of_a_batch_share_the_trace(monkeypatch):
