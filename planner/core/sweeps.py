@@ -52,7 +52,12 @@ class SweepRow:
     @property
     def name(self) -> str:
         """The point in words."""
-        return f"{self.nodes} × {self.cluster} ({self.devices} devices), batch {self.batch:,}"
+        return f"{self.place} ({self.devices} devices), batch {self.batch:,}"
+
+    @property
+    def place(self) -> str:
+        """The cluster with its number of nodes; one of several parts has those in its name."""
+        return self.cluster if "+" in self.cluster else f"{self.nodes} × {self.cluster}"
 
 
 @dataclass(frozen=True)

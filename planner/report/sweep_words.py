@@ -32,7 +32,7 @@ def table(sweep: Sweep) -> Table:
                Column("memory\nleft"), Column("USD\nan hour"), Column("hours"), Column("USD"), Column("gap")]
     front = sweep.pareto()
     return table_of(f"{sweep.model}, {sweep.run}", columns, (
-        (FRONT if r in front else "", f"{r.nodes} × {r.cluster}", f"{r.batch:,}", *_cells(r)) for r in sweep.rows))
+        (FRONT if r in front else "", r.place, f"{r.batch:,}", *_cells(r)) for r in sweep.rows))
 
 
 def _cells(row: SweepRow) -> tuple[str, ...]:

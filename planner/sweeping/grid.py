@@ -123,8 +123,9 @@ def _row(grid: Grid, point: Point, model: Model, request: Request) -> SweepRow:
 
 def _of(record: PlanRecord, point: Point, steps: float, tokens: int | None) -> SweepRow:
     cluster, step = point.cluster, record.step_time_s
-    price = cluster.price_usd_per_device_hour
-    usd_per_hour = None if price is None else price * cluster.device_count
+    prices = [kind.price_usd_per_device_hour for kind in cluster.kinds]
+    usd_per_hour = None if None in prices else sum(
+        price * kind.device_count for price, kind in zip(prices, cluster.kinds, strict=True) if price is not None)
     rank = breakdown.fullest_rank(record)
     left = breakdown.kind_of_rank(record, rank).device.usable_bytes - record.rank_bytes[rank]
     hours, samples = steps * step / HOUR_S, record.batch_size / step

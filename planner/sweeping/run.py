@@ -58,8 +58,8 @@ def sweep(model: Model | str | ModelOf, clusters: Sequence[str | Cluster], *, no
     Args:
       model: the name of a zoo model, a function from a batch size to a `Model` (of a module, if `terms.jobs` is more
         than one), or a `Model`, whose own batch is the only one then.
-      clusters: names of profiles or profile files, or one-node `Cluster`s.
-      nodes: how many of each.
+      clusters: names of profiles or profile files, or one-node `Cluster`s; those of several parts are of one size.
+      nodes: how many of each of the others.
       batches: batch sizes; of a `Model` there is one.
       terms: how much is trained, budget, deadline, prices, processes.
       pins: fixed in all plans.
@@ -119,21 +119,35 @@ def _clusters(clusters: Sequence[str | Cluster], nodes: Sequence[int], prices: M
     if not clusters or not nodes:
         raise PlannerError("a sweep over no clusters", "name at least one cluster and one number of nodes")
     found: list[Cluster] = []
-    for one, count in product(clusters, nodes):
-        cluster = profiles.cluster(one, nodes=count) if isinstance(one, str) else _resized(one, count)
-        named = next((name for name in (cluster.name, one) if isinstance(name, str) and name in prices), None)
-        found.append(cluster if named is None else replace(cluster, price_usd_per_device_hour=prices[named]))
-    known = {c.name for c in found} | {one for one in clusters if isinstance(one, str)}
+    for one in clusters:
+        for count in nodes[:1] if _is_mixed(one) else nodes:
+            found.append(_priced(_sized(one, count), one, prices))
+    known = {kind.name for c in found for kind in c.kinds} | {one for one in clusters if isinstance(one, str)}
     if unknown := sorted(set(prices) - known):
         raise PlannerError(f"a price for {unknown[0]!r}, which is none of the clusters",
                            f"the clusters are {', '.join(sorted(known))}")
     return found
 
 
-def _resized(cluster: Cluster, nodes: int) -> Cluster:
+def _is_mixed(cluster: str | Cluster) -> bool:
+    """Whether its parts have their own numbers of nodes."""
+    return "+" in cluster if isinstance(cluster, str) else bool(cluster.parts)
+
+
+def _sized(cluster: str | Cluster, nodes: int) -> Cluster:
+    if isinstance(cluster, str):
+        return profiles.cluster(cluster) if _is_mixed(cluster) else profiles.cluster(cluster, nodes=nodes)
     if nodes < 1:
         raise MeshError(f"a cluster of {nodes} nodes has no devices", "ask for at least one node")
-    return replace(cluster, nodes=nodes)
+    return cluster if cluster.parts else replace(cluster, nodes=nodes)
+
+
+def _priced(cluster: Cluster, asked: str | Cluster, prices: Mapping[str, float]) -> Cluster:
+    """With the prices given, of its parts where it has some, by the profile's name or as it was asked for."""
+    if cluster.parts:
+        return replace(cluster, parts=tuple(_priced(part, part, prices) for part in cluster.parts))
+    named = next((name for name in (cluster.name, asked) if isinstance(name, str) and name in prices), None)
+    return cluster if named is None else replace(cluster, price_usd_per_device_hour=prices[named])
 
 
 def _check(terms: Terms, training: Training) -> None:

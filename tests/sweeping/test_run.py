@@ -114,6 +114,14 @@ def test_what_makes_no_sense_is_refused_before_anything_is_planned(changed, erro
         planner.sweep(small, asked.pop("clusters"), **asked)
 
 
+def test_a_cluster_of_several_parts_is_one_point_with_the_price_of_all():
+    both = "p3.16xlarge:1x1+dgx-a100:1x1"
+    found = planner.sweep(small, (both, V100), nodes=(1, 2), batches=(16,), terms=Terms(prices={"p3.16xlarge": 2.0}))
+    assert [(r.place, r.devices) for r in found.rows] == [(both, 2), ("1 × p3.16xlarge", 1), ("2 × p3.16xlarge", 2)]
+    a100 = profiles.cluster("dgx-a100").price_usd_per_device_hour
+    assert found.rows[0].usd_per_hour == pytest.approx(2.0 + a100) and found.rows[0].step_time_s is not None
+
+
 def test_processes_get_whole_batches_where_there_are_enough():
     points = [Point(n, V100, batch) for n, batch in enumerate((16, 32, 16, 32, 64))]
     assert [[p.number for p in share] for share in shared(points, 2)] == [[0, 2, 4], [1, 3]]

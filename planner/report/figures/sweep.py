@@ -105,7 +105,7 @@ def _named(axes: Axes, front: Sequence[SweepRow]) -> None:
     """Write beside points of the front what they are, as far as names don't run into each other."""
     placed: list[tuple[float, float, float]] = []
     for row in front:
-        text = f"{row.nodes} × {row.cluster}"
+        text = row.place
         x, y = axes.transData.transform((row.hours or 0.0, row.usd or 0.0))
         x, y = x * 72 / axes.figure.dpi, y * 72 / axes.figure.dpi
         wide = 72 * style.text_inches(text, style.TINY)[0]
