@@ -126,12 +126,26 @@ def _within(floors: Floors, limit_s: float) -> tuple[tuple[int, int, int], ...] 
 
 
 @compiled
+def possible(room: Array) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Per row, how many places have room, and which, ascending."""
+    count = np.zeros(room.shape[0], dtype=np.int64)
+    place = np.empty(room.shape, dtype=np.int32)
+    for k in range(room.shape[0]):
+        for d in range(room.shape[1]):
+            if room[k, d] >= 0:
+                place[k, count[k]] = d
+                count[k] += 1
+    return count, place
+
+
+@compiled
 def _most_room(own_s: Array, through_s: Array, sizes: NDArray[np.int64], within: Spans, room: Array,
                back: NDArray[np.int32]) -> None:
     """`room[s, k, d]`: the most seconds that may pass before s stages of layers from k on, on d devices, begin; where
     there are none, it stays as it is. `own_s`: what a stage's own work leaves of the limit."""
     stages, submeshes, layers, _ = own_s.shape
     for s in range(stages):
+        count, place = possible(room[s])
         for m in range(submeshes):
             n = sizes[m]
             for k in range(layers):
@@ -139,7 +153,12 @@ def _most_room(own_s: Array, through_s: Array, sizes: NDArray[np.int64], within:
                     own, through = own_s[s, m, k, j], through_s[m, k, j]
                     if not own >= 0:
                         continue
-                    for d in range(n + within[m, 0], min(within[m, 1] + 1, room.shape[2])):
+                    for at in range(count[j + 1]):
+                        d = n + place[j + 1, at]
+                        if d > within[m, 1]:
+                            break
+                        if d < n + within[m, 0]:
+                            continue
                         left = min(own, room[s, j + 1, d - n] - through)
                         if left >= 0 and left > room[s + 1, k, d]:
                             room[s + 1, k, d] = left

@@ -244,7 +244,7 @@ def _least_sum(times_s: Array, sizes: NDArray[np.int64], within: Spans, t_max: f
     from, the first stage's last layer and submesh."""
     stages, submeshes, layers, _ = times_s.shape
     for s in range(stages):
-        low, high = reach(best[s])
+        count, place = reach(best[s])
         for m in range(submeshes):
             n = sizes[m]
             for k in range(layers):
@@ -252,7 +252,12 @@ def _least_sum(times_s: Array, sizes: NDArray[np.int64], within: Spans, t_max: f
                     t = times_s[s, m, k, j]
                     if t > t_max or t == np.inf:
                         continue
-                    for d in range(n + max(low[j + 1], within[m, 0]), min(n + high[j + 1], within[m, 1]) + 1):
+                    for at in range(count[j + 1]):
+                        d = n + place[j + 1, at]
+                        if d > within[m, 1]:
+                            break
+                        if d < n + within[m, 0]:
+                            continue
                         total = t + best[s, j + 1, d - n]
                         if total < best[s + 1, k, d]:
                             best[s + 1, k, d] = total
@@ -260,15 +265,16 @@ def _least_sum(times_s: Array, sizes: NDArray[np.int64], within: Spans, t_max: f
 
 
 @compiled
-def reach(values: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Per row, the first and the last place that is not infinite, for compiled loops; an empty range where none is."""
-    low = np.full(values.shape[0], values.shape[1])
-    high = np.full(values.shape[0], -1)
+def reach(values: Array) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Per row, how many places are not infinite, and which, ascending: few of all, where most submeshes are large."""
+    count = np.zeros(values.shape[0], dtype=np.int64)
+    place = np.empty(values.shape, dtype=np.int32)
     for k in range(values.shape[0]):
         for d in range(values.shape[1]):
             if abs(values[k, d]) != np.inf:
-                low[k], high[k] = min(low[k], d), d
-    return low, high
+                place[k, count[k]] = d
+                count[k] += 1
+    return count, place
 
 
 def place(sizes: Sequence[int]) -> list[tuple[int, ...]]:
