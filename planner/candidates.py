@@ -46,11 +46,13 @@ built for. (Qi et al., arXiv:2401.10241, section 2.1)"""
 @dataclass(frozen=True)
 class Builder:
     """Builds stages out of slices that are allowed ([first, last]), `exact` of them if that is given, and runs them
-    under schedules. `columns` are what they may be put on; `places` gives the index of its microbatches in flight per
-    stage, from the last; `bubble` what share of the bubble of 1F1B stages are built for."""
+    under schedules. `columns` are what they may be put on, `below` what a bound looks at; `places` gives the index of
+    its microbatches in flight per stage, from the last; `bubble` what share of the bubble of 1F1B stages are built
+    for."""
 
     costs: SliceCosts
     columns: Columns
+    below: Columns
     schedules: tuple[str, ...]
     places: tuple[int, ...]
     allowed: NDArray[np.bool_]
@@ -64,15 +66,17 @@ class Builder:
     def build(self, bubble: float | None = None) -> StageChoice | None:
         """The best stages, for that share of the bubble of 1F1B."""
         many = round(self.microbatches / (self.bubble if bubble is None else bubble))
-        return construct(self._by_stage(self.costs.times_s), self.columns.sizes, self.columns.devices, many,
-                         exact_stages=self.exact, alone=self.costs.hardware.device.alone, spans=self.columns.spans)
+        times, on = self._by_stage(self.costs.times_s), self.columns
+        return on.named(construct(on.of(times), on.sizes, on.devices, many, exact_stages=self.exact,
+                                  alone=self.costs.hardware.device.alone, spans=on.spans))
 
     def bound(self, upto_s: float) -> StageChoice | None:
         """The stages that a bound of all schedules comes from, or one above `upto_s`."""
-        through = forward_floors_s(self.costs)[self.columns.space]
-        floors = Floors(self._by_stage(self.costs.floors_s), through, self.columns.sizes, self.columns.devices,
-                        self.microbatches, self.exact, self.columns.spans)
-        return least_work(floors) if self.costs.hardware.device.alone > 1 else least_step(floors, upto_s=upto_s)
+        seconds, on = self._by_stage(self.costs.floors_s), self.below
+        floors = Floors(on.of(seconds), forward_floors_s(self.costs)[on.space], on.sizes, on.devices,
+                        self.microbatches, self.exact, on.spans)
+        alone = self.costs.hardware.device.alone
+        return on.named(least_work(floors) if alone > 1 else least_step(floors, upto_s=upto_s))
 
     def run(self, choice: StageChoice) -> tuple[Candidate, ...]:
         """Those stages under every schedule, fastest first; the first schedule is the one they were built for."""
@@ -92,14 +96,14 @@ class Builder:
         """Where the costs of the stages stand."""
         count = len(choice.stages)
         flights = (self.costs.flights.index(1),) if count == 1 else self.places[:count][::-1]
-        return tuple((flight, int(self.columns.space[column]), first, last)
-                     for flight, (first, last, column) in zip(flights, choice.stages, strict=True))
+        return tuple((flight, m, first, last)
+                     for flight, (first, last, m) in zip(flights, choice.stages, strict=True))
 
     def _by_stage(self, seconds: Array) -> Array:
-        """Costs as stage construction wants them. One stage alone holds one microbatch, whatever the schedule."""
+        """Costs per stage, from the last. One stage alone holds one microbatch, whatever the schedule."""
         found = np.where(self.allowed, seconds, np.inf)[list(self.places)]
         found[0, :, 0, -1] = np.where(self.allowed[0, -1], seconds[self.costs.flights.index(1), :, 0, -1], np.inf)
-        return self.columns.of(found)
+        return found
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,8 @@ def best_pipeline(  # noqa: PLR0913  (one call, its options named)
     costs = slice_costs(prepared, hardware, spaces, tables, [1, *flights])
     exact = pins.stages if pins.stages is not None else len(pins.boundaries) + 1 if pins.boundaries else None
     places = tuple(costs.flights.index(f) for f in flights)
-    builder = Builder(costs, columns(costs, line), tuple(schedules), places, allowed(prepared, pins), exact)
+    builder = Builder(costs, columns(costs, line, edges=True), columns(costs, line, edges=False), tuple(schedules),
+                      places, allowed(prepared, pins), exact)
     choice = builder.build()
     found = builder.run(choice) if choice else ()
     outcome = Outcome(found, 0.0, builder, choice, None, builder)

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.pipelines.stages import Array, Spans, StageChoice, in_units, least_sum
+from planner.pipelines.stages import Array, Spans, StageChoice, in_units, is_barred, least_sum
 from planner.solvers.large.compiled import compiled
 
 STEPS = 40
@@ -147,7 +147,7 @@ def _most_room(own_s: Array, through_s: Array, sizes: NDArray[np.int64], within:
     for s in range(stages):
         count, place = possible(room[s])
         for m in range(submeshes):
-            n = sizes[m]
+            n, every, rest = sizes[m], within[m, 2], within[m, 3]
             for k in range(layers):
                 for j in range(k, layers):
                     own, through = own_s[s, m, k, j], through_s[m, k, j]
@@ -160,6 +160,6 @@ def _most_room(own_s: Array, through_s: Array, sizes: NDArray[np.int64], within:
                         if d < n + within[m, 0]:
                             continue
                         left = min(own, room[s, j + 1, d - n] - through)
-                        if left >= 0 and left > room[s + 1, k, d]:
+                        if left >= 0 and left > room[s + 1, k, d] and not is_barred(d, n, every, rest):
                             room[s + 1, k, d] = left
                             back[s + 1, k, d, 0], back[s + 1, k, d, 1] = j, m

@@ -3,13 +3,14 @@
 On a mixed cluster a stage lies in one part, and the stages of a part follow each other. So parts are laid out one after
 the other, in every order of all of them, or of some; stage construction is told for each submesh between which places
 it may lie. The stage that begins a part takes its activations over the link between parts: its submesh is there twice,
-once at the beginning of its part, with what that takes, and once for all later stages.
+once at the beginning of its part, with what that takes, and once for all later stages. In the same way, submeshes of
+less than a node are there for stages that begin a node, which take their activations from another, and for all others.
 
 In: what slices cost, the order of parts. Out: `Columns` for stage construction; devices of stages.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 
 import numpy as np
@@ -17,8 +18,8 @@ from numpy.typing import NDArray
 
 from planner.core.hardware import Cluster
 from planner.costs.topology import part_link
-from planner.costs.transfer import cut_transfer_s
-from planner.pipelines.stages import Array, Spans, place
+from planner.costs.transfer import cut_transfer_s, hand_over_s
+from planner.pipelines.stages import Array, Spans, StageChoice, place
 from planner.slice_costs import SliceCosts
 
 Line = tuple[int, ...]
@@ -32,7 +33,7 @@ class Columns:
     Attributes:
       space: [column]: the submesh.
       sizes: [column]: its devices.
-      spans: [column, (first, end)]: where it may lie; None: anywhere.
+      spans: [column, ...]: where it may lie (`stages.Spans`).
       extra_s: [column, first layer]: what taking in activations costs on top of its price, per microbatch.
       devices: on the line.
       line: the order of the parts.
@@ -40,14 +41,27 @@ class Columns:
 
     space: NDArray[np.int64]
     sizes: NDArray[np.int64]
-    spans: Spans | None
+    spans: Spans
     extra_s: Array
     devices: int
     line: Line = (0,)
 
     def of(self, seconds: Array) -> Array:
         """Costs of submeshes, [..., submesh, first, last], as costs of columns."""
-        return seconds if self.spans is None else seconds[..., self.space, :, :] + self.extra_s[:, :, None]
+        return seconds[..., self.space, :, :] + self.extra_s[:, :, None]
+
+    def named(self, choice: StageChoice | None) -> StageChoice | None:
+        """A choice of columns as one of submeshes."""
+        if choice is None:
+            return None
+        return replace(choice, stages=tuple((a, b, int(self.space[column])) for a, b, column in choice.stages))
+
+
+@dataclass(frozen=True)
+class _Column:
+    submesh: int
+    span: tuple[int, int, int, int]
+    extra_s: Array
 
 
 def lines(hardware: Cluster) -> tuple[Line, ...]:
@@ -58,31 +72,35 @@ def lines(hardware: Cluster) -> tuple[Line, ...]:
     return tuple(line for count in range(len(some), 1, -1) for line in permutations(some, count))
 
 
-def columns(costs: SliceCosts, line: Line) -> Columns:
-    """The columns of a line."""
+def columns(costs: SliceCosts, line: Line, *, edges: bool) -> Columns:
+    """The columns of a line. `edges`: stages of less than a node stay in one, and pay for what comes from another; a
+    bound leaves that out, as stages need not lie one after the other (`stages.place`)."""
     sizes = np.array([s.submesh.device_count for s in costs.spaces], dtype=np.int64)
     layers, hardware = len(costs.prepared.layers), costs.hardware
-    if not hardware.parts:
-        return Columns(np.arange(len(sizes)), sizes, None, np.zeros((len(sizes), layers)), hardware.device_count)
-    possible = [bool(np.isfinite(costs.times_s[:, m]).any()) for m in range(len(sizes))]
-    found: list[tuple[int, int, int, Array]] = []  # submesh, from, to, extra
-    end = 0
+    possible = [not hardware.parts or bool(np.isfinite(costs.times_s[:, m]).any()) for m in range(len(sizes))]
+    nothing, end, found = np.zeros(layers), 0, list[_Column]()
     for part in reversed(line):
-        begin, end = end, end + hardware.parts[part].device_count
+        own = hardware.kinds[part]
+        begin, end = end, end + own.device_count
         mine = [m for m, s in enumerate(costs.spaces) if s.part == part and possible[m]
                 and begin + sizes[m] <= end]
         least = min((int(sizes[m]) for m in mine), default=0)
         for m in mine:
-            size = int(sizes[m])
-            if part == line[0]:
-                found.append((m, begin, end, np.zeros(layers)))
+            size, upto = int(sizes[m]), end
+            if part != line[0]:
+                found.append(_Column(m, (end - size, end, 0, 0), _entering_s(costs, part, size)))
+                upto = end - least
+            if begin + size > upto:
                 continue
-            found.append((m, end - size, end, _entering_s(costs, part, size)))
-            if begin + size <= end - least:
-                found.append((m, begin, end - least, np.zeros(layers)))
-    space = np.array([m for m, *_ in found], dtype=np.int64)
-    spans = np.array([(a, b) for _, a, b, _ in found], dtype=np.int64).reshape(-1, 2)
-    extra = np.array([e for *_, e in found]).reshape(-1, layers)
+            if not edges or own.nodes == 1 or size >= own.devices_per_node:
+                found.append(_Column(m, (begin, upto, 0, 0), nothing))
+                continue
+            every, rest = own.devices_per_node, begin % own.devices_per_node
+            found.append(_Column(m, (begin, upto, -every, rest), nothing))
+            found.append(_Column(m, (begin, upto, every, rest), _leaving_s(costs, part, size)))
+    space = np.array([c.submesh for c in found], dtype=np.int64)
+    spans = np.array([c.span for c in found], dtype=np.int64).reshape(-1, 4)
+    extra = np.array([c.extra_s for c in found]).reshape(-1, layers)
     return Columns(space, sizes[space], spans, extra, end, line)
 
 
@@ -93,6 +111,15 @@ def _entering_s(costs: SliceCosts, part: int, devices: int) -> Array:
     sizes = prepared.crossing_bytes[: len(prepared.layers)]
     return np.array([ways * (link.latency_s + size / devices / link.bandwidth_bytes_per_s
                              - cut_transfer_s(size, devices, hardware.parts[part])) for size in sizes])
+
+
+def _leaving_s(costs: SliceCosts, part: int, devices: int) -> Array:
+    """Per first layer, what taking in activations from another node takes on top of what it takes within one."""
+    own, prepared = costs.hardware.kinds[part], costs.prepared
+    ways = 2 if prepared.program.kind == "train" else 1
+    begin, sizes = own.devices_per_node, prepared.crossing_bytes[1:len(prepared.layers)]
+    return np.array([0.0, *(ways * (hand_over_s(size, (begin - 1,), range(begin, begin + devices), own)
+                                    - cut_transfer_s(size, devices, own)) for size in sizes)])
 
 
 def placed_by_part(sizes: Sequence[int], parts: Sequence[int], hardware: Cluster) -> tuple[tuple[int, ...], ...]:

@@ -29,7 +29,8 @@ from planner.solvers.large.compiled import compiled
 Array = NDArray[np.float64]
 
 Spans = NDArray[np.int64]
-"""[submesh, (first, end)]: between which places a stage on it must lie, on a line that begins with the last stage."""
+"""[submesh, (first, end, every, rest)]: between which places a stage on it must lie, on a line that begins with the
+last stage. Its far end must be `rest` over a multiple of `every`; where that is negative, it must have none in it."""
 
 MANY = 1 << 24
 """Times × devices, beyond which slices that no good pipeline can have are left out first. [chosen: less is done in a
@@ -100,8 +101,8 @@ def construct(  # noqa: PLR0913  (options of one call, all named)
     Returns:
       None if no slicing is possible.
     """
-    if alone <= 1 and spans is None and times_s.size * devices > MANY:
-        most_s = even_s(times_s, sizes, devices, microbatches, exact_stages) / microbatches
+    if alone <= 1 and times_s.size * devices > MANY:
+        most_s = even_s(times_s, sizes, devices, microbatches, exact_stages, spans) / microbatches
         times_s = np.where(times_s <= most_s * (1 + 1e-9), times_s, np.inf)
     finite = np.unique(times_s[np.isfinite(times_s)])
     if finite.size == 0:
@@ -139,14 +140,17 @@ def construct(  # noqa: PLR0913  (options of one call, all named)
     return StageChoice(best.stages, best.total_s, min(floor, best.total_s), tried, len(candidates) - tried)
 
 
-def even_s(times_s: Array, sizes: NDArray[np.int64], devices: int, microbatches: int, exact_stages: int | None = None
-           ) -> float:
+def even_s(times_s: Array, sizes: NDArray[np.int64], devices: int, microbatches: int, exact_stages: int | None = None,
+           spans: Spans | None = None) -> float:
     """Σ t + (B - 1) max t of a good slicing whose stages are all on submeshes of one kind, which is quick to find;
-    infinite if there is none. Arguments as of `construct`."""
-    best = np.inf
+    infinite if there is none. Arguments as of `construct`; where a submesh costs more at some places, it is taken to
+    cost that everywhere."""
+    best, within = np.inf, _anywhere(len(sizes), devices) if spans is None else spans
     for m, size in enumerate(sizes.tolist()):
         count, left = divmod(devices, size)
-        if left or count > len(times_s) or exact_stages not in (None, count):
+        first, end, every, _ = within[m].tolist()
+        if left or count > len(times_s) or exact_stages not in (None, count) or every < 0 or (first, end) != (
+                0, devices):
             continue
         mine, one = times_s[:, m:m + 1], np.ones(1, dtype=np.int64)
         found = least_sum(mine, one, count, np.inf, count)
@@ -232,9 +236,22 @@ def in_units(times_s: Array, sizes: NDArray[np.int64], devices: int, spans: Span
     """Sizes, devices and spans counted in the largest number of devices that divides all of them, submeshes on which
     nothing is possible left aside."""
     usable = np.isfinite(times_s).any(axis=(0, 2, 3))
-    within = np.array([(0, devices)] * len(sizes), dtype=np.int64) if spans is None else spans
+    within = _anywhere(len(sizes), devices) if spans is None else spans
     unit = gcd(devices, *sizes[usable].tolist(), *within[usable].ravel().tolist())
     return np.where(usable, sizes // unit, devices + 1), devices // unit, within // unit
+
+
+def _anywhere(submeshes: int, devices: int) -> Spans:
+    return np.array([(0, devices, 0, 0)] * submeshes, dtype=np.int64)
+
+
+@compiled
+def is_barred(end: int, size: int, every: int, rest: int) -> bool:
+    """Whether a stage must not end there (see `Spans`), for compiled loops."""
+    if every == 0:
+        return False
+    over = (end - rest) % abs(every)
+    return over != 0 if every > 0 else over < size
 
 
 @compiled
@@ -246,7 +263,7 @@ def _least_sum(times_s: Array, sizes: NDArray[np.int64], within: Spans, t_max: f
     for s in range(stages):
         count, place = reach(best[s])
         for m in range(submeshes):
-            n = sizes[m]
+            n, every, rest = sizes[m], within[m, 2], within[m, 3]
             for k in range(layers):
                 for j in range(k, layers):
                     t = times_s[s, m, k, j]
@@ -259,7 +276,7 @@ def _least_sum(times_s: Array, sizes: NDArray[np.int64], within: Spans, t_max: f
                         if d < n + within[m, 0]:
                             continue
                         total = t + best[s, j + 1, d - n]
-                        if total < best[s + 1, k, d]:
+                        if total < best[s + 1, k, d] and not is_barred(d, n, every, rest):
                             best[s + 1, k, d] = total
                             back[s + 1, k, d, 0], back[s + 1, k, d, 1] = j, m
 

@@ -70,7 +70,7 @@ def test_stages_on_every_line_are_the_best_there_are(counts: tuple[int, ...], la
                                                      possible: float, seed: int) -> None:
     costs = costs_of(counts, layers, np.random.default_rng(seed), possible=possible)
     for line in lines(costs.hardware):
-        found = columns(costs, line)
+        found = columns(costs, line, edges=True)
         times = found.of(costs.times_s)
         choice = construct(times, found.sizes, found.devices, microbatches, tolerance=0.0, spans=found.spans)
         best, every = brute(costs, line, microbatches)
