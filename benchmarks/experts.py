@@ -26,7 +26,7 @@ from planner.core.pins import Pins
 from planner.core.plan import PlanRecord
 from planner.errors import PlannerError
 from planner.fitting import plan_to_fit
-from planner.request import Request, remembered
+from planner.request import Remembered, Request
 from planner.trace import trace_program
 
 
@@ -90,7 +90,7 @@ def asked(name: str, case: Case) -> Request:
     size = {} if case.sequence is None else {"sequence": case.sequence}
     model = models.build(name, batch_size=case.batch_size, dtype=case.dtype, **size)
     cluster = planner.cluster(case.cluster, case.nodes, case.devices_per_node)
-    return Request(remembered(partial(trace_program, model)), name, model.kind, model.batch_size, cluster, Pins(), "",
+    return Request(Remembered(partial(trace_program, model)), name, model.kind, model.batch_size, cluster, Pins(), "",
                    None, lambda _: None)
 
 

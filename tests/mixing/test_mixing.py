@@ -19,14 +19,14 @@ from planner.errors import MemoryLimitError, MeshError, PlannerError
 from planner.mixing import plan_any
 from planner.report.explain import explain
 from planner.report.kinds import by_kind
-from planner.request import Request, remembered
+from planner.request import Remembered, Request
 from planner.simulate import simulate
 from planner.trace import trace_program
 from tests.mixing.machines import cpus, fast_and_slow
 from tests.runtime.models import mlp, tied
 
 MODEL = mlp(layers=6)
-TRACE = remembered(partial(trace_program, MODEL))
+TRACE = Remembered(partial(trace_program, MODEL))
 
 
 def record_on(cluster: Cluster, **pins: Any) -> PlanRecord:
