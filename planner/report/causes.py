@@ -128,7 +128,8 @@ def crossing(record: PlanRecord) -> Crossing:
     inside = between = 0.0
     for stage in record.stages:
         part = len(stage.devices) / record.device_count
-        listed = [(t, crosses_nodes(record, stage, c.axes)) for c, t in top_moves(record, stage)]
+        away_over = {axes: crosses_nodes(record, stage, axes) for axes in {c.axes for c in stage.collectives}}
+        listed = [(t, away_over[c.axes]) for c, t in top_moves(record, stage)]
         whole = sum(t for t, _ in listed)
         causes = stage_causes(record, stage)
         exposed = sum(causes[c] for c in COMMUNICATION if c is not Cause.HAND_OVER)
