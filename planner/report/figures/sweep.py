@@ -30,7 +30,7 @@ def cost(axes: Axes, sweep: Sweep) -> None:
     axes.set(xlabel="hours of the run", ylabel="USD of the run")
     _scaled(axes, [r.hours for r in sweep.rows], axes.set_xscale, axes.xaxis)
     _scaled(axes, [r.usd for r in sweep.rows], axes.set_yscale, axes.yaxis)
-    axes.margins(x=0.12, y=0.1)
+    axes.margins(x=0.22, y=0.18)
     _named(axes, front)
     style.titled(axes, "cost over time", "ringed and joined: no other is faster and cheaper")
 
@@ -102,18 +102,20 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _named(axes: Axes, front: Sequence[SweepRow]) -> None:
-    """Write beside points of the front what they are, as far as names don't run into each other."""
-    placed: list[tuple[float, float, float]] = []
+    """Write to the lower left of points of the front, where no other point is (of the cheapest, to the lower right),
+    what they are, as far as names don't run into each other."""
+    placed: list[tuple[float, float]] = []
     for row in front:
-        text = row.place
-        x, y = axes.transData.transform((row.hours or 0.0, row.usd or 0.0))
-        x, y = x * 72 / axes.figure.dpi, y * 72 / axes.figure.dpi
-        wide = 72 * style.text_inches(text, style.TINY)[0]
-        if all(abs(y - b) > 1.3 * style.TINY or x > a + w or a > x + wide for a, b, w in placed):
-            placed.append((x, y, wide))
-            axes.annotate(text, (row.hours or 0.0, row.usd or 0.0), (6, 4), textcoords="offset points",
-                          fontsize=style.TINY, zorder=4,
-                          bbox={"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.5})
+        last = row is front[-1]
+        x, y = axes.transData.transform((row.hours or 0.0, row.usd or 0.0)) * 72 / axes.figure.dpi
+        wide = 72 * style.text_inches(row.place, style.TINY)[0]
+        for down in (10, 18):
+            if last or all(abs(y - down - b) > 1.2 * style.TINY or abs(x - a) > wide for a, b in placed):
+                placed.append((x, y - down))
+                axes.annotate(row.place, (row.hours or 0.0, row.usd or 0.0), (4 if last else -4, -down),
+                              textcoords="offset points", ha="left" if last else "right", fontsize=style.TINY, zorder=2,
+                              bbox={"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.5})
+                break
 
 
 def _limits(axes: Axes, sweep: Sweep) -> None:
