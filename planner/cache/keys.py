@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from planner.errors import PlannerError
 
 UNUSED = frozenset({"adapters", "check", "checkpoint", "cli", "emit", "footprint", "measure", "models", "policies",
-                    "processes", "profiles", "report", "runtime", "simulate", "verify"})
+                    "processes", "profiles", "report", "runtime", "simulate", "sweeping", "verify", "whatif"})
 """Rooms of this package that no slice table comes from. What is not named here counts, so that a new room does."""
 
 

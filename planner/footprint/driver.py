@@ -1,13 +1,17 @@
 """What a pipeline's driver keeps on each stage while it starts the tasks of a step, call by call.
 
-It mirrors `runtime/pipeline.py` on bytes: what is sent when, kept for the backward, and given back. In: an emitted
-plan, and what its functions take. Out: `Call`s in the order in which they are started.
+It mirrors `runtime/pipeline.py` on bytes: what is sent when, kept for the backward, and given back. A pipeline that is
+full does the same with one microbatch after the other: once what is held repeats, the repetitions up to the last are
+left out, and with them their calls, in which nothing is that the first and the last don't have.
+
+In: an emitted plan, and what its functions take. Out: `Call`s in the order in which they are started.
 """
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from planner.core.graph import Role
+from planner.core.plan import uses_host_memory
 from planner.costs.memory import peak, shard_bytes
 from planner.emit.pipeline_code import PipelineCode, pipeline_code
 from planner.emit.rounds import placed_rounds, replaced
@@ -19,6 +23,7 @@ from planner.footprint.compiled import Function
 from planner.footprint.emitted import Emitted
 from planner.footprint.functions import finish_function, task_function
 from planner.footprint.gradients import sum_bytes
+from planner.footprint.repetition import Repetition, repetition
 from planner.footprint.updates import update_task
 from planner.schedules import Kind, Task
 
@@ -153,17 +158,42 @@ class _Driver:
         """Start every task, the end of the sums, and the update."""
         for i in self._graph.inputs_of(Role.STATE):
             self._hand(self._code.readers.get(i.value, ()), i.value, 0)
-        for task in self._order:
-            for stage, change in self.away.before(task).items():
-                self._total[stage] += change
-            self._do(task)
-            self.away.after(task, self._held.get((task.stage, task.microbatch), {}))
+        again, at = None if uses_host_memory(self._record) else repetition(self._record, self._order), 0
+        before: tuple[object, list[int]] | None = None
+        while at < len(self._order):
+            if again is not None and (at - again.first) in range(0, again.length, again.period):
+                now = self._state((at - again.first) // again.period * again.microbatches), list(self._outputs)
+                if before is not None and before[0] == now[0]:
+                    at, again = self._skip(at, again, before[1]), None
+                before = now
+            self._start(self._order[at])
+            at += 1
         if self._record.kind == "train":
             for stage in range(len(self._record.stages)):
                 if self._code.grads[stage]:
                     self._call("finish", stage)
                     self._grads[stage] += self._needs("finish", stage).made
             self.update()
+
+    def _start(self, task: Task) -> None:
+        for stage, change in self.away.before(task).items():
+            self._total[stage] += change
+        self._do(task)
+        self.away.after(task, self._held.get((task.stage, task.microbatch), {}))
+
+    def _state(self, microbatch: int) -> object:
+        """What is held, microbatches counted from one."""
+        return {(s, m - microbatch): dict(held) for (s, m), held in self._held.items() if held}
+
+    def _skip(self, at: int, again: Repetition, outputs: Sequence[int]) -> int:
+        """Go on where the last repetition starts: what happens in those between was seen, but that results of the step
+        add up, of which there were `outputs` one repetition ago."""
+        times = max(0, (again.first + again.length - at) // again.period - 1)
+        shift = times * again.microbatches
+        self._held = {(s, m + shift): held for (s, m), held in self._held.items()}
+        for stage, (now, then) in enumerate(zip(list(self._outputs), outputs, strict=True)):
+            self._outputs[stage] += times * (now - then)
+        return at + times * again.period
 
     def _do(self, task: Task) -> None:
         stage, key, later = task.stage, (task.stage, task.microbatch), self._later[task.stage, task.phase]

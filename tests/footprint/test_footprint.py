@@ -6,7 +6,7 @@ import pytest
 
 import planner
 from planner import models
-from planner.footprint import memory_curves
+from planner.footprint import driver, memory_curves
 from planner.footprint.compilers import OTHER, XLA_CPU
 from planner.footprint.kernels import fuse
 from planner.footprint.kinds import Kind
@@ -94,3 +94,19 @@ def test_all_reduces_that_do_not_wait_for_each_other_are_one():
     later = nodes.add(Kind.ALL_REDUCE, [sums[0]], [(4, 4)], 3)[0]
     fused = fuse(nodes, [*sums, later], XLA_CPU)
     assert [set(k.reads) for k in fused.kernels] == [set(given), {sums[0]}]
+
+
+@pytest.mark.parametrize("pins", [
+    {"schedule": "1f1b", "stages": 4}, {"schedule": "1f1b", "stages": 2}, {"schedule": "zb-h1", "stages": 4},
+    {"schedule": "interleaved", "stages": 4, "chunks": 2}, {"schedule": "zb-v", "stages": 4},
+    {"schedule": "gpipe", "stages": 2}])
+def test_repetitions_that_are_left_out_change_no_peak(monkeypatch, pins):
+    """Results of the step, one per microbatch, add up meanwhile."""
+    record = planned(microbatches=32, **pins)
+    short = memory_curves(record, program(32))
+    monkeypatch.setattr(driver, "repetition", lambda *_: None)
+    whole = memory_curves(record, program(32))
+    assert [c.parts for c in short] == [c.parts for c in whole]
+    assert [c.ops[c.peak_at] for c in short] == [c.ops[c.peak_at] for c in whole]
+    fewer = len(short[0].ops) < 0.8 * len(whole[0].ops)
+    assert fewer == (pins["schedule"] != "gpipe")
