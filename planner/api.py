@@ -18,11 +18,12 @@ from planner.core.graph import Program
 from planner.core.hardware import Cluster
 from planner.core.pins import Pins
 from planner.core.plan import PlanRecord
+from planner.core.version import package_version
 from planner.errors import MeshError, ModelError, PlannerError
 from planner.measure import local_cluster
 from planner.model import Model
 from planner.planned import Plan
-from planner.request import Remembered, Request, package_version
+from planner.request import Remembered, Request
 from planner.spaces import RECIPES
 from planner.trace import trace_unnamed
 from planner.would_fit import plan_or_say

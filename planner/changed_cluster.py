@@ -36,8 +36,14 @@ def without_nodes(old: Cluster, lost: Sequence[str], nodes: int | None = None) -
         left go.
 
     Raises:
-      MeshError: no such node or device, or nothing is left.
+      MeshError: no such node or device, or nothing is left; or nodes of several types, or in a torus.
     """
+    if not lost and nodes is None:
+        return Changed(old, tuple(range(old.device_count)), ())
+    if old.parts or old.torus is not None:
+        kind = "several types of devices" if old.parts else "a torus"
+        raise MeshError(f"{old.name!r} has {kind}: what is left of it is no smaller cluster of its kind",
+                        "give the cluster that is left: cluster=, or --cluster")
     gone, hurt = _read(old, lost)
     per_node, notes = old.devices_per_node, list[str]()
     if hurt and old.nodes == 1 and not gone:

@@ -188,15 +188,15 @@ class Plan:
 
     def annotate(self, model: "Model") -> Callable[..., Any]:
         """The model's function with the plan's sharding constraints inside, for your own `jax.jit` (one stage only)."""
-        from planner import emit
+        from planner.emit.annotate import annotate
 
-        return emit.annotate(self.record, model)
+        return annotate(self.record, model)
 
     def in_shardings(self, model: "Model", mesh: "jax.sharding.Mesh | Sequence[jax.Device]") -> Any:
         """Shardings of the arguments of the model's function, for `jax.jit(..., in_shardings=)`."""
-        from planner import emit
+        from planner.emit.annotate import in_shardings
 
-        return emit.in_shardings(self.record, model, mesh)
+        return in_shardings(self.record, model, mesh)
 
     def check(self, model: "Model", mesh: "jax.sharding.Mesh | Sequence[jax.Device] | None" = None, **options: Any) -> \
             "CheckReport":

@@ -2,7 +2,8 @@
 
 The program comes from the cache (or is traced again), and so do the tables of all meshes that the old cluster had as
 well. Microbatches keep their size where the batch allows: then program and tables are the old ones. Searched is what a
-plan with that number of microbatches pinned searches.
+plan with that number of microbatches pinned searches. The plan is kept too: who asks once ahead, what if a node were
+lost, has the answer in a second on the day, whichever node it is.
 
 In: a plan, and what changed. Out: `Replanned`: the new plan, and what must move.
 """
@@ -11,23 +12,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from planner.cache.keys import digest, source_digest
 from planner.cache.programs import for_microbatches, keep_programs, kept_programs
 from planner.cache.store import Cache, cache_of
-from planner.cache.tables import tables_of
 from planner.changed_cluster import Changed, another, without_nodes
 from planner.core.graph import Graph, Program
 from planner.core.hardware import Cluster
 from planner.core.moves import Moves
+from planner.core.pins import Pins
 from planner.core.plan import PlanRecord
-from planner.errors import BatchError, ModelError, PlannerError
+from planner.core.plan_io import from_json, to_json
+from planner.core.version import package_version
+from planner.errors import BatchError, ModelError, PlanFileError, PlannerError
 from planner.moving import moves
 from planner.planned import Plan
-from planner.request import Request, package_version
 from planner.whatif.pins import pins_of
-from planner.would_fit import plan_or_say
 
 if TYPE_CHECKING:
     from planner.model import Model
+
+KIND = "plan"
 
 
 @dataclass(frozen=True)
@@ -67,12 +71,53 @@ def replan(plan: Plan, *, cluster: Cluster | None = None, without: Sequence[str]
     if cluster is not None and (without or nodes):
         raise PlannerError("another cluster is given, and what is lost of the old one", "give one of the two")
     programs, notes = _programs(record, kept, model)
-    request = _request(record, changed, batch_size or record.batch_size, programs, pinned)
-    request = replace(request, progress=progress or _quiet,
-                      table=tables_of(kept, package_version(), None if cluster else record.cluster.nodes))
-    found = replace(plan_or_say(request), pins=record.pins if not pinned else request.pins.describe())
+    asked = _asked(record, changed, batch_size or record.batch_size, programs, pinned)
+    found = _planned(replace(asked, nodes=None if cluster else record.cluster.nodes), kept, progress or _quiet)
+    found = replace(found, pins=record.pins if not pinned else asked.pins.describe())
     update = next(iter(programs.values())).update
     return Replanned(plan, Plan(found), moves(record, found, update, changed.was), (*changed.notes, *notes))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What to plan; `nodes`: see `KnownTables`."""
+
+    program: Program
+    model_name: str
+    batch_size: int
+    cluster: Cluster
+    pins: Pins
+    nodes: int | None
+
+
+def _planned(asked: _Asked, cache: Cache | None, progress: Callable[[str], None]) -> PlanRecord:
+    """The plan: found by an earlier call that was asked the same (as that of a lost node is, whichever it was), or
+    searched for."""
+    key = digest(KIND, package_version(), source_digest(without=frozenset()), asked.program.fingerprint,
+                 asked.model_name, asked.batch_size, asked.cluster, asked.pins, asked.nodes)
+    text = None if cache is None else cache.get(KIND, key)
+    if cache is not None and text is not None:
+        try:
+            return from_json(text.decode())
+        except (PlanFileError, UnicodeDecodeError) as fault:
+            cache.forget(KIND, key, str(fault))
+    found = _searched(asked, cache, progress)
+    if cache is not None:
+        cache.put(KIND, key, to_json(found).encode())
+    return found
+
+
+def _searched(asked: _Asked, cache: Cache | None, progress: Callable[[str], None]) -> PlanRecord:
+    from planner.cache.tables import tables_of  # what searches is imported where something is searched
+    from planner.request import Request
+    from planner.would_fit import plan_or_say
+
+    def trace(_: int, __: Graph | None) -> Program:
+        return asked.program
+
+    version = package_version()
+    return plan_or_say(Request(trace, asked.model_name, asked.program.kind, asked.batch_size, asked.cluster, asked.pins,
+                               version, None, progress, tables_of(cache, version, asked.nodes)))
 
 
 def _programs(record: PlanRecord, cache: Cache | None, model: "Model | None") -> tuple[dict[int, Program], list[str]]:
@@ -107,8 +152,8 @@ def _traced(record: PlanRecord, model: "Model | None") -> Program:
     return program
 
 
-def _request(record: PlanRecord, changed: Changed, batch_size: int, programs: Mapping[int, Program],
-             pinned: Mapping[str, Any]) -> Request:
+def _asked(record: PlanRecord, changed: Changed, batch_size: int, programs: Mapping[int, Program],
+             pinned: Mapping[str, Any]) -> _Asked:
     """What to plan: with microbatches of the old size, or else of another size whose program is known."""
     pins = replace(pins_of(record), **{"microbatches": None, **pinned})
     if batch_size < 1:
@@ -124,13 +169,8 @@ def _request(record: PlanRecord, changed: Changed, batch_size: int, programs: Ma
         raise BatchError(f"a batch of {batch_size} in {pins.microbatches or 'whole'} microbatches: only programs of "
                          f"microbatches of {known} samples are known", f"use a multiple of {min(sizes.values())}, or "
                          "plan anew with `planner plan`")
-    program = for_microbatches(by_count[count], count)
-
-    def trace(_: int, __: Graph | None) -> Program:
-        return program
-
-    return Request(trace, record.model_name, record.kind, batch_size, changed.cluster,
-                   replace(pins, microbatches=None if record.kind == "step" else count), package_version())
+    pins = replace(pins, microbatches=None if record.kind == "step" else count)
+    return _Asked(for_microbatches(by_count[count], count), record.model_name, batch_size, changed.cluster, pins, None)
 
 
 def _quiet(_: str) -> None: ...

@@ -5,7 +5,6 @@ In: the fields of a `Request`. `check_pins` refuses, before anything is traced, 
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 
 from planner.core.graph import Graph, Program
 from planner.core.hardware import Cluster
@@ -49,14 +48,6 @@ class Remembered:
         if microbatches not in self.known:
             self.known[microbatches] = self.trace(microbatches, update)
         return self.known[microbatches]
-
-
-def package_version() -> str:
-    """The installed version of this package."""
-    try:
-        return version("jax-planner")
-    except PackageNotFoundError:
-        return "0+unknown"
 
 
 def check_pins(request: Request) -> None:

@@ -48,3 +48,10 @@ def test_more_and_fewer_nodes() -> None:
 def test_what_is_not_there_is_refused(lost: list[str], nodes: int | None, says: str) -> None:
     with pytest.raises(MeshError, match=says):
         without_nodes(FOUR, lost, nodes)
+
+
+def test_what_is_left_of_a_mixture_or_a_torus_has_to_be_said() -> None:
+    mixed = replace(FOUR, parts=(ONE, ONE))
+    with pytest.raises(MeshError, match="several types of devices"):
+        without_nodes(mixed, ["node0"])
+    assert without_nodes(mixed, []).was == tuple(range(8))

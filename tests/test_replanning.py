@@ -1,6 +1,9 @@
 """Planning again: from the cache alone, for fewer nodes and other batches; what moves is counted by the element."""
 
 import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +12,10 @@ import numpy as np
 import pytest
 
 import planner
-from planner import planned, trace
+from planner import planned, replanning, trace
 from planner.cache import tables
 from planner.cache.programs import kept_programs
-from planner.cache.store import Cache
+from planner.cache.store import SUFFIX, Cache
 from planner.cli import main
 from planner.core.graph import Graph
 from planner.core.moves import OPTIMIZER, PARAMETER, Moves
@@ -53,11 +56,46 @@ def test_a_plan_for_the_nodes_that_are_left(plan: Plan, again: Replanned) -> Non
     assert new.step_time_s <= cold.step_time_s * 1.01
 
 
-def test_only_meshes_that_were_not_there_are_solved(plan: Plan, folder: Path, again: Replanned,
+def test_only_meshes_that_were_not_there_are_solved(plan: Plan, folder: Path, again: Replanned, tmp_path: Path,
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     """Once a node is lost, losing another one of the same cluster solves nothing."""
+    for file in folder.iterdir():
+        if not file.name.startswith(replanning.KIND):
+            shutil.copy(file, tmp_path)
     monkeypatch.setattr(tables, "mesh_table", lambda *_: pytest.fail("a table was solved that had been kept"))
-    assert replan(plan, without=["node0"], cache=Cache(folder)).plan.to_json() == again.plan.to_json()
+    assert replan(plan, without=["node0"], cache=Cache(tmp_path)).plan.to_json() == again.plan.to_json()
+
+
+def test_the_same_question_is_searched_once(plan: Plan, folder: Path, again: Replanned,
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever node it is; what moves is another thing."""
+    monkeypatch.setattr(replanning, "_searched", lambda *_: pytest.fail("it was searched for again"))
+    found = replan(plan, without=["node2"], cache=Cache(folder))
+    assert found.plan.to_json() == again.plan.to_json()
+    assert [d.name for d in found.moves.devices] != [d.name for d in again.moves.devices]
+
+
+def test_a_kept_plan_that_is_damaged_is_searched_for_again(plan: Plan, folder: Path, again: Replanned, tmp_path: Path
+                                                           ) -> None:
+    said: list[str] = []
+    for file in folder.iterdir():
+        shutil.copy(file, tmp_path)
+    (name,) = (p.name.removesuffix(SUFFIX) for p in tmp_path.iterdir() if p.name.startswith(replanning.KIND))
+    cache = Cache(tmp_path, say=said.append)
+    cache.put(*name.split("-"), b"{}")
+    assert replan(plan, without=["node2"], cache=cache).plan.to_json() == again.plan.to_json()
+    assert len(said) == 1
+
+
+def test_nothing_of_jax_is_imported_for_a_plan_that_is_kept(plan: Plan, folder: Path, again: Replanned, tmp_path: Path
+                                                            ) -> None:
+    """It takes longer to import than all the rest."""
+    plan.save(tmp_path / "old.plan.json")
+    code = ("import sys; from planner.cli import main; main(['replan', sys.argv[1], '--without', 'node0', '--json', "
+            "'--cache-dir', sys.argv[2]]); print(sorted({'jax', 'numba'} & set(sys.modules)), file=sys.stderr)")
+    found = subprocess.run([sys.executable, "-c", code, str(tmp_path / "old.plan.json"), str(folder)],
+                           capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+    assert found.stderr == "[]\n"
 
 
 def test_another_batch_keeps_the_size_of_its_microbatches(plan: Plan, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A plan and a model as JAX code with sharding annotations; the runtime drives what is made here."""
+"""A plan and a model as JAX code with sharding annotations (`annotate.py`); the runtime drives what is made here.
 
-from planner.emit.annotate import annotate as annotate
-from planner.emit.annotate import in_shardings as in_shardings
+Nothing is imported here: where things lie under a plan can be asked without JAX.
+"""

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from planner import emit
 from planner.core.spec import replicated
+from planner.emit import annotate as emit
 from planner.errors import MeshError, PlanMismatchError
 from tests.runtime import models
 from tests.runtime.plans import Design, record_of

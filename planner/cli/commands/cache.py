@@ -8,7 +8,8 @@ from planner.cli.command import OK, Command, Output
 from planner.report import units
 from planner.report.tables import Column, table_of
 
-KINDS = MappingProxyType({"table": "costs of slices of layers on a mesh", "program": "traced programs"})
+KINDS = MappingProxyType({"table": "costs of slices of layers on a mesh", "program": "traced programs",
+                          "plan": "plans made again"})
 """Kinds of files, in words."""
 
 
