@@ -51,8 +51,9 @@ def moves(old: PlanRecord, new: PlanRecord, update: Graph | None, was: Sequence[
     holders = {key: _holders(h, old, was) for key, h in before.items()}
     now = {w: d for d, w in enumerate(was) if w is not None}
     found: list[Arrivals] = []
+    after = list(held(new, update))
     for stage in new.stages:
-        mine = [h for h in held(new, update) if h.stage == stage.index]
+        mine = [h for h in after if h.stage == stage.index]
         for position, device in enumerate(stage.devices):
             arrivals = _Arriving(device, was[device], now, new.cluster.devices_per_node)
             for h in mine:

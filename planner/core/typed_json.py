@@ -57,9 +57,12 @@ def _decode(value: Any, hint: Any, path: str) -> Any:
         return _first_that_fits(_decode, value, options, path)
     if dataclasses.is_dataclass(hint):
         return _decode_dataclass(value, hint, path)
-    if typing.get_origin(hint) is tuple:
+    if _is_tuple(hint):
         if not isinstance(value, list):
             raise JsonShapeError(f"{path} is {_shown(value)}, not an array")
+        of = typing.get_args(hint)
+        if of[1:] == (...,) and of[0] in (int, str) and all(type(v) is of[0] for v in cast(list[Any], value)):
+            return tuple(cast(list[Any], value))  # most of a plan is numbers of values
         return tuple(_decode(v, of, f"{path}[{n}]") for n, (v, of) in enumerate(_pairs(value, hint, path)))
     return _scalar(value, hint, path)
 
@@ -119,6 +122,12 @@ def _first_that_fits(convert: Any, value: Any, options: tuple[Any, ...], path: s
     raise max(faults, key=lambda f: str(f).startswith((f"{path}.", f"{path}[")))  # the one that got furthest
 
 
+@cache
+def _is_tuple(hint: Any) -> bool:
+    return typing.get_origin(hint) is tuple
+
+
+@cache
 def _options(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
 
