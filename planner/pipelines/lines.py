@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from planner.core.hardware import Cluster
 from planner.costs.topology import part_link
 from planner.costs.transfer import cut_transfer_s, hand_over_s
-from planner.pipelines.stages import Array, Spans, StageChoice, place
+from planner.pipelines.places import place
+from planner.pipelines.stages import Array, Spans, StageChoice
 from planner.slice_costs import SliceCosts
 
 Line = tuple[int, ...]
@@ -74,7 +75,7 @@ def lines(hardware: Cluster) -> tuple[Line, ...]:
 
 def columns(costs: SliceCosts, line: Line, *, edges: bool) -> Columns:
     """The columns of a line. `edges`: stages of less than a node stay in one, and pay for what comes from another; a
-    bound leaves that out, as stages need not lie one after the other (`stages.place`)."""
+    bound leaves that out, as stages need not lie one after the other (`places.place`)."""
     sizes = np.array([s.submesh.device_count for s in costs.spaces], dtype=np.int64)
     layers, hardware = len(costs.prepared.layers), costs.hardware
     possible = [not hardware.parts or bool(np.isfinite(costs.times_s[:, m]).any()) for m in range(len(sizes))]
@@ -123,7 +124,7 @@ def _leaving_s(costs: SliceCosts, part: int, devices: int) -> Array:
 
 
 def placed_by_part(sizes: Sequence[int], parts: Sequence[int], hardware: Cluster) -> tuple[tuple[int, ...], ...]:
-    """Devices per stage, part by part (see `stages.place`)."""
+    """Devices per stage, part by part (see `places.place`)."""
     found: dict[int, tuple[int, ...]] = {}
     for part in dict.fromkeys(parts):
         mine = [s for s, p in enumerate(parts) if p == part]

@@ -14,9 +14,10 @@ from planner.costs.transfer import cut_transfer_s, hand_over_s
 from planner.intraop.shared_params import StageShare, with_shared_params
 from planner.intraop.slice_choice import SliceChoice
 from planner.pipelines.lines import placed_by_part
+from planner.pipelines.places import place
 from planner.pipelines.price import Pipeline, price, stage_times
 from planner.pipelines.rank_memory import Held, Peak, held, rank_peak
-from planner.pipelines.stages import Sharing, place
+from planner.pipelines.stages import Sharing
 from planner.prepared import Prepared
 from planner.schedules import SCHEDULES, Moment, TaskTimes, moments
 from planner.spaces import MeshSpace

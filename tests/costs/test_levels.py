@@ -13,7 +13,7 @@ from planner.costs.axis_links import offsets
 from planner.costs.collectives import ALL_REDUCE, collective
 from planner.costs.topology import factorisations, hand_over_link, logical_mesh, searched_submeshes, stage_link
 from planner.costs.transfer import cut_transfer_s, hand_over_s
-from planner.pipelines.stages import place
+from planner.pipelines.places import place
 from tests.costs.machines import FAST, SLOW, cluster
 
 PROTOCOLS = (Protocol("LL", "ring", 1.0, 0.25, 0.5), Protocol("Simple", "ring", 2.0, 0.75, 1.0),

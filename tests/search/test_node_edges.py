@@ -14,7 +14,8 @@ from planner.core.hardware import Cluster, Submesh
 from planner.costs.transfer import cut_transfer_s, hand_over_s
 from planner.pipelines.bound import Floors, least_step
 from planner.pipelines.lines import columns
-from planner.pipelines.stages import construct, place
+from planner.pipelines.places import place
+from planner.pipelines.stages import construct
 
 SIZES = (1, 2, 4, 8)
 """On two nodes of 4."""
