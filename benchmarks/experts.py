@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
-from planning import CASES, Case
+from planning import CASES, GROUPS, Case
 from recording import append, environment
 
 import planner
@@ -44,10 +45,10 @@ def _megatron(data: int, tensor: int, stages: int, microbatches: int | None = No
 
 
 PUBLISHED = MappingProxyType({
-    "gpt-6.7b": Expert("Alpa's: 2 stages of (2, 4)", _megatron(2, 4, 2)),
-    "gpt-15b": Expert("Alpa's: 4 stages of (2, 4)", _megatron(2, 4, 4)),
+    "alpa-gpt-6.7b": Expert("Alpa's: 2 stages of (2, 4)", _megatron(2, 4, 2)),
+    "alpa-gpt-15b": Expert("Alpa's: 4 stages of (2, 4)", _megatron(2, 4, 4)),
     "gpt-39b": Expert("Alpa's: 16 stages of (1, 4), 1,024 microbatches", _megatron(1, 4, 16, 1024)),
-    "moe-10b": Expert("Alpa's: 2 stages of 8", Pins(stages=2, mesh_axes=(("expert", 8),))),
+    "alpa-moe-10b": Expert("Alpa's: 2 stages of 8", Pins(stages=2, mesh_axes=(("expert", 8),))),
     "llama-405b": Expert("Llama 3 report's: tensor 8, pipeline 16, data 128", _megatron(128, 8, 16)),
 })
 
@@ -70,10 +71,10 @@ def main() -> None:
     """Plan each case, then what experts pinned of it; a row per expert."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "experts.jsonl")
-    parser.add_argument("--models", nargs="+", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--cases", nargs="+", default=[*GROUPS], choices=[*GROUPS, *CASES], metavar="CASE")
     parser.add_argument("--published-only", action="store_true", help="leave Megatron's grid out")
     options = parser.parse_args()
-    for name in options.models:
+    for name in [case for one in options.cases for case in GROUPS.get(one, (one,))]:
         case = CASES[name]
         request = asked(name, case)
         ours = plan_to_fit(request)
@@ -87,8 +88,7 @@ def main() -> None:
 
 def asked(name: str, case: Case) -> Request:
     """What `planner.plan` asks of the search, without host memory."""
-    size = {} if case.sequence is None else {"sequence": case.sequence}
-    model = models.build(name, batch_size=case.batch_size, dtype=case.dtype, **size)
+    model = models.build(case.model, batch_size=case.batch_size, dtype=case.dtype, **dict[str, Any](case.size))
     cluster = planner.cluster(case.cluster, case.nodes, case.devices_per_node)
     return Request(Remembered(partial(trace_program, model)), name, model.kind, model.batch_size, cluster, Pins(), "",
                    None, lambda _: None)
@@ -104,7 +104,8 @@ def measure(name: str, case: Case, request: Request, ours: PlanRecord, expert: E
         why = str(error).splitlines()[0]
     ratio = None if theirs is None else ours.step_time_s / theirs.step_time_s
     append(out, {
-        "model": name, "cluster": case.cluster, "devices": request.cluster.device_count, "batch_size": case.batch_size,
+        "case": name, "model": case.model, "cluster": case.cluster, "devices": request.cluster.device_count,
+        "batch_size": case.batch_size,
         "dtype": case.dtype, "expert": expert.name, "ours_s": ours.step_time_s,
         "expert_s": theirs.step_time_s if theirs else None, "ratio": ratio, "why_not": why,
         "ours": describe(ours), "theirs": describe(theirs) if theirs else None,

@@ -229,5 +229,6 @@ def _parts(seconds: Array, ways: NDArray[np.int64], layout: Layout, cuts: Cuts) 
 
 def _chosen(costs: SliceCosts, held: int, first: int, last: int) -> Chosen:
     entry = (costs.flights.index(held), 0, first, last)
-    gap = max(0.0, 1.0 - float(costs.floors_s[entry] / costs.times_s[entry]))
+    time_s = float(costs.times_s[entry])
+    gap = max(0.0, 1.0 - float(costs.floors_s[entry]) / time_s) if time_s else 0.0
     return Chosen(costs.space(entry), costs.choice(entry), costs.hand_over_s(entry), gap, costs.solver(entry))

@@ -6,6 +6,7 @@ what `w[3]` traces to), is split: one graph input per row, so that each row can 
 Flows in: a forward `Graph`. Flows out: the same with split inputs.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from planner.core.graph import Graph, Input, Literal, Op, Operand, Role, Value
@@ -37,7 +38,7 @@ def split_rows(graph: Graph, role: Role = Role.PARAM) -> Graph:
                    outputs=tuple(replace(o, operand=_new(o.operand, renamed)) for o in graph.outputs))
 
 
-def _row_uses(graph: Graph, value: int, readers: dict[int, list[int]],
+def _row_uses(graph: Graph, value: int, readers: Mapping[int, Sequence[int]],
               returned: set[int]) -> dict[int, list[tuple[int, int]]] | None:
     """Row -> pairs of operators (slice, then squeeze) that read just it; None if anything else reads the value."""
     uses: dict[int, list[tuple[int, int]]] = {}
