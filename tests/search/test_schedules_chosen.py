@@ -195,7 +195,8 @@ def test_the_bound_is_below_every_pipeline_under_every_schedule_and_the_plan_nea
     found = best_pipeline(prepared, cluster, spaces, tables, pins, line_schedules("train", pins, cluster.device))
     assert found.candidate is not None
     builder, best = found.builder, np.inf
-    for stages in slicings(len(prepared.layers), builder.sizes.tolist(), cluster.device_count):
+    sizes = [s.submesh.device_count for s in builder.costs.spaces]
+    for stages in slicings(len(prepared.layers), sizes, cluster.device_count):
         entries = [(len(builder.costs.flights) - 1, m, first, last) for first, last, m in stages]
         for name in builder.schedules if len(stages) > 1 else ("1f1b",):
             times = []
