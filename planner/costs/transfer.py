@@ -36,11 +36,14 @@ def stage_transfer_s(size_bytes: float, src: Spec, src_mesh: tuple[int, ...], ds
 
 def cut_transfer_s(size_bytes: float, devices: int, cluster: Cluster) -> float:
     """Seconds to hand `size_bytes` to a stage of so many devices, whose shardings are not known yet: evenly cut."""
-    link = expected_link(cluster, devices)
-    return link.latency_s + size_bytes / devices / link.bandwidth_bytes_per_s
+    return over_link_s(size_bytes, devices, expected_link(cluster, devices))
 
 
 def hand_over_s(size_bytes: float, sender: Sequence[int], receiver: Sequence[int], cluster: Cluster) -> float:
     """The same between stages whose devices are known (flat indices): at least as long as `cut_transfer_s` says."""
-    link = hand_over_link(cluster, sender, receiver)
-    return link.latency_s + size_bytes / len(receiver) / link.bandwidth_bytes_per_s
+    return over_link_s(size_bytes, len(receiver), hand_over_link(cluster, sender, receiver))
+
+
+def over_link_s(size_bytes: float, devices: int, link: Link) -> float:
+    """Seconds to hand `size_bytes` to a stage of so many devices, evenly cut, over a link per device."""
+    return link.latency_s + size_bytes / devices / link.bandwidth_bytes_per_s

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.pipelines.stages import Array, Spans, StageChoice, in_units, is_barred, least_sum
+from planner.pipelines.stages import Array, Spans, StageChoice, in_units, is_barred, least_sum, reach
 from planner.solvers.large.compiled import compiled
 
 STEPS = 40
@@ -126,28 +126,15 @@ def _within(floors: Floors, limit_s: float) -> tuple[tuple[int, int, int], ...] 
 
 
 @compiled
-def possible(room: Array) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Per row, how many places have room, and which, ascending."""
-    count = np.zeros(room.shape[0], dtype=np.int64)
-    place = np.empty(room.shape, dtype=np.int32)
-    for k in range(room.shape[0]):
-        for d in range(room.shape[1]):
-            if room[k, d] >= 0:
-                place[k, count[k]] = d
-                count[k] += 1
-    return count, place
-
-
-@compiled
 def _most_room(own_s: Array, through_s: Array, sizes: NDArray[np.int64], within: Spans, room: Array,
                back: NDArray[np.int32]) -> None:
     """`room[s, k, d]`: the most seconds that may pass before s stages of layers from k on, on d devices, begin; where
     there are none, it stays as it is. `own_s`: what a stage's own work leaves of the limit."""
     stages, submeshes, layers, _ = own_s.shape
     for s in range(stages):
-        count, place = possible(room[s])
+        count, place = reach(room[s] >= 0)
         for m in range(submeshes):
-            n, every, rest = sizes[m], within[m, 2], within[m, 3]
+            n, span = sizes[m], within[m]
             for k in range(layers):
                 for j in range(k, layers):
                     own, through = own_s[s, m, k, j], through_s[m, k, j]
@@ -155,11 +142,9 @@ def _most_room(own_s: Array, through_s: Array, sizes: NDArray[np.int64], within:
                         continue
                     for at in range(count[j + 1]):
                         d = n + place[j + 1, at]
-                        if d > within[m, 1]:
+                        if d > span[1]:
                             break
-                        if d < n + within[m, 0]:
-                            continue
                         left = min(own, room[s, j + 1, d - n] - through)
-                        if left >= 0 and left > room[s + 1, k, d] and not is_barred(d, n, every, rest):
+                        if left >= 0 and left > room[s + 1, k, d] and not is_barred(d, n, span):
                             room[s + 1, k, d] = left
                             back[s + 1, k, d, 0], back[s + 1, k, d, 1] = j, m

@@ -16,9 +16,9 @@ from itertools import permutations
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.core.hardware import Cluster
-from planner.costs.topology import part_link
-from planner.costs.transfer import cut_transfer_s, hand_over_s
+from planner.core.hardware import Cluster, Link
+from planner.costs.topology import hand_over_link, part_link
+from planner.costs.transfer import cut_transfer_s, over_link_s
 from planner.pipelines.places import place
 from planner.pipelines.stages import Array, Spans, StageChoice
 from planner.slice_costs import SliceCosts
@@ -89,7 +89,8 @@ def columns(costs: SliceCosts, line: Line, *, edges: bool) -> Columns:
         for m in mine:
             size, upto = int(sizes[m]), end
             if part != line[0]:
-                found.append(_Column(m, (end - size, end, 0, 0), _entering_s(costs, part, size)))
+                network = part_link(hardware, part, size)
+                found.append(_Column(m, (end - size, end, 0, 0), _farther_s(costs, part, size, network)))
                 upto = end - least
             if begin + size > upto:
                 continue
@@ -98,29 +99,21 @@ def columns(costs: SliceCosts, line: Line, *, edges: bool) -> Columns:
                 continue
             every, rest = own.devices_per_node, begin % own.devices_per_node
             found.append(_Column(m, (begin, upto, -every, rest), nothing))
-            found.append(_Column(m, (begin, upto, every, rest), _leaving_s(costs, part, size)))
+            network = hand_over_link(own, (every - 1,), range(every, every + size))
+            found.append(_Column(m, (begin, upto, every, rest), _farther_s(costs, part, size, network)))
     space = np.array([c.submesh for c in found], dtype=np.int64)
     spans = np.array([c.span for c in found], dtype=np.int64).reshape(-1, 4)
     extra = np.array([c.extra_s for c in found]).reshape(-1, layers)
     return Columns(space, sizes[space], spans, extra, end, line)
 
 
-def _entering_s(costs: SliceCosts, part: int, devices: int) -> Array:
-    """Per first layer, what taking in activations from another part takes on top of what it takes within the part."""
-    hardware, prepared = costs.hardware, costs.prepared
-    link, ways = part_link(hardware, part, devices), 2 if prepared.program.kind == "train" else 1
-    sizes = prepared.crossing_bytes[: len(prepared.layers)]
-    return np.array([ways * (link.latency_s + size / devices / link.bandwidth_bytes_per_s
-                             - cut_transfer_s(size, devices, hardware.parts[part])) for size in sizes])
-
-
-def _leaving_s(costs: SliceCosts, part: int, devices: int) -> Array:
-    """Per first layer, what taking in activations from another node takes on top of what it takes within one."""
+def _farther_s(costs: SliceCosts, part: int, devices: int, link: Link) -> Array:
+    """Per first layer, what taking in activations over a link takes on top of its price."""
     own, prepared = costs.hardware.kinds[part], costs.prepared
     ways = 2 if prepared.program.kind == "train" else 1
-    begin, sizes = own.devices_per_node, prepared.crossing_bytes[1:len(prepared.layers)]
-    return np.array([0.0, *(ways * (hand_over_s(size, (begin - 1,), range(begin, begin + devices), own)
-                                    - cut_transfer_s(size, devices, own)) for size in sizes)])
+    entering = prepared.crossing_bytes[1:len(prepared.layers)]
+    return np.array([0.0, *(ways * (over_link_s(size, devices, link) - cut_transfer_s(size, devices, own))
+                            for size in entering)])
 
 
 def placed_by_part(sizes: Sequence[int], parts: Sequence[int], hardware: Cluster) -> tuple[tuple[int, ...], ...]:

@@ -246,10 +246,11 @@ def _anywhere(submeshes: int, devices: int) -> Spans:
 
 
 @compiled
-def is_barred(end: int, size: int, every: int, rest: int) -> bool:
-    """Whether a stage must not end there (see `Spans`), for compiled loops."""
-    if every == 0:
-        return False
+def is_barred(end: int, size: int, span: Spans) -> bool:
+    """Whether a stage must not end there, which is within the end of its span (see `Spans`), for compiled loops."""
+    every, rest = span[2], span[3]
+    if every == 0 or end - size < span[0]:
+        return end - size < span[0]
     over = (end - rest) % abs(every)
     return over != 0 if every > 0 else over < size
 
@@ -261,9 +262,9 @@ def _least_sum(times_s: Array, sizes: NDArray[np.int64], within: Spans, t_max: f
     from, the first stage's last layer and submesh."""
     stages, submeshes, layers, _ = times_s.shape
     for s in range(stages):
-        count, place = reach(best[s])
+        count, place = reach(best[s] < np.inf)
         for m in range(submeshes):
-            n, every, rest = sizes[m], within[m, 2], within[m, 3]
+            n, span = sizes[m], within[m]
             for k in range(layers):
                 for j in range(k, layers):
                     t = times_s[s, m, k, j]
@@ -271,24 +272,23 @@ def _least_sum(times_s: Array, sizes: NDArray[np.int64], within: Spans, t_max: f
                         continue
                     for at in range(count[j + 1]):
                         d = n + place[j + 1, at]
-                        if d > within[m, 1]:
+                        if d > span[1]:
                             break
-                        if d < n + within[m, 0]:
-                            continue
                         total = t + best[s, j + 1, d - n]
-                        if total < best[s + 1, k, d] and not is_barred(d, n, every, rest):
+                        if total < best[s + 1, k, d] and not is_barred(d, n, span):
                             best[s + 1, k, d] = total
                             back[s + 1, k, d, 0], back[s + 1, k, d, 1] = j, m
 
 
 @compiled
-def reach(values: Array) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Per row, how many places are not infinite, and which, ascending: few of all, where most submeshes are large."""
-    count = np.zeros(values.shape[0], dtype=np.int64)
-    place = np.empty(values.shape, dtype=np.int32)
-    for k in range(values.shape[0]):
-        for d in range(values.shape[1]):
-            if abs(values[k, d]) != np.inf:
+def reach(there: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Per row, how many places hold, and which, ascending, for compiled loops: few of all, where most submeshes are
+    large."""
+    count = np.zeros(there.shape[0], dtype=np.int64)
+    place = np.empty(there.shape, dtype=np.int32)
+    for k in range(there.shape[0]):
+        for d in range(there.shape[1]):
+            if there[k, d]:
                 place[k, count[k]] = d
                 count[k] += 1
     return count, place
