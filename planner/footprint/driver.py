@@ -14,10 +14,10 @@ from planner.core.graph import Role
 from planner.core.plan import uses_host_memory
 from planner.costs.memory import peak, shard_bytes
 from planner.emit.pipeline_code import PipelineCode, pipeline_code
-from planner.emit.rounds import placed_rounds, replaced
+from planner.emit.rounds import replaced
 from planner.emit.task_order import task_order
 from planner.emit.tasks import TaskCode
-from planner.emit.update_specs import update_places, visiting_bytes
+from planner.emit.update_specs import visiting_bytes
 from planner.footprint.away import Away
 from planner.footprint.compiled import Function
 from planner.footprint.emitted import Emitted
@@ -95,7 +95,7 @@ def walk_update(emitted: Emitted) -> tuple[Call, ...]:
 def predicted(emitted: Emitted, code: PipelineCode) -> Needs:
     """What functions take, predicted; each is looked at once."""
     known: dict[tuple[str, int], Need] = {}
-    graph, codes = emitted.program.update, update_codes(emitted)
+    graph, codes = emitted.program.update, emitted.update_codes
     updates = list(zip(codes, replaced(graph, codes), strict=True)) if graph is not None else []
 
     def needs(name: str, stage: int) -> Need:
@@ -120,15 +120,6 @@ def _function(emitted: Emitted, code: PipelineCode,
 def _need(function: Function) -> Need:
     _, at = peak(function.held)
     return Need(function.temp_bytes, function.out_bytes, function.ops[at] if at < len(function.ops) else -1)
-
-
-def update_codes(emitted: Emitted) -> tuple[TaskCode, ...]:
-    """The tasks of the weight update, in order."""
-    graph = emitted.program.update
-    if graph is None:
-        return ()
-    inputs, outputs = update_places(emitted.record, graph)
-    return placed_rounds(graph, inputs, outputs)
 
 
 class _Driver:
@@ -237,6 +228,6 @@ class _Driver:
         graph = self._emitted.program.update
         assert graph is not None
         visiting = [visiting_bytes(self._record, graph, s) for s in range(len(self._outputs))]
-        for n, task in enumerate(update_codes(self._emitted)):
+        for n, task in enumerate(self._emitted.update_codes):
             self._call(f"update{n}", task.stage, visiting[task.stage] if task.part else 0)
             self._outputs[task.stage] += self._needs(f"update{n}", task.stage).made

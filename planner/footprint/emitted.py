@@ -14,7 +14,9 @@ from planner.emit.annotated import Annotated
 from planner.emit.deferred import with_deferred_gradients
 from planner.emit.inferred import Inferred, infer
 from planner.emit.rewritten import before_deferral
-from planner.emit.update_specs import LeafPlace, opt_state_places, work_specs
+from planner.emit.rounds import placed_rounds
+from planner.emit.tasks import TaskCode
+from planner.emit.update_specs import LeafPlace, opt_state_places, update_places, work_specs
 from planner.footprint.compilers import compiler_of
 from planner.footprint.nodes import Lowering
 from planner.footprint.products import in_common_counts
@@ -47,6 +49,12 @@ class Emitted:
         """Where the leaves of the optimizer's state lie, in the order of the update's inputs."""
         update = self.program.update
         return opt_state_places(self.record, update, tuple(update.inputs_of(Role.OPT_STATE))) if update else ()
+
+    @cached_property
+    def update_codes(self) -> tuple[TaskCode, ...]:
+        """The tasks of the weight update, in order."""
+        graph = self.program.update
+        return placed_rounds(graph, *update_places(self.record, graph)) if graph is not None else ()
 
     @cached_property
     def read(self) -> tuple[frozenset[int], ...]:

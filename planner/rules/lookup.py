@@ -7,8 +7,9 @@ replicated: that costs time, never numbers.
 from collections import defaultdict
 from collections.abc import Hashable
 
-from planner.core.graph import Graph, Literal, Op, Operand, Value
+from planner.core.graph import Graph, Op, Operand, Value
 from planner.core.spec import OpRule
+from planner.rules.alike import Alike
 from planner.rules.labels import elements, replicated_rule
 from planner.rules.table import RULES
 
@@ -57,13 +58,11 @@ def graph_flops(graph: Graph) -> int:
 
 
 def flops_by_op(graph: Graph) -> list[int]:
-    """`flops_of` every operator, in order; those that share their parameters (of repeated layers) are asked once."""
-    known: dict[Hashable, int] = {}
+    """`flops_of` every operator, in order; those that are alike (of repeated layers) are asked once."""
+    alike, known = Alike(graph), dict[Hashable, int]()
     found: list[int] = []
     for op in graph.ops:
-        ends = (*op.operands, *op.results)
-        types = tuple((o.shape, o.dtype) if isinstance(o, Literal) else graph.values[o] for o in ends)
-        key = (op.primitive, id(op.params), id(op.bodies), types)  # the graph holds on to what these ids are of
+        key = alike.key(op)
         if key not in known:
             known[key] = flops_of(graph, op)
         found.append(known[key])
