@@ -43,7 +43,8 @@ def add_place(parser: argparse.ArgumentParser, *, may_plan_only: bool = True) ->
     group = parser.add_argument_group("where")
     if may_plan_only:
         group.add_argument("--cluster", metavar="NAME|FILE", help="plan for a cluster that need not be there: a name "
-                           "(see `planner clusters`) or a profile file; several types: dgx-a100:2+dgx-h100:1x4; "
+                           "(see `planner clusters`) or a profile file; several types: dgx-a100:2+dgx-h100:1x4, "
+                           "or a file that lists its parts; "
                            "default: the devices of this machine")
         group.add_argument("--nodes", type=int, default=1, metavar="N", help="nodes of the cluster (default 1)")
         group.add_argument("--devices-per-node", type=int, metavar="N", help="devices used of each node (default: all)")
@@ -171,7 +172,10 @@ def hardware(args: argparse.Namespace, found: "Cluster | list[jax.Device]") -> C
     """The profile given for the devices of this machine, of as many devices as there are."""
     if args.hardware is None or isinstance(found, Cluster):
         return None
-    return profile(args.hardware, 1, len(found))
+    from planner import profiles
+
+    whole = profiles.cluster(args.hardware)
+    return whole if whole.parts else profile(args.hardware, 1, len(found))
 
 
 def profile(name: str, nodes: int, devices_per_node: int | None,

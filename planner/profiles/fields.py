@@ -135,13 +135,26 @@ class Fields:
             raise self._wrong(name, value, "give an object { ... }")
         return Fields(value, self.file, f"{self.prefix}{name}.", numbers=self.numbers)
 
+    def is_text(self, name: str) -> bool:
+        """Whether a field that may be a text or an object is a text, or isn't there."""
+        return not _is_object(self.data.get(name))
+
+    def apart(self, name: str) -> "Fields":
+        """An object within this one that has sources of its own."""
+        return Fields(self.inner(name).data, self.file, f"{self.prefix}{name}.")
+
     def items(self, name: str) -> list["Fields"]:
         """A list of objects; empty if the field is absent. They need one source together."""
+        found = self.objects(name)
+        if found:
+            self.numbers.append(f"{self.prefix}{name}")
+        return found
+
+    def objects(self, name: str) -> list["Fields"]:
+        """A list of objects that need no source; empty if the field is absent."""
         value = self._get(name, [])
         if not _is_objects(value):
             raise self._wrong(name, value, "give a list of objects")
-        if value:
-            self.numbers.append(f"{self.prefix}{name}")
         return [Fields(item, self.file, f"{self.prefix}{name}[{n}].") for n, item in enumerate(value)]
 
     def sources(self, name: str) -> tuple[tuple[str, str], ...]:
@@ -151,13 +164,15 @@ class Fields:
         """
         inner = self.inner(name)
         found = tuple((key, inner.text(key)) for key in inner.data)
-        keys = {key for key, _ in found}
-        for number in self.numbers:
+        keys, numbers = {key for key, _ in found}, [number.removeprefix(self.prefix) for number in self.numbers]
+        for number in numbers:
             if not any(number == key or number.startswith(f"{key}.") for key in keys):
-                raise ProfileError(f"profile {self.file}: {number} has no source", f"say in {name!r} where it is from")
+                raise ProfileError(f"profile {self.file}: {self.prefix}{number} has no source",
+                                   f"say in {self.prefix + name!r} where it is from")
         for key in keys:
-            if not any(number == key or number.startswith(f"{key}.") for number in self.numbers):
-                raise ProfileError(f"profile {self.file}: {name}.{key} names no number of it", "correct the name")
+            if not any(number == key or number.startswith(f"{key}.") for number in numbers):
+                raise ProfileError(f"profile {self.file}: {self.prefix}{name}.{key} names no number of it",
+                                   "correct the name")
         return found
 
     def refuse_unknown(self) -> None:

@@ -1,6 +1,7 @@
 """Hardware profiles: one JSON file per machine, in SI units, each number with its source.
 
-A profile describes one node; `cluster` says how many there are. What is missing, negative, not a number or unknown is
+A profile describes one node; `cluster` says how many there are. Or it lists parts of several types, each with its
+number of nodes (`mixtures.py`). What is missing, negative, not a number or unknown is
 refused with the file, the field and the mend, so that no plan rests on a typing error.
 
 In: a name or a file. Out: a `Cluster`. Files are in `profiles/` of a checkout, `planner/_profiles/` of a wheel.
@@ -9,15 +10,16 @@ In: a name or a file. Out: a `Cluster`. Files are in `profiles/` of a checkout, 
 import dataclasses
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from planner.core.files import write_atomically
 from planner.core.hardware import Cluster, Level, Link
 from planner.core.links import oversubscribed
-from planner.core.mixed import mixed
 from planner.errors import MeshError, ProfileError, UnknownNameError
 from planner.profiles.fields import Fields
+from planner.profiles.mixtures import joined, mixture_from, mixture_to_json, of_size
 from planner.profiles.parts import (
     device_from,
     device_to_json,
@@ -39,8 +41,8 @@ def cluster(name: str, nodes: int = 1, devices_per_node: int | None = None,
     """A cluster of `nodes` equal nodes; or of several parts, of different nodes.
 
     Args:
-      name: of a shipped profile (`"dgx-a100"`), or the path of a profile file (ends in `.json`). Parts are joined by a
-        plus, each a name with its number of nodes, and devices of a node where not all are used:
+      name: of a shipped profile (`"dgx-a100"`), or the path of a profile file (ends in `.json`), which may list parts.
+        Or parts joined by a plus, each a name with its number of nodes, and devices of a node where not all are used:
         `"dgx-a100:2+p3.16xlarge:1x4"`.
       nodes: how many.
       devices_per_node: use only so many devices of each node; all by default.
@@ -55,34 +57,19 @@ def cluster(name: str, nodes: int = 1, devices_per_node: int | None = None,
       ProfileError: the profile is unusable.
       MeshError: no nodes or devices, more devices than a node has, impossible levels, or parts that don't go together.
     """
-    if "+" in name:
+    by_plus = "+" in name
+    base = joined(name, _named, between) if by_plus else _named(name, may_mix=True)
+    if base.parts:
         if nodes != 1 or devices_per_node is not None or levels is not None:
-            raise MeshError(f"nodes, devices or levels beside the parts of {name!r}", "give each its own: name:2x8")
-        return mixed([_part(text) for text in name.split("+")], between, name)
+            raise MeshError(f"nodes, devices or levels beside the parts of {name!r}",
+                            "give each its own: name:2x8" if by_plus else "give each its own, in the file")
+        return base if between is None else dataclasses.replace(base, between=between)
     if between is not None:
         raise MeshError(f"a link between parts of {name!r}, which has none", "join parts by a plus: dgx-a100+dgx-h100")
-    base = read_profile(Path(name)) if name.endswith(".json") else read_profile(_shipped(name))
-    if nodes < 1:
-        raise MeshError(f"a cluster of {nodes} nodes has no devices", "ask for at least one node")
-    devices = base.devices_per_node if devices_per_node is None else devices_per_node
-    if not 1 <= devices <= base.devices_per_node:
-        raise MeshError(f"{devices} devices per node asked of {base.name!r}, whose nodes have {base.devices_per_node}",
-                        f"ask for 1 to {base.devices_per_node}")
-    found = dataclasses.replace(base, nodes=nodes, devices_per_node=devices)
+    found = of_size(base, nodes, devices_per_node)
     if levels and base.torus is not None:
         raise MeshError(f"levels of {base.name!r}, whose chips are joined in a torus", "drop levels")
     return found if levels is None else dataclasses.replace(found, levels=_levels(levels, found.inter_node))
-
-
-def _part(text: str) -> Cluster:
-    """`name`, `name:nodes` or `name:nodesxdevices`."""
-    name, sized, size = text.strip().partition(":")
-    nodes, _, devices = size.partition("x")
-    try:
-        return cluster(name, int(nodes) if sized else 1, int(devices) if devices else None)
-    except ValueError as fault:
-        raise MeshError(f"part {text!r} of a cluster", "write name:nodes or name:nodesxdevices, e.g. dgx-a100:2x4"
-                        ) from fault
 
 
 def _levels(asked: Mapping[str, tuple[int, float | Link]], wire: Link) -> tuple[Level, ...]:
@@ -106,12 +93,16 @@ def profile_names() -> tuple[str, ...]:
 
 
 def read_profile(path: Path | str) -> Cluster:
-    """The one-node cluster described by a profile file.
+    """The one-node cluster described by a profile file, or the mixed one whose parts it lists.
 
     Raises:
       ProfileError: the file is missing, is not JSON, or has an impossible, missing or unknown field.
     """
-    path = Path(path)
+    return _read(Path(path), may_mix=True)
+
+
+def _read(path: Path, *, may_mix: bool) -> Cluster:
+    """`may_mix`: the file may list parts."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -120,19 +111,29 @@ def read_profile(path: Path | str) -> Cluster:
     except ValueError as error:
         raise ProfileError(f"profile {path} isn't JSON: {error}",
                            "restore the file, or measure the machine again") from error
-    return _cluster_from(Fields.of(data, str(path)))
+    fields = Fields.of(data, str(path))
+    if "parts" in fields and not may_mix:
+        raise ProfileError(f"profile {path} has parts itself", "list its parts, each by itself")
+    return _any_from(fields, path.parent)
+
+
+def _named(name: str, folder: Path = Path(), *, may_mix: bool = False) -> Cluster:
+    """A shipped profile, or a file, seen from a folder."""
+    return _read(folder / name if name.endswith(".json") else _shipped(name), may_mix=may_mix)
 
 
 def write_profile(cluster: Cluster, path: Path | str, description: str = "") -> None:
-    """Write one node of a cluster as a profile file, whole or not at all; parent folders are made.
+    """Write one node of a cluster as a profile file, or a mixed cluster with all its parts, whole or not at all; parent
+    folders are made.
 
     Raises:
       ProfileError: the cluster holds what reading would refuse (a rate of zero, a number without a source), or the
         folder can't be written to.
     """
     path = Path(path)
-    text = json.dumps(_to_json(cluster, description), indent=2) + "\n"
-    _cluster_from(Fields.of(json.loads(text), str(path)))
+    data = mixture_to_json(cluster, _to_json, description) if cluster.parts else _to_json(cluster, description)
+    text = json.dumps(data, indent=2) + "\n"
+    _any_from(Fields.of(json.loads(text), str(path)), path.parent)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text.encode())
@@ -154,6 +155,12 @@ def _folder() -> Path:
     return installed if installed.is_dir() else checkout
 
 
+def _any_from(fields: Fields, folder: Path) -> Cluster:
+    """What a file holds; names of files in it are seen from its folder."""
+    return mixture_from(fields, partial(_named, folder=folder), _cluster_from) if "parts" in fields else \
+        _cluster_from(fields)
+
+
 def _cluster_from(fields: Fields) -> Cluster:
     device, devices = device_from(fields.inner("device")), fields.count("devices_per_node")
     inside, wire = link_from(fields.inner("intra_node")), link_from(fields.inner("inter_node"))
@@ -173,7 +180,7 @@ def _cluster_from(fields: Fields) -> Cluster:
     return found
 
 
-def _to_json(cluster: Cluster, description: str) -> dict[str, Any]:
+def _to_json(cluster: Cluster, description: str = "") -> dict[str, Any]:
     overlap = {} if cluster.overlap is None else {"overlap": dataclasses.asdict(cluster.overlap)}
     host = {} if cluster.host is None else {"host": dataclasses.asdict(cluster.host)}
     if cluster.host is not None and cluster.host.shared_by == 1:

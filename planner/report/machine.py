@@ -1,4 +1,4 @@
-"""Hardware profiles as tables: one machine with the source of each number, or many in a list."""
+"""Hardware profiles as tables: one machine with the source of each number, a mixture of several, or many in a list."""
 
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -11,8 +11,25 @@ from planner.report import units
 from planner.report.tables import Column, table_of
 
 
+def tables(cluster: Cluster) -> list[Table]:
+    """Every number of a profile, with where it is from; of a mixture, a table of its parts before those of each."""
+    return [table(cluster)] if not cluster.parts else [_parts(cluster), *(table(part) for part in cluster.parts)]
+
+
+def _parts(cluster: Cluster) -> Table:
+    """What a mixture is made of, and what joins it."""
+    columns = [Column("", number=False), Column("value", number=False), Column("source", number=False, wrap=True)]
+    rows = [(f"part {n}", f"{units.plural(p.nodes, 'node')} × {p.devices_per_node} {p.device.name}", p.name)
+            for n, p in enumerate(cluster.parts)]
+    if (link := cluster.between) is not None:
+        where = dict(cluster.sources).get("between", "the slowest that a part has between its own nodes")
+        rows += [("link of a node between parts", units.scaled(link.bandwidth_bytes_per_s, "B/s"), where),
+                 ("latency between parts", units.seconds(link.latency_s), where)]
+    return table_of(cluster.name, columns, rows)
+
+
 def table(cluster: Cluster) -> Table:
-    """Every number of a profile, with where it is from."""
+    """Every number of a profile of equal devices, with where it is from."""
     columns = [Column("", number=False), Column("value"), Column("source", number=False, wrap=True)]
     d, sources = cluster.device, dict(cluster.sources)
     rows = [("device", d.name, ""), ("devices", f"{cluster.nodes} × {cluster.devices_per_node}", "")]
@@ -86,13 +103,14 @@ def _between(rates: tuple[float, ...]) -> str:
 
 
 def listing(clusters: Iterable[Cluster]) -> Table:
-    """One row a profile (one node of each)."""
+    """One row a profile (one node of each); of a mixture, one row a part."""
     columns = [Column("name", number=False), Column("a node", number=False, wrap=True), Column("memory"),
                Column("16-bit\npeak"), Column("link in\nnode"), Column("link of\nnode")]
-    rows = [(c.name, f"{c.devices_per_node} × {c.device.name}", units.size(c.device.memory_bytes),
+    rows = [(c.name if c is cluster else f"{cluster.name}: {c.name} × {c.nodes}",
+             f"{c.devices_per_node} × {c.device.name}", units.size(c.device.memory_bytes),
              units.rate(_sixteen_bit(c.device)),
              units.scaled(c.intra_node.bandwidth_bytes_per_s, "B/s"),
-             units.scaled(c.inter_node.bandwidth_bytes_per_s, "B/s")) for c in clusters]
+             units.scaled(c.inter_node.bandwidth_bytes_per_s, "B/s")) for cluster in clusters for c in cluster.kinds]
     return table_of("clusters", columns, rows)
 
 

@@ -120,23 +120,17 @@ def _clusters(clusters: Sequence[str | Cluster], nodes: Sequence[int], prices: M
         raise PlannerError("a sweep over no clusters", "name at least one cluster and one number of nodes")
     found: list[Cluster] = []
     for one in clusters:
-        for count in nodes[:1] if _is_mixed(one) else nodes:
-            found.append(_priced(_sized(one, count), one, prices))
-    known = {kind.name for c in found for kind in c.kinds} | {one for one in clusters if isinstance(one, str)}
-    if unknown := sorted(set(prices) - known):
+        known = profiles.cluster(one) if isinstance(one, str) else one
+        for count in nodes[:1] if known.parts else nodes:  # parts have their own numbers of nodes
+            found.append(_priced(_sized(known, count), one, prices))
+    named = {kind.name for c in found for kind in c.kinds} | {one for one in clusters if isinstance(one, str)}
+    if unknown := sorted(set(prices) - named):
         raise PlannerError(f"a price for {unknown[0]!r}, which is none of the clusters",
-                           f"the clusters are {', '.join(sorted(known))}")
+                           f"the clusters are {', '.join(sorted(named))}")
     return found
 
 
-def _is_mixed(cluster: str | Cluster) -> bool:
-    """Whether its parts have their own numbers of nodes."""
-    return "+" in cluster if isinstance(cluster, str) else bool(cluster.parts)
-
-
-def _sized(cluster: str | Cluster, nodes: int) -> Cluster:
-    if isinstance(cluster, str):
-        return profiles.cluster(cluster) if _is_mixed(cluster) else profiles.cluster(cluster, nodes=nodes)
+def _sized(cluster: Cluster, nodes: int) -> Cluster:
     if nodes < 1:
         raise MeshError(f"a cluster of {nodes} nodes has no devices", "ask for at least one node")
     return cluster if cluster.parts else replace(cluster, nodes=nodes)

@@ -14,7 +14,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def add_cluster(parser: argparse.ArgumentParser) -> None:
     """Perhaps one cluster."""
-    parser.add_argument("name", nargs="?", metavar="NAME", help="one cluster, with the source of each number")
+    parser.add_argument("name", nargs="?", metavar="NAME|FILE", help="one cluster, or parts joined by a plus, with the "
+                        "source of each number")
     add(parser)
 
 
@@ -41,10 +42,10 @@ def clusters(args: argparse.Namespace, out: Output) -> int:
     if args.json:
         out.json([machine.as_data(c) for c in found])
     else:
-        out.show(machine.table(found[0]) if args.name else machine.listing(found))
+        out.show(*(machine.tables(found[0]) if args.name else [machine.listing(found)]))
     return OK
 
 
 MODELS = Command("models", "list the models that can be planned by name", ("planner models",), add, models)
 CLUSTERS = Command("clusters", "list the clusters that can be planned for by name", (
-    "planner clusters", "planner clusters dgx-a100"), add_cluster, clusters)
+    "planner clusters", "planner clusters dgx-a100", "planner clusters my-two-types.json"), add_cluster, clusters)
