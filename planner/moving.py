@@ -14,7 +14,7 @@ from itertools import product
 from math import prod
 
 from planner.core.graph import Graph, Role
-from planner.core.hardware import Cluster
+from planner.core.hardware import Cluster, Link
 from planner.core.moves import OPTIMIZER, PARAMETER, Arrivals, Moves, Piece
 from planner.core.plan import ParamPlan, PlanRecord
 from planner.core.spec import Spec
@@ -52,10 +52,11 @@ def moves(old: PlanRecord, new: PlanRecord, update: Graph | None, was: Sequence[
     now = {w: d for d, w in enumerate(was) if w is not None}
     found: list[Arrivals] = []
     after = list(held(new, update))
+    nodes = tuple(new.cluster.node_of(d) for d in range(new.cluster.device_count))
     for stage in new.stages:
         mine = [h for h in after if h.stage == stage.index]
         for position, device in enumerate(stage.devices):
-            arrivals = _Arriving(device, was[device], now, new.cluster.devices_per_node)
+            arrivals = _Arriving(device, was[device], now, nodes)
             for h in mine:
                 key = (h.what, h.path, h.row)
                 arrivals.need(h, box(h.shape, h.spec, stage.mesh_shape, position), before[key],
@@ -120,12 +121,13 @@ def _holders(h: Held, old: PlanRecord, was: Sequence[int | None]) -> dict[tuple[
 
 @dataclass
 class _Arriving:
-    """What one device of the new plan needs, so far. `was`: its old flat index; `now`: old flat index -> new."""
+    """What one device of the new plan needs, so far. `was`: its old flat index; `now`: old flat index -> new; `nodes`:
+    of every new one, its node."""
 
     device: int
     was: int | None
     now: Mapping[int, int]
-    per_node: int
+    nodes: Sequence[int]
     bytes: dict[str, int] = field(default_factory=lambda: {PARAMETER: 0, OPTIMIZER: 0})
     kept: int = 0
     pieces: list[Piece] = field(default_factory=list[Piece])
@@ -150,7 +152,7 @@ class _Arriving:
     def _nearest(self, devices: Sequence[int]) -> int | None:
         if self.was in devices:
             return self.was
-        near = [d for d in devices if self.now[d] // self.per_node == self.device // self.per_node]
+        near = [d for d in devices if self.nodes[self.now[d]] == self.nodes[self.device]]
         some = near or devices
         return some[self.device % len(some)] if some else None
 
@@ -161,28 +163,34 @@ class _Arriving:
 
 def device_name(device: int, was: int | None, old: Cluster, new: Cluster) -> str:
     """As the old plan calls it, or its place in the new cluster."""
-    at, cluster = (device, new) if was is None else (was, old)
-    name = f"node{at // cluster.devices_per_node}.gpu{at % cluster.devices_per_node}"
-    return name if was is not None else f"new {name}"
+    return f"new {new.device_name(device)}" if was is None else old.device_name(was)
 
 
 def _seconds(devices: Sequence[Arrivals], now: Mapping[int, int], cluster: Cluster) -> float:
-    """All at once: the busiest device inside nodes, or the busiest node between them (racks' links aside)."""
-    near, far = stage_link(cluster, same_node=True), stage_link(cluster, same_node=False)
-    inside: dict[tuple[str, int], int] = {}
-    between: dict[tuple[str, int], int] = {}
-    per_node = cluster.devices_per_node
+    """All at once: the busiest device inside nodes, or the busiest node between them (racks' links aside), or between
+    parts of a mixed cluster."""
+    busy: dict[tuple[Link, str, str, int], int] = {}
     for d in devices:
         for piece in d.pieces:
             if piece.source is None:
                 continue
             source = now[piece.source]
-            same = source // per_node == d.device // per_node
-            ends = (("in", d.device), ("out", source)) if same else \
-                (("in", d.device // per_node), ("out", source // per_node))
-            for end in ends:
-                busy = inside if same else between
-                busy[end] = busy.get(end, 0) + piece.bytes
-    slowest = [n / near.bandwidth_bytes_per_s + near.latency_s for n in inside.values()]
-    slowest += [n / (far.bandwidth_bytes_per_s * per_node) + far.latency_s for n in between.values()]
-    return max(slowest, default=0.0)
+            for end, at in (("in", d.device), ("out", source)):
+                way = _way(cluster, source, d.device, at)
+                key = (way[0], end, *way[1:])
+                busy[key] = busy.get(key, 0) + piece.bytes
+    return max((n / link.bandwidth_bytes_per_s + link.latency_s for (link, *_), n in busy.items()), default=0.0)
+
+
+def _way(cluster: Cluster, source: int, target: int, end: int) -> tuple[Link, str, int]:
+    """The link that a piece takes between two devices, and whose it is at one of its ends."""
+    node, kind = cluster.node_of(end), cluster.kind_of(end)
+    if cluster.part_of(source) != cluster.part_of(target):
+        assert cluster.between is not None
+        return cluster.between, "node", node
+    if kind.torus is not None:
+        return kind.torus.link, "device", end
+    if cluster.node_of(source) == cluster.node_of(target):
+        return stage_link(kind, same_node=True), "device", end
+    far = stage_link(kind, same_node=False)
+    return Link(far.bandwidth_bytes_per_s * kind.devices_per_node, far.latency_s), "node", node

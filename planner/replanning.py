@@ -72,7 +72,7 @@ def replan(plan: Plan, *, cluster: Cluster | None = None, without: Sequence[str]
         raise PlannerError("another cluster is given, and what is lost of the old one", "give one of the two")
     programs, notes = _programs(record, kept, model)
     asked = _asked(record, changed, batch_size or record.batch_size, programs, pinned)
-    found = _planned(replace(asked, nodes=None if cluster else record.cluster.nodes), kept, progress or _quiet)
+    found = _planned(replace(asked, was=None if cluster else record.cluster), kept, progress or _quiet)
     found = replace(found, pins=record.pins if not pinned else asked.pins.describe())
     update = next(iter(programs.values())).update
     return Replanned(plan, Plan(found), moves(record, found, update, changed.was), (*changed.notes, *notes))
@@ -80,21 +80,21 @@ def replan(plan: Plan, *, cluster: Cluster | None = None, without: Sequence[str]
 
 @dataclass(frozen=True)
 class _Asked:
-    """What to plan; `nodes`: see `KnownTables`."""
+    """What to plan; `was`: see `KnownTables`."""
 
     program: Program
     model_name: str
     batch_size: int
     cluster: Cluster
     pins: Pins
-    nodes: int | None
+    was: Cluster | None
 
 
 def _planned(asked: _Asked, cache: Cache | None, progress: Callable[[str], None]) -> PlanRecord:
     """The plan: found by an earlier call that was asked the same (as that of a lost node is, whichever it was), or
     searched for."""
     key = digest(KIND, package_version(), source_digest(without=frozenset()), asked.program.fingerprint,
-                 asked.model_name, asked.batch_size, asked.cluster, asked.pins, asked.nodes)
+                 asked.model_name, asked.batch_size, asked.cluster, asked.pins, asked.was)
     text = None if cache is None else cache.get(KIND, key)
     if cache is not None and text is not None:
         try:
@@ -117,7 +117,7 @@ def _searched(asked: _Asked, cache: Cache | None, progress: Callable[[str], None
 
     version = package_version()
     return plan_or_say(Request(trace, asked.model_name, asked.program.kind, asked.batch_size, asked.cluster, asked.pins,
-                               version, None, progress, tables_of(cache, version, asked.nodes)))
+                               version, None, progress, tables_of(cache, version, asked.was)))
 
 
 def _programs(record: PlanRecord, cache: Cache | None, model: "Model | None") -> tuple[dict[int, Program], list[str]]:

@@ -55,22 +55,19 @@ class KnownTables:
 
     Attributes:
       version: of this package.
-      nodes: tables of submeshes are made as for a cluster of so many nodes, which prices of memory depend on; None: as
-        for the cluster that they are asked for.
+      was: tables of meshes that this cluster had are made as for it, as prices of memory depend on how large it was;
+        None: as for the cluster that they are asked for.
       known: what was last asked about.
     """
 
     cache: Cache
     version: str
-    nodes: int | None = None
+    was: Cluster | None = None
     known: dict[str, Known] = field(default_factory=dict[str, Known], compare=False)
 
     def __call__(self, prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pins) -> SliceTable:
         """See `mesh_tables.mesh_table`; equal to what it gives."""
-        if self.nodes is not None and space.mesh.device_count < min(hardware.nodes, self.nodes) * \
-                hardware.devices_per_node:
-            hardware = replace(hardware, nodes=self.nodes)
-        task = Task(prepared, space, hardware, pins)
+        task = Task(prepared, *self._as_it_was(space, hardware), pins)
         key = digest(self._of_program(prepared), *task.rest())
         kept = self.cache.get(KIND, key)
         if kept is not None:
@@ -78,9 +75,26 @@ class KnownTables:
                 return _read(kept, task)
             except PackedError as fault:
                 self.cache.forget(KIND, key, str(fault))
-        table = mesh_table(prepared, space, hardware, pins)
+        table = mesh_table(prepared, task.space, task.hardware, pins)
         self.cache.put(KIND, key, _written(table))
         return table
+
+    def _as_it_was(self, space: MeshSpace, hardware: Cluster) -> tuple[MeshSpace, Cluster]:
+        """A mesh and the cluster that it is in, as they were before."""
+        kind, had = hardware.kinds[space.part], self.was.kinds if self.was else ()
+        mine = [n for n, k in enumerate(had) if k.name == kind.name]
+        if self.was is None or len(mine) != 1 or len({k.name for k in had}) < len(had):
+            return space, hardware
+        before = had[mine[0]]
+        if not hardware.parts:  # all of it was, or a part that was planned for by itself
+            smaller = space.mesh.device_count < min(kind.nodes, before.nodes) * kind.devices_per_node
+            return space, replace(hardware, nodes=before.nodes) if smaller else hardware
+        if before.device_count < space.mesh.device_count:
+            return space, hardware
+        now = {k.name: k for k in hardware.parts}  # which may be told of other memory than they have
+        parts = tuple(replace(now[k.name], nodes=k.nodes, devices_per_node=k.devices_per_node) if k.name in now else k
+                      for k in self.was.parts)
+        return replace(space, part=mine[0]), replace(self.was, parts=parts)
 
     def _of_program(self, prepared: Prepared) -> str:
         """A hash of the program, its layers and the code; found once for all meshes."""
@@ -96,9 +110,9 @@ class KnownTables:
 MeshTable = Callable[[Prepared, MeshSpace, Cluster, Pins], SliceTable]
 
 
-def tables_of(cache: Cache | None, version: str, nodes: int | None = None) -> MeshTable:
-    """What makes the slice tables of a search: with a cache, or without. `nodes`: see `KnownTables`."""
-    return mesh_table if cache is None else KnownTables(cache, version, nodes)
+def tables_of(cache: Cache | None, version: str, was: Cluster | None = None) -> MeshTable:
+    """What makes the slice tables of a search: with a cache, or without. `was`: see `KnownTables`."""
+    return mesh_table if cache is None else KnownTables(cache, version, was)
 
 
 @dataclass(frozen=True)

@@ -224,6 +224,11 @@ class Cluster:
         within = (device - self.first_of(part)) // self.kinds[part].devices_per_node
         return sum(p.nodes for p in self.kinds[:part]) + within
 
+    def device_name(self, device: int) -> str:
+        """`"node3.gpu5"`."""
+        within = (device - self.first_of(self.part_of(device))) % self.kind_of(device).devices_per_node
+        return f"node{self.node_of(device)}.gpu{within}"
+
     @property
     def described(self) -> str:
         """Its devices in words: `"16 × A100-SXM4-80GB of 80 GB + 8 × V100-SXM2-16GB of 16 GB"`."""

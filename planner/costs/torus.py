@@ -15,8 +15,8 @@ on v4, v5e and v5p; `jax.experimental.mesh_utils`, which gives logical axes whol
 In: a `Cluster` whose profile has a torus, counts of devices, shapes. Out: `TorusMesh`es, orders of devices.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import permutations, product
 from math import prod
@@ -118,6 +118,40 @@ def in_line(cluster: Cluster, coordinates: Sequence[Sequence[int]]) -> tuple[int
                 value = value * parts + digit if dimension == d else value
             at[place] += value
         found.append(known[tuple(at)])
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class SliceLeft:
+    """A smaller torus as a cluster of its own, and the first of its chips in the one that it is cut from."""
+
+    cluster: Cluster
+    first: int
+
+    @property
+    def described(self) -> str:
+        """`"8 hosts, 2 x 4 x 4 chips, from chip 32 on"`."""
+        c = self.cluster
+        size = " x ".join(map(str, slice_of(c)))
+        what = f"{c.nodes} hosts, {size} chips" if c.nodes > 1 else f"{size} chips of one host"
+        return f"{what}, from chip {self.first} on"
+
+
+def left_of(cluster: Cluster, lost: Container[int]) -> tuple[SliceLeft, ...]:
+    """Of every size of a smaller torus, the first that holds none of the lost chips, the largest size first. It is
+    numbered in the same way by itself; whether its dimensions are closed is then that of a slice of its size."""
+    torus = cluster.torus
+    assert torus is not None
+    found: list[SliceLeft] = []
+    cuts, each = _of(cluster), cluster.devices_per_node
+    for size in reversed(block_sizes(cluster)):
+        alone = replace(cluster, nodes=max(1, size // each), devices_per_node=min(size, each))
+        if _of(alone) != cuts[len(cuts) - len(_of(alone)):]:
+            continue
+        at = next((at for at in range(0, cluster.device_count, size)
+                   if not any(chip in lost for chip in range(at, at + size))), None)
+        if at is not None:
+            found.append(SliceLeft(alone, at))
     return tuple(found)
 
 

@@ -49,13 +49,7 @@ def as_data(moves: Moves, old: PlanRecord) -> dict[str, Any]:
 
 def _piece(piece: Piece, old: PlanRecord) -> dict[str, Any]:
     return {"what": piece.what, "path": piece.path, "row": piece.row, "bytes": piece.bytes,
-            "from": "checkpoint" if piece.source is None else device_text(piece.source, old)}
-
-
-def device_text(device: int, record: PlanRecord) -> str:
-    """A device of a plan by node and number in it."""
-    per_node = record.cluster.devices_per_node
-    return f"node{device // per_node}.gpu{device % per_node}"
+            "from": "checkpoint" if piece.source is None else old.cluster.device_name(piece.source)}
 
 
 def _sources(device: Arrivals, old: PlanRecord) -> str:
@@ -66,4 +60,4 @@ def _sources(device: Arrivals, old: PlanRecord) -> str:
             amounts[piece.source] = amounts.get(piece.source, 0) + piece.bytes
     most = sorted(amounts, key=lambda s: (-amounts[s], s))
     more = f" and {len(most) - 3} more" if len(most) > 3 else ""
-    return ", ".join(device_text(s, old) for s in most[:3]) + more
+    return ", ".join(old.cluster.device_name(s) for s in most[:3]) + more
