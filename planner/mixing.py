@@ -2,8 +2,7 @@
 
 A pipeline over several parts is found by the same search as any other (`pipelines/lines.py`). Beside it, every part is
 planned for by itself, with all that such plans may have and pipelines of several parts have not: one stage on all
-devices, several stages per rank, host memory. So the plan is never worse than the best on one part; the others are
-shown beside it.
+devices, several stages per rank. So the plan is never worse than the best on one part; the others are shown beside it.
 
 In: a `Request` for a mixed cluster. Out: a `PlanRecord` for that cluster, of which some devices may be idle.
 """
@@ -14,10 +13,15 @@ from dataclasses import dataclass, replace
 from planner.core.hardware import Cluster
 from planner.core.plan import Baseline, PlanRecord
 from planner.errors import MemoryLimitError, PinError, PlannerError
-from planner.fitting import plan_to_fit
 from planner.offloading import plan_or_offload
 from planner.pipelines.pins import stages_per_rank
 from planner.request import Request
+
+SEVERAL = "several types"
+"""What pipelines over several types are called beside a plan."""
+
+NOT_SEARCHED = "over several types of devices, pipelines of several stages per rank were not searched"
+"""What a plan says of what it may lack."""
 
 
 @dataclass(frozen=True)
@@ -43,29 +47,38 @@ def plan_mixed(request: Request) -> PlanRecord:
     attempts = list(_attempts(request))
     plans = [(a.name, a.found) for a in attempts if isinstance(a.found, PlanRecord)]
     if not plans:
-        raise next(a.found for a in attempts if isinstance(a.found, PlannerError))
+        faults = [a.found for a in attempts if isinstance(a.found, PlannerError)]
+        raise next((f for f in faults if isinstance(f, MemoryLimitError)), faults[0])
     name, best = min(plans, key=lambda p: p[1].step_time_s)
     floor = min(record.lower_bound_s for _, record in plans)
     others = tuple(_beside(a) for a in attempts if a.name != name)
-    return replace(best, baselines=others, lower_bound_s=min(floor, best.step_time_s))
+    left_out = (NOT_SEARCHED,) if request.kind == "train" and request.pins.schedule is None else ()
+    return replace(best, baselines=others, lower_bound_s=min(floor, best.step_time_s),
+                   warnings=(*best.warnings, *left_out))
 
 
 def _attempts(request: Request) -> Iterator[Attempt]:
     cluster = request.cluster
-    if _may_mix(request):
+    why_not = _why_not_mixed(request)
+    if why_not is None:
         request.progress(f"{cluster.name}: pipelines over several of its parts")
-        yield Attempt("several types", _or_why(plan_to_fit, request))
+        yield Attempt(SEVERAL, _or_why(plan_or_offload, request))
     for n, part in enumerate(cluster.parts):
         request.progress(f"{cluster.name}: {part.described} alone")
         found = _or_why(plan_or_offload, replace(request, cluster=part))
         yield Attempt(f"{part.name} alone", found if isinstance(found, PlannerError) else moved_to(found, cluster, n))
+    if why_not is not None:
+        yield Attempt(SEVERAL, PinError(why_not))
 
 
-def _may_mix(request: Request) -> bool:
-    """Whether a pipeline over several parts is possible; each part alone is in any case."""
+def _why_not_mixed(request: Request) -> str | None:
+    """Why a pipeline over several parts is impossible; each part alone is in any case."""
     pins = request.pins
-    return request.kind != "step" and pins.stages != 1 and pins.boundaries != () and stages_per_rank(pins) == 1 \
-        and pins.offload in (None, "none", "auto")
+    if request.kind == "step":
+        return "a train step written by the user is one stage"
+    if pins.stages == 1 or pins.boundaries == ():
+        return "one stage lies in one type of devices"
+    return None if stages_per_rank(pins) == 1 else "several stages per rank are not built over several types"
 
 
 def _or_why(plan: Callable[[Request], PlanRecord], request: Request) -> PlanRecord | PlannerError:

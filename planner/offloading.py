@@ -6,6 +6,7 @@ stage fits; or the activations of a pipeline's stages that don't; or both. (A pl
 one program that copies them out and in saves nothing, as XLA on an H200 fetches all at once: 14.6 GB became 31.1.) The
 memory of what is left is that of the programs (`footprint/`), the time is the plan's and what the link to the host adds
 (`costs/host.py`). The fastest that fits is taken. Its lower bound is the looser search's: more memory and no transfers.
+On a cluster of several types each stage has the host of its own type, and those whose way there is not known keep all.
 
 In: a `Request`. Out: a `PlanRecord`.
 """
@@ -16,6 +17,7 @@ from math import prod
 
 from planner.core.hardware import Cluster, Device
 from planner.core.host import HostLink
+from planner.core.mixed import in_every_part, with_scaled_memory
 from planner.core.plan import DEVICE, HOST, Baseline, ParamPlan, PlanRecord, StagePlan
 from planner.core.spec import shard_count
 from planner.costs.host import AT_LEAST_IN_FLIGHT, activations_s, update_s
@@ -40,7 +42,7 @@ def plan_or_offload(request: Request) -> PlanRecord:
       MemoryLimitError: nothing fits, with the bytes missing.
       BatchError, PinError: impossible pins.
     """
-    wanted, host = request.pins.offload, request.cluster.host
+    wanted, hosts = request.pins.offload, [kind for kind in request.cluster.kinds if kind.host is not None]
     if wanted not in (None, NONE):
         _check_possible(request, wanted)
     if wanted in (OPTIMIZER, ACTIVATIONS):
@@ -52,7 +54,7 @@ def plan_or_offload(request: Request) -> PlanRecord:
         too_large = fault
     if plain is not None and wanted != AUTO:
         return plain
-    found = plain if wanted == NONE or host is None or request.kind != "train" else _offloaded(request, plain)
+    found = plain if wanted == NONE or not hosts or request.kind != "train" else _offloaded(request, plain)
     if found is None:
         assert too_large is not None
         raise too_large
@@ -64,8 +66,9 @@ def _check_possible(request: Request, wanted: str) -> None:
     if request.kind != "train":
         raise PinError(f"offload={wanted!r} of {request.model_name!r}, which is not trained here",
                        "only optimizer state, and activations that wait for a backward, go to the host's memory")
-    if request.cluster.host is None:
-        raise PinError(f"offload={wanted!r}: profile {request.cluster.name!r} says nothing of the way to host memory",
+    without = [kind for kind in request.cluster.kinds if kind.host is None]
+    if without and (wanted != AUTO or len(without) == len(request.cluster.kinds)):
+        raise PinError(f"offload={wanted!r}: profile {without[0].name!r} says nothing of the way to host memory",
                        'give it a "host" part, or plan with offload="none"')
 
 
@@ -88,9 +91,9 @@ def _looser(request: Request, scale: float) -> Found | None:
     """The search's own answer for devices with that much more memory."""
     request.progress(f"host memory: searching with {scale:.0%} of the devices' memory")
     device = request.cluster.device
-    larger = replace(device, memory_bytes=int(device.memory_bytes * scale))
+    larger = in_every_part(request.cluster, lambda c: c if c.host is None else with_scaled_memory(c, scale))
     try:
-        found = search(replace(request, cluster=replace(request.cluster, device=larger)))
+        found = search(replace(request, cluster=larger))
     except MemoryLimitError:
         return None
     baselines = found.record.baselines if scale == 1 else tuple(_too_large(b, device) for b in found.record.baselines)
@@ -131,9 +134,10 @@ def _moved(found: Found, cluster: Cluster) -> Iterator[PlanRecord]:
         record = with_memory(found)
         tight = {s.index for s in record.stages if _excess(record, s, cluster) > 0}
         if activations:
-            if len(record.stages) == 1 or not any(_may_wait(record.stages[s]) for s in tight):
+            away = {s for s in tight if _may_wait(record.stages[s]) and _host_of(record, record.stages[s]) is not None}
+            if len(record.stages) == 1 or not away:
                 return
-            record = _with_activations(record, lambda s, tight=tight: s.index in tight and _may_wait(s))
+            record = _with_activations(record, lambda s, away=away: s.index in away)
             record = with_memory(Found(record, found.program))
         record = _with_enough(record, found, cluster)
         if fits(record, cluster):
@@ -144,7 +148,7 @@ def _with_enough(record: PlanRecord, found: Found, cluster: Cluster) -> PlanReco
     """The plan with so much optimizer state on the host that stages fit, or with all of it: the largest first."""
     each = {s.index: s.memory.opt_state_bytes / (_weights(record, s.index) or 1.0) for s in record.stages}
     left = {s.index: sorted((_weight(record, p), p.value) for p in record.params if p.home == s.index)
-            for s in record.stages}
+            if _host_of(record, s) is not None else [] for s in record.stages}
     gone: set[int] = set()
     while short := {s.index: over for s in record.stages if (over := _excess(record, s, cluster)) > 0
                     and left[s.index]}:
@@ -185,27 +189,42 @@ def _may_wait(stage: StagePlan) -> bool:
 
 def _excess(record: PlanRecord, stage: StagePlan, cluster: Cluster) -> float:
     """Bytes that a stage's devices hold, for all of their stages, beyond what they may."""
-    return record.rank_bytes[record.layout.rank_of[stage.index]] - cluster.device.usable_bytes
+    usable = cluster.kind_of(stage.devices[0]).device.usable_bytes
+    return record.rank_bytes[record.layout.rank_of[stage.index]] - usable
+
+
+def _host_of(record: PlanRecord, stage: StagePlan) -> HostLink | None:
+    """The way to the host's memory that a stage's devices have."""
+    return record.cluster.kind_of(stage.devices[0]).host
 
 
 def fits(record: PlanRecord, cluster: Cluster) -> bool:
     """Whether every stage leaves free what devices and hosts are to have free."""
-    host = cluster.host
-    most = max(s.memory.host_bytes for s in record.stages) * cluster.devices_per_node
-    return fits_devices(record, cluster) and (not most or (host is not None and most <= host.usable_bytes))
+    return fits_devices(record, cluster) and all(_has_room(record, s, cluster) for s in record.stages)
+
+
+def _has_room(record: PlanRecord, stage: StagePlan, cluster: Cluster) -> bool:
+    """Whether a host has room for what all devices of a node would keep there, if they kept as much as this stage's."""
+    host, most = _host_of(record, stage), stage.memory.host_bytes * cluster.kind_of(stage.devices[0]).devices_per_node
+    return not most or (host is not None and most <= host.usable_bytes)
 
 
 def priced(record: PlanRecord) -> PlanRecord:
     """The plan with what moving to and from the host adds to its times."""
-    host = record.cluster.host
-    assert host is not None
-    host = host.while_busy(record.cluster.devices_per_node)
-    stages = tuple(replace(s, time=replace(s.time, host_s=_waits_s(s, host), host_batch_s=_visits_s(record, s, host)))
-                   for s in record.stages)
+    stages = tuple(_priced(record, s) for s in record.stages)
     rounds = record.microbatches + len(stages) - 1  # the slowest stage's, and the others' once
     slowest = max(s.time.host_s for s in stages)
     ends = max(s.time.batch_s for s in stages) - max(s.time.batch_s for s in record.stages)
     return replace(record, stages=stages, step_time_s=record.step_time_s + rounds * slowest + ends)
+
+
+def _priced(record: PlanRecord, stage: StagePlan) -> StagePlan:
+    host, kind = _host_of(record, stage), record.cluster.kind_of(stage.devices[0])
+    if host is None:
+        return stage
+    host = host.while_busy(kind.devices_per_node)
+    return replace(stage, time=replace(stage.time, host_s=_waits_s(stage, host),
+                                       host_batch_s=_visits_s(record, stage, host)))
 
 
 def _waits_s(stage: StagePlan, host: HostLink) -> float:

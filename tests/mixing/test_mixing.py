@@ -138,3 +138,12 @@ def test_where_nothing_fits_the_devices_are_named() -> None:
     small = mixed([cpus("a", 2, memory=1e3), cpus("b", 2, memory=2e3)])
     with pytest.raises(MemoryLimitError, match="a cpu"):
         record_on(small, microbatches=4)
+
+
+def test_what_several_types_cannot_have_is_said() -> None:
+    found = record_on(fast_and_slow(), microbatches=4, schedule="interleaved", stages=4, mesh_axes=(("data", 2),))
+    (several,) = (b for b in found.baselines if b.name == "several types")
+    assert several.note == "several stages per rank are not built over several types"
+    assert {found.cluster.part_of(d) for s in found.stages for d in s.devices} == {0}
+    free = record_on(fast_and_slow(), microbatches=4)
+    assert any("several stages per rank were not searched" in w for w in free.warnings)
