@@ -13,7 +13,8 @@ import jax
 
 from planner.cache.programs import keep_programs
 from planner.cache.store import FRONTIERS, Cache, cache_of
-from planner.cache.tables import tables_of
+from planner.cache.tables import KnownTables
+from planner.cache.workers import Workers
 from planner.core.graph import Program
 from planner.core.hardware import Cluster
 from planner.core.pins import Pins
@@ -32,7 +33,7 @@ from planner.would_fit import plan_or_say
 def plan(  # noqa: PLR0913  (options of one call, all named)
         model: Model, mesh: jax.sharding.Mesh | Cluster | Sequence[jax.Device], *, pins: Pins | None = None,
         hardware: Cluster | None = None, budget_s: float | None = None, progress: Callable[[str], None] | None = None,
-        cache_dir: Path | None = None, cache: Cache | bool = True, **pinned: Any) -> Plan:
+        cache_dir: Path | None = None, cache: Cache | bool = True, jobs: int | None = None, **pinned: Any) -> Plan:
     """The fastest way found to run a model on a mesh.
 
     Args:
@@ -46,6 +47,8 @@ def plan(  # noqa: PLR0913  (options of one call, all named)
       cache_dir: where measured profiles are kept (default: the user's cache directory).
       cache: what was solved is kept there for the next plan, which is the same with it and without: a `planner.Cache`
         of your own, True for the one in `cache_dir`, False for none.
+      jobs: processes to plan in, this one included; default: this one, with one more for each further core where there
+        is enough to do. The plan does not depend on it.
 
     Returns:
       The plan, with its predicted time and memory, optimality gap, and the standard recipes priced beside it.
@@ -63,23 +66,27 @@ def plan(  # noqa: PLR0913  (options of one call, all named)
     fixed = replace(pins or Pins(), **pinned)
     cluster = cluster_of(mesh, hardware, cache_dir)
     kept = cache_of(cache, cache_dir and cache_dir / FRONTIERS)
-    request = request_for(model, cluster, cache=kept or False)
-    record = plan_or_say(replace(request, pins=fixed, budget_s=budget_s, progress=progress or _quiet))
+    with Workers(jobs, progress or _quiet) as workers:
+        request = request_for(model, cluster, cache=kept or False, workers=workers)
+        record = plan_or_say(replace(request, pins=fixed, budget_s=budget_s, progress=progress or _quiet))
     if kept is not None and isinstance(request.trace, Remembered):
         _keep_program(kept, request.trace.known, record)
     return Plan(record)
 
 
-def request_for(model: Model, cluster: Cluster, *, cache: Cache | bool = True) -> Request:
+def request_for(model: Model, cluster: Cluster, *, cache: Cache | bool = True, workers: Workers | None = None
+                ) -> Request:
     """What a search for a model on a cluster is asked, nothing pinned; the model is traced once for each number of
-    microbatches, whatever of the request is replaced afterwards. `cache` as in `plan`.
+    microbatches, whatever of the request is replaced afterwards. `cache` as in `plan`; `workers`: processes that help.
 
     Raises:
       ModelError: the optimizer is none.
     """
     _check_optimizer(model)
+    version = package_version()
+    tables = KnownTables(cache_of(cache), version, workers=workers or Workers(1))
     return Request(Remembered(partial(trace_unnamed, model)), model.name, model.kind, model.batch_size, cluster, Pins(),
-                   package_version(), None, _quiet, tables_of(cache_of(cache), package_version()))
+                   version, None, _quiet, tables)
 
 
 def _keep_program(cache: Cache, traced: Mapping[int, Program], record: PlanRecord) -> None:

@@ -5,6 +5,7 @@ In: `Prepared`, a `MeshSpace`, the cluster, pins. Out: a `SliceTable`, and what 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -74,6 +75,30 @@ class PricedClass:
     priced: PricedLayer
     before: Boundary
     after: Boundary
+
+
+class Tables(Protocol):
+    """What makes the slice tables of a search."""
+
+    def expect(self, operators: int, meshes: int) -> None:
+        """Told ahead of how much there will be to do."""
+        ...
+
+    def __call__(self, prepared: Prepared, spaces: Sequence[MeshSpace], hardware: Cluster, pins: Pins
+                 ) -> list[SliceTable]:
+        """The table of each mesh."""
+        ...
+
+
+class OneByOne:
+    """Makes each when it is asked for."""
+
+    def expect(self, operators: int, meshes: int) -> None:
+        """Nothing to make ready."""
+
+    def __call__(self, prepared: Prepared, spaces: Sequence[MeshSpace], hardware: Cluster, pins: Pins
+                 ) -> list[SliceTable]:
+        return [mesh_table(prepared, space, hardware, pins) for space in spaces]
 
 
 def mesh_table(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pins) -> SliceTable:

@@ -108,7 +108,7 @@ def _planned(asked: _Asked, cache: Cache | None, progress: Callable[[str], None]
 
 
 def _searched(asked: _Asked, cache: Cache | None, progress: Callable[[str], None]) -> PlanRecord:
-    from planner.cache.tables import tables_of  # what searches is imported where something is searched
+    from planner.cache.tables import KnownTables  # what searches is imported where something is searched
     from planner.request import Request
     from planner.would_fit import plan_or_say
 
@@ -117,7 +117,7 @@ def _searched(asked: _Asked, cache: Cache | None, progress: Callable[[str], None
 
     version = package_version()
     return plan_or_say(Request(trace, asked.model_name, asked.program.kind, asked.batch_size, asked.cluster, asked.pins,
-                               version, None, progress, tables_of(cache, version, asked.was)))
+                               version, None, progress, KnownTables(cache, version, asked.was)))
 
 
 def _programs(record: PlanRecord, cache: Cache | None, model: "Model | None") -> tuple[dict[int, Program], list[str]]:

@@ -11,11 +11,8 @@ from planner.core.hardware import Cluster
 from planner.core.pins import Pins
 from planner.core.recomputation import Recompute
 from planner.errors import BatchError, PinError
-from planner.intraop.compose import SliceTable
-from planner.mesh_tables import mesh_table
+from planner.mesh_tables import OneByOne, Tables
 from planner.pipelines.pins import check_schedule, stages_per_rank
-from planner.prepared import Prepared
-from planner.spaces import MeshSpace
 
 Progress = Callable[[str], None]
 
@@ -33,7 +30,7 @@ class Request:
     version: str
     budget_s: float | None = None
     progress: Progress = print
-    table: Callable[[Prepared, MeshSpace, Cluster, Pins], SliceTable] = mesh_table  # or one that reads what was kept
+    tables: Tables = field(default_factory=OneByOne)  # or one that reads what was kept, and has others to help it
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from planner.pipelines.pins import stages_per_rank
 from planner.pipelines.pipeline import Candidate
 from planner.pipelines.shapes import virtual_pipelines
 from planner.prepared import Prepared
-from planner.recipes import are_searched, recipes
+from planner.recipes import are_searched, best_of_recipes, standard_recipes
 from planner.record import Run, plan_record
 from planner.request import Request, check_pins
 from planner.schedule_costs import schedule_costs
@@ -157,34 +157,30 @@ def _try(request: Request, run: Run, programs: Programs, attempt: _Attempt) -> N
     request.progress(f"{microbatches} microbatch{'es' if microbatches > 1 else ''}: tracing")
     with run.phase("trace"):
         program = programs.program(microbatches)
+    spaces = mesh_spaces(request.cluster, request.pins, single=request.kind == "step")
+    meshes = sum(len(s.meshes) for s in spaces)
+    request.tables.expect(len(program.micro.ops), meshes)
     with run.phase("layers"):
         prepared = programs.prepared(program)
     _check_layers(request, len(prepared.layers))
-    spaces = mesh_spaces(request.cluster, request.pins, single=request.kind == "step")
-    tables: dict[MeshSpace, SliceTable] = {}
+    recipes = list(standard_recipes(request, prepared)) if are_searched(request.pins) and not request.cluster.parts \
+        else []
     request.progress(f"{microbatches} microbatches: {len(prepared.layers)} layers of {len(prepared.models)} kinds, "
-                     f"{sum(len(s.meshes) for s in spaces)} meshes")
-
-    def table(space: MeshSpace) -> SliceTable:
-        if space not in tables:
-            with run.phase("shardings"):
-                tables[space] = request.table(prepared, space, request.cluster, request.pins)
-        return tables[space]
-
+                     f"{meshes} meshes")
+    asked = [m for s in spaces for m in s.meshes] if attempt.plans else []
+    with run.phase("shardings"):
+        wanted = list(dict.fromkeys((*asked, *(r.space for r in recipes))))
+        tables = dict(zip(wanted, request.tables(prepared, wanted, request.cluster, request.pins), strict=True))
     if attempt.plans:
-        for submesh in spaces:
-            for space in submesh.meshes:
-                table(space)
         _build(request, run, prepared, spaces, tables)
         run.least_peaks[microbatches] = min(_least_peak(t, request) for t in tables.values())
-    if are_searched(request.pins) and not request.cluster.parts:
-        for name, candidate in recipes(request, run, prepared, table):
-            known = run.baselines.get(name)
-            if candidate is not None and (known is None or candidate.step_time_s < known.step_time_s):
-                run.baselines[name] = candidate
-            run.baselines.setdefault(name, None)
-            if candidate is not None and stages_per_rank(request.pins) == 1:
-                _keep(request, run, candidate)
+    for name, candidate in best_of_recipes(request, run, prepared, recipes, tables) if recipes else ():
+        known = run.baselines.get(name)
+        if candidate is not None and (known is None or candidate.step_time_s < known.step_time_s):
+            run.baselines[name] = candidate
+        run.baselines.setdefault(name, None)
+        if candidate is not None and stages_per_rank(request.pins) == 1:
+            _keep(request, run, candidate)
 
 
 def _build(request: Request, run: Run, prepared: Prepared, spaces: tuple[SubmeshSpace, ...],

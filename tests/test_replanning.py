@@ -13,7 +13,7 @@ import pytest
 
 import planner
 from planner import planned, replanning, trace
-from planner.cache import tables
+from planner.cache import written
 from planner.cache.programs import kept_programs
 from planner.cache.store import SUFFIX, Cache
 from planner.cli import main
@@ -62,7 +62,7 @@ def test_only_meshes_that_were_not_there_are_solved(plan: Plan, folder: Path, ag
     for file in folder.iterdir():
         if not file.name.startswith(replanning.KIND):
             shutil.copy(file, tmp_path)
-    monkeypatch.setattr(tables, "mesh_table", lambda *_: pytest.fail("a table was solved that had been kept"))
+    monkeypatch.setattr(written, "mesh_table", lambda *_: pytest.fail("a table was solved that had been kept"))
     assert replan(plan, without=["node0"], cache=Cache(tmp_path)).plan.to_json() == again.plan.to_json()
 
 

@@ -5,42 +5,25 @@ the code; its key is a hash of them all, so that what is read is what would have
 the cluster around the mesh counts but what those name: a cluster that lost a node finds the tables of the smaller
 meshes, as long as the prices are those of the cluster that it was.
 
-Tables are kept whole, and without the frontiers of their layers: those are solved again for the few meshes whose stages
-are built or made sharper. (Frontiers per layer were 20 times the size, and left every slice to be composed again.)
-
-In: a `Cache`. Out: `KnownTables`, which stands in for `mesh_table`.
+In: a `Cache`, processes to work in. Out: `KnownTables`, which stands in for `mesh_tables`.
 """
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from math import prod
-from typing import Any, cast, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from planner.cache.keys import digest, source_digest
-from planner.cache.packed import PackedError, pack, unpack
+from planner.cache.packed import PackedError
 from planner.cache.store import Cache
+from planner.cache.workers import Made, Workers
+from planner.cache.written import Task, read, written
 from planner.core.fingerprint import fingerprint
 from planner.core.graph import Program
 from planner.core.hardware import Cluster
 from planner.core.pins import Pins
-from planner.core.recomputation import Recompute
 from planner.intraop.compose import SliceTable
-from planner.intraop.frontier import PARTS, LayerFrontier
-from planner.intraop.setting import MAX_CLASSES
-from planner.intraop.variants import Multipliers, slice_variants
-from planner.mesh_tables import (
-    memory_prices,
-    mesh_table,
-    most_in_flight,
-    no_price,
-    priced_layers,
-    setting_of,
-    solved_layers,
-)
 from planner.prepared import Prepared
 from planner.spaces import MeshSpace
 
@@ -51,33 +34,57 @@ Known = tuple[weakref.ref[Prepared], str]
 
 @dataclass(frozen=True)
 class KnownTables:
-    """Makes the slice table of a mesh, or reads it.
+    """Makes the slice tables of meshes, or reads them.
 
     Attributes:
+      cache: where they are kept; None: nowhere.
       version: of this package.
       was: tables of meshes that this cluster had are made as for it, as prices of memory depend on how large it was;
         None: as for the cluster that they are asked for.
+      workers: what makes them.
       known: what was last asked about.
     """
 
-    cache: Cache
+    cache: Cache | None
     version: str
     was: Cluster | None = None
+    workers: Workers = field(default_factory=lambda: Workers(1), compare=False)
     known: dict[str, Known] = field(default_factory=dict[str, Known], compare=False)
 
-    def __call__(self, prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pins) -> SliceTable:
-        """See `mesh_tables.mesh_table`; equal to what it gives."""
-        task = Task(prepared, *self._as_it_was(space, hardware), pins)
-        key = digest(self._of_program(prepared), *task.rest())
-        kept = self.cache.get(KIND, key)
-        if kept is not None:
-            try:
-                return _read(kept, task)
-            except PackedError as fault:
-                self.cache.forget(KIND, key, str(fault))
-        table = mesh_table(prepared, task.space, task.hardware, pins)
-        self.cache.put(KIND, key, _written(table))
-        return table
+    def expect(self, operators: int, meshes: int) -> None:
+        """See `mesh_tables.Tables`."""
+        self.workers.expect(operators, meshes)
+
+    def __call__(self, prepared: Prepared, spaces: Sequence[MeshSpace], hardware: Cluster, pins: Pins
+                 ) -> list[SliceTable]:
+        """See `mesh_tables.mesh_tables`; equal to what it gives."""
+        tasks = [Task(prepared, *self._as_it_was(space, hardware), pins) for space in spaces]
+        keys = [self._key(task) for task in tasks]
+        found = [self._kept(key, task) for key, task in zip(keys, tasks, strict=True)]
+        missing = [n for n, table in enumerate(found) if table is None]
+        made = self.workers.tables([tasks[n] for n in missing])
+        for n, table in zip(missing, made, strict=True):
+            found[n] = self._keep(keys[n], tasks[n], table)
+        return [table for table in found if table is not None]
+
+    def _key(self, task: Task) -> str:
+        return "" if self.cache is None else digest(self._of_program(task.prepared), *task.rest())
+
+    def _kept(self, key: str, task: Task) -> SliceTable | None:
+        kept = None if self.cache is None else self.cache.get(KIND, key)
+        if self.cache is None or kept is None:
+            return None
+        try:
+            return read(kept, task)
+        except PackedError as fault:
+            self.cache.forget(KIND, key, str(fault))
+            return None
+
+    def _keep(self, key: str, task: Task, made: Made) -> SliceTable:
+        """A table that was made, kept for next time."""
+        if self.cache is not None:
+            self.cache.put(KIND, key, made if isinstance(made, bytes) else written(made))
+        return read(made, task) if isinstance(made, bytes) else made
 
     def _as_it_was(self, space: MeshSpace, hardware: Cluster) -> tuple[MeshSpace, Cluster]:
         """A mesh and the cluster that it is in, as they were before."""
@@ -107,116 +114,9 @@ class KnownTables:
         return last[1]
 
 
-MeshTable = Callable[[Prepared, MeshSpace, Cluster, Pins], SliceTable]
-
-
-def tables_of(cache: Cache | None, version: str, was: Cluster | None = None) -> MeshTable:
-    """What makes the slice tables of a search: with a cache, or without. `was`: see `KnownTables`."""
-    return mesh_table if cache is None else KnownTables(cache, version, was)
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a table is asked for."""
-
-    prepared: Prepared
-    space: MeshSpace
-    hardware: Cluster
-    pins: Pins
-
-    def rest(self) -> tuple[object, ...]:
-        """All that a table depends on but program and code."""
-        prepared, hardware, pins = self.prepared, self.hardware, self.pins
-        return (setting_of(prepared, self.space, hardware, pins, MAX_CLASSES), self.space, no_price(prepared, pins),
-                memory_prices(prepared, hardware, self.space.mesh.device_count, pins, self.space.part),
-                most_in_flight(prepared, hardware, pins), hardware.kinds[self.space.part].device.usable_bytes)
-
-    def frontiers(self, classes: int, prices: Multipliers, decoded: Sequence[NDArray[np.bool_]]) -> list[LayerFrontier]:
-        """Those of the distinct layers, solved again, decoded where they were."""
-        priced = priced_layers(self.prepared, self.space, self.hardware, self.pins, classes)
-        solved = solved_layers(self.prepared, priced, prices)
-        return [layer.frontier(used) for layer, used in zip(solved, decoded, strict=True)]
-
-
 def program_digest(program: Program) -> str:
     """A hash of a program that was traced or foreseen. The numbers in literals say nothing of costs, and of a program
     that was foreseen are those of another."""
     return fingerprint(program.kind, program.microbatches, (program.forward, program.micro), numbers=False)
 
 
-class Deferred(Sequence[LayerFrontier]):
-    """A frontier per layer, solved when the first of them is asked for."""
-
-    def __init__(self, classes: Sequence[int], solve: Callable[[], Sequence[LayerFrontier]]) -> None:
-        self._classes, self._solve = classes, solve
-        self._found: Sequence[LayerFrontier] | None = None
-
-    def __len__(self) -> int:
-        return len(self._classes)
-
-    @overload
-    def __getitem__(self, index: int) -> LayerFrontier: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[LayerFrontier]: ...
-    def __getitem__(self, index: int | slice) -> LayerFrontier | Sequence[LayerFrontier]:
-        if self._found is None:
-            self._found = self._solve()
-        found = self._found
-        return [found[c] for c in self._classes[index]] if isinstance(index, slice) else found[self._classes[index]]
-
-    def __iter__(self) -> Iterator[LayerFrontier]:
-        return iter(self[:])
-
-
-def _written(table: SliceTable) -> bytes:
-    """All of a table that is not in its task."""
-    header: dict[str, Any] = {"classes": table.layers[0].layer.setting.max_classes, "exact": table.exact,
-              "per_byte_s": [p.hex() for p in table.multipliers.per_byte_s],
-              "in_flight": list(table.multipliers.in_flight), "recompute": list(map(str, table.multipliers.recompute))}
-    entering = table.entering_bytes
-    frontiers = list({id(f): f for f in table.layers}.values())
-    masks = {f"decoded_{n}": np.packbits(f.decoded) for n, f in enumerate(frontiers) if f.decoded is not None}
-    header["frontiers"] = [list(f.priced.shape) for f in frontiers]
-    return pack(header, {**masks,
-        "priced": table.priced, "parts": table.parts, "working_bytes": table.working_bytes,
-        "state_out": _narrow(table.state_out), "came_from": _narrow(table.came_from),
-        "entering_bytes": np.concatenate(entering), "entering_states": np.array([len(e) for e in entering]),
-        "least_forward_s": np.array(table.least_forward_s)})
-
-
-def _narrow(states: NDArray[Any]) -> NDArray[Any]:
-    """Numbers of states in one byte each where that holds them."""
-    return states.astype(np.uint8) if states.size and states.max() < 256 and states.min() >= 0 else states
-
-
-def _read(content: bytes, task: Task) -> SliceTable:
-    """The table that was written for the same task.
-
-    Raises:
-      PackedError: it is not what a table is written as.
-    """
-    header, arrays = unpack(content)
-    try:
-        prices = Multipliers(tuple(map(float.fromhex, header["per_byte_s"])), tuple(header["in_flight"]),
-                             tuple(map(Recompute, header["recompute"])))
-        classes, exact = int(header["classes"]), bool(header["exact"])
-        variants, slices, layers = slice_variants(prices), task.prepared.slices, task.prepared.layers.classes
-        shape = (len(slices), len(variants))
-        _check(arrays, {"priced": shape, "parts": (*shape, len(PARTS)), "working_bytes": shape, "state_out": shape,
-                        "least_forward_s": (len(layers),), "entering_states": (len(layers),)})
-        kept = enumerate(cast("list[list[int]]", header["frontiers"]))
-        decoded = [np.unpackbits(arrays[f"decoded_{n}"], count=prod(of)).astype(bool).reshape(of) for n, of in kept]
-        ends = np.cumsum(arrays["entering_states"])
-        return SliceTable(
-            task.space.mesh, prices, variants, Deferred(layers, lambda: task.frontiers(classes, prices, decoded)),
-            slices, arrays["priced"], arrays["parts"], arrays["working_bytes"], arrays["state_out"].astype(np.int64),
-            arrays["came_from"].astype(np.int16), tuple(np.split(arrays["entering_bytes"], ends[:-1])),
-            tuple(cast("list[float]", arrays["least_forward_s"].tolist())), exact)
-    except (KeyError, TypeError, ValueError) as fault:
-        raise PackedError(f"no slice table: {fault}") from fault
-
-
-def _check(arrays: dict[str, NDArray[Any]], shapes: dict[str, tuple[int, ...]]) -> None:
-    for name, shape in shapes.items():
-        if arrays[name].shape != shape:
-            raise PackedError(f"{name} is {arrays[name].shape}, not {shape}")

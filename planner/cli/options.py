@@ -57,6 +57,13 @@ def add_place(parser: argparse.ArgumentParser, *, may_plan_only: bool = True) ->
                        "measured at first use and kept")
 
 
+def add_search(parser: argparse.ArgumentParser) -> None:
+    """How long a search may take, and in how many processes."""
+    parser.add_argument("--budget", type=float, metavar="SECONDS", help="stop searching after about this long")
+    parser.add_argument("--jobs", type=int, metavar="N", help="processes to plan in (default: one per core where there "
+                        "is enough to do); the plan is the same")
+
+
 def add_cache(parser: argparse.ArgumentParser) -> None:
     """Whether, and where, what is solved is kept for next time."""
     group = parser.add_argument_group("cache (what was solved is kept: the plan is the same with it and without)")
@@ -102,7 +109,7 @@ def add_under_plan(parser: argparse.ArgumentParser, *, verb: str, steps: int) ->
     add_place(parser, may_plan_only=False)
     add_pins(parser)
     parser.add_argument("--plan", metavar="FILE", help=f"{verb} this plan; default: plan now, with the pins above")
-    parser.add_argument("--budget", type=float, metavar="SECONDS", help="stop searching after about this long")
+    add_search(parser)
     add_cache(parser)
     parser.add_argument("--steps", type=int, default=steps, metavar="N", help=f"training steps (default {steps})")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of parameters and batches (default 0)")

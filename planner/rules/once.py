@@ -15,16 +15,16 @@ class RuleTable:
     """The rules of a graph's operators, computed once."""
 
     def __init__(self, graph: Graph) -> None:
-        self._graph, self._alike = graph, Alike(graph)
+        self.graph, self._alike = graph, Alike(graph)
         self._rules: dict[int, OpRule] = {}
         self._by_key: dict[Hashable, OpRule] = {}
 
     def __getitem__(self, op: int) -> OpRule:
         rule = self._rules.get(op)
         if rule is None:
-            key = self._alike.key(self._graph.ops[op])
+            key = self._alike.key(self.graph.ops[op])
             rule = self._by_key.get(key)
             if rule is None:
-                rule = self._by_key[key] = rule_of(self._graph, self._graph.ops[op])
+                rule = self._by_key[key] = rule_of(self.graph, self.graph.ops[op])
             self._rules[op] = rule
         return rule

@@ -8,9 +8,11 @@ In: a `PlanRecord` and its model. Out: `Answer`s, in order of the changes.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 from planner.api import request_for
 from planner.cache.store import Cache
+from planner.cache.workers import Workers
 from planner.core.hardware import Cluster, Device, Link
 from planner.core.mixed import in_every_part, with_scaled_memory
 from planner.core.plan import PlanRecord
@@ -72,9 +74,10 @@ def what_if(record: PlanRecord, model: Model, larger: Model | None = None, *,
     matching_program(record, model)
     found: list[Answer] = []
     try:
-        for change in _changes(record, model, larger, cache):
-            progress(change.text)
-            found.append(_answer(record, change))
+        with Workers(say=progress) as workers:
+            for change in _changes(record, model, larger, partial(request_for, cache=cache, workers=workers)):
+                progress(change.text)
+                found.append(_answer(record, change))
     except KeyboardInterrupt:
         progress("interrupted: these are the answers so far")
     return tuple(found)
@@ -90,14 +93,14 @@ def _answer(record: PlanRecord, change: Change) -> Answer:
                   plan.peak_bytes)
 
 
-def _changes(record: PlanRecord, model: Model, larger: Model | None, cache: Cache | bool  # noqa: FBT001  or a cache
+def _changes(record: PlanRecord, model: Model, larger: Model | None, asked: Callable[[Model, Cluster], Request]
              ) -> Iterator[Change]:
     pins = pins_of(record)
-    request = replace(request_for(model, record.cluster, cache=cache), pins=pins)
+    request = replace(asked(model, record.cluster), pins=pins)
     for text, cluster in _machines(record.cluster):
         yield Change(text, MACHINE, replace(request, cluster=cluster))
     if larger is not None:
-        more = request_for(larger, record.cluster, cache=cache)
+        more = asked(larger, record.cluster)
         yield Change("a batch twice as large", BATCH, replace(more, pins=pins))
     for text, changed in _choices(record):
         yield Change(text, CHOICE, replace(request, pins=replace(pins, **changed)))

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 import planner
-from planner.cache import tables
+from planner.cache import written
 from planner.cache.keys import digest
 from planner.cache.store import SUFFIX, Cache
-from planner.cache.tables import KnownTables, Task
+from planner.cache.tables import KnownTables
+from planner.cache.written import Deferred, Task
 from planner.core.hardware import Cluster
 from planner.core.pins import Pins
 from planner.mesh_tables import mesh_table
@@ -46,7 +47,7 @@ def test_warm_plans_are_cold_plans(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def refuse(*_: object) -> None:
         raise AssertionError("a table was solved that had been kept")
 
-    monkeypatch.setattr(tables, "mesh_table", refuse)
+    monkeypatch.setattr(written, "mesh_table", refuse)
     assert planner.plan(model, where(), cache=Cache(tmp_path), **pins).to_json() == plain
 
 
@@ -63,9 +64,9 @@ def test_every_array_of_a_table_comes_back(tmp_path: Path, where: Any) -> None:
     ready, cache = prepared(where()), KnownTables(Cache(tmp_path), "1")
     for space in spaces(where()):
         plain = mesh_table(ready, space, where(), Pins())
-        cache(ready, space, where(), Pins())
-        read = cache(ready, space, where(), Pins())
-        assert isinstance(read.layers, tables.Deferred)
+        cache(ready, [space], where(), Pins())
+        read, = cache(ready, [space], where(), Pins())
+        assert isinstance(read.layers, Deferred)
         for name in ("priced", "parts", "working_bytes", "state_out", "came_from"):
             np.testing.assert_array_equal(getattr(read, name), getattr(plain, name))
             assert getattr(read, name).dtype == getattr(plain, name).dtype
@@ -106,20 +107,20 @@ def test_a_cluster_that_lost_a_node_finds_the_tables_of_the_cluster_it_was(tmp_p
     was, ready = cluster(nodes=3), prepared(cluster())
     cache = Cache(tmp_path)
     for space in spaces(was):
-        KnownTables(cache, "1")(ready, space, was, Pins())
+        KnownTables(cache, "1")(ready, [space], was, Pins())
     files = {e.path for e in cache.entries()}
     for space in spaces(replace(was, nodes=2)):
-        KnownTables(cache, "1")(ready, space, was, Pins())
+        KnownTables(cache, "1")(ready, [space], was, Pins())
     assert {e.path for e in cache.entries()} == files
 
 
 def test_a_file_that_is_no_table_is_made_again(tmp_path: Path) -> None:
     said: list[str] = []
     ready, space, cache = prepared(cluster()), spaces(cluster())[0], Cache(tmp_path, say=said.append)
-    plain = KnownTables(cache, "1")(ready, space, cluster(), Pins())
+    plain, = KnownTables(cache, "1")(ready, [space], cluster(), Pins())
     name = cache.entries()[0].path.name.removesuffix(SUFFIX)
     cache.put(*name.split("-"), b"a checksum that is right, of something else")
-    again = KnownTables(cache, "1")(ready, space, cluster(), Pins())
+    again, = KnownTables(cache, "1")(ready, [space], cluster(), Pins())
     np.testing.assert_array_equal(again.priced, plain.priced)
     assert len(said) == 1
 

@@ -8,7 +8,7 @@ import pytest
 
 import planner
 from planner import replanning, trace
-from planner.cache import tables
+from planner.cache import written
 from planner.cache.programs import kept_programs
 from planner.cache.store import Cache
 from planner.core.hardware import Cluster, Link
@@ -70,7 +70,7 @@ def test_tables_of_both_types_are_found_again(plan: Plan, folder: Path, tmp_path
     for file in folder.iterdir():
         if not file.name.startswith(replanning.KIND):
             shutil.copy(file, tmp_path)
-    monkeypatch.setattr(tables, "mesh_table", lambda *_: pytest.fail("a table was solved that had been kept"))
+    monkeypatch.setattr(written, "mesh_table", lambda *_: pytest.fail("a table was solved that had been kept"))
     assert replan(plan, without=["node0"], cache=Cache(tmp_path)).plan.to_json() == first.plan.to_json()
 
 

@@ -17,7 +17,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     options.add_place(parser)
     options.add_pins(parser)
     options.add_cache(parser)
-    parser.add_argument("--budget", type=float, metavar="SECONDS", help="stop searching after about this long")
+    options.add_search(parser)
     parser.add_argument("-o", "--output", metavar="FILE", help="save the plan, to show, run, check or draw it later")
     parser.add_argument("--plot", metavar="FILE", help="draw the plan into a .png, .svg or .pdf file")
     parser.add_argument("--json", action="store_true", help="print the plan as JSON instead of tables")
@@ -53,7 +53,7 @@ def found_plan(args: argparse.Namespace, out: Output) -> "Plan":
     model = options.model(args, count)
     with out.progress("planning") as tell:
         return api.plan(model, place, pins=pins, hardware=options.hardware(args, place), progress=tell,
-                        budget_s=args.budget, cache=options.cache(args, out))
+                        budget_s=args.budget, cache=options.cache(args, out), jobs=args.jobs)
 
 
 COMMAND = Command("plan", "find the fastest way to run a model on a cluster or on this machine", (

@@ -18,7 +18,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     options.add_pins(parser)
     options.add_cache(parser)
     parser.add_argument("--plan", metavar="FILE", help="verify this plan; default: plan now, with the pins above")
-    parser.add_argument("--budget", type=float, metavar="SECONDS", help="stop searching after about this long")
+    options.add_search(parser)
     parser.add_argument("--target", default="auto", metavar="NAME", help="what to compile for: local, cpu:64, "
                         "tpu:v5p:4x4x4, tpu:v5e:4x8, cuda:h100:8, cuda:a100:2x8 (nodes × GPUs); default: the TPU "
                         "topology of the plan's cluster, else the devices here, else as many virtual CPU devices")
