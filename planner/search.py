@@ -107,17 +107,27 @@ class _Attempt:
 
 def _schedule(request: Request, run: Run) -> Iterator[_Attempt]:
     """Coarse counts first, from the most microbatches down as long as fewer may be of use, then the untried neighbours
-    of the best until it no longer moves. What is open is refined whenever the best has to be known."""
+    of the best until it no longer moves; before that as well, where fewer turn out slower, for the better the best,
+    the sooner it is known that still fewer are of no use. What is open is refined whenever the best has to be known."""
     if request.kind == "step" or request.pins.microbatches is not None:
         yield _Attempt(1 if request.kind == "step" else request.pins.microbatches or 1)
         _refine(request, run)
         return
     counts, plans = microbatch_counts(request.batch_size), True
     for count in reversed(counts[::2]):
+        if count in run.tried:
+            continue
         yield _Attempt(count, plans)
+        if plans and run.best is not None and run.best.prepared.program.microbatches > count:
+            yield from _settled(request, run, counts)
         plans = plans and not _fewer_are_slower(run, count)
         if not plans and not _has_a_recipe(run, count):
             break
+    yield from _settled(request, run, counts)
+
+
+def _settled(request: Request, run: Run, counts: tuple[int, ...]) -> Iterator[_Attempt]:
+    """The neighbours of the best, until it no longer moves."""
     _refine(request, run)
     while near := _neighbours(run, counts):
         yield _Attempt(near[0])

@@ -180,14 +180,16 @@ def _fastest(stage: Stage) -> SliceChoice | None:
 
 
 def _floor(table: SliceTable, flight: int, capacity: float, microbatches: int) -> Array:
-    """Lagrangian bound per distinct slice: the best over prices λ of (priced optimum - λ · capacity), recomputing each
-    layer or not as is cheapest."""
+    """Lagrangian bound per distinct slice: the best over prices λ of (priced optimum - λ · room), recomputing each
+    layer or not as is cheapest. Room for what is kept is what the layer leaves that works with most."""
     if not table.exact:
         return np.zeros(len(table.slices))
     variants = table.variants
     below = variants.bounding(flight)
     prices = np.array(variants.per_byte_s)[below]
-    return np.maximum(np.max(table.priced[:, below] - prices * capacity, axis=1), 0.0) / microbatches
+    room = capacity - table.slices.largest(np.array(table.least_working_bytes))
+    found = np.max(table.priced[:, below] - prices * room[:, None], axis=1)
+    return np.maximum(np.where(room < 0, np.inf, found), 0.0) / microbatches
 
 
 def hand_overs_s(prepared: Prepared, hardware: Cluster, space: SubmeshSpace) -> Array:

@@ -100,7 +100,8 @@ def written(table: SliceTable) -> bytes:
         "priced": table.priced, "parts": table.parts, "working_bytes": table.working_bytes,
         "state_out": _narrow(table.state_out), "came_from": _narrow(table.came_from),
         "entering_bytes": np.concatenate(entering), "entering_states": np.array([len(e) for e in entering]),
-        "least_forward_s": np.array(table.least_forward_s)})
+        "least_forward_s": np.array(table.least_forward_s),
+        "least_working_bytes": np.array(table.least_working_bytes)})
 
 
 def _narrow(states: NDArray[Any]) -> NDArray[Any]:
@@ -122,7 +123,8 @@ def read(content: bytes, task: Task) -> SliceTable:
         variants, slices, layers = slice_variants(prices), task.prepared.slices, task.prepared.layers.classes
         shape = (len(slices), len(variants))
         _check(arrays, {"priced": shape, "parts": (*shape, len(PARTS)), "working_bytes": shape, "state_out": shape,
-                        "least_forward_s": (len(layers),), "entering_states": (len(layers),)})
+                        "least_forward_s": (len(layers),), "least_working_bytes": (len(layers),),
+                        "entering_states": (len(layers),)})
         kept = enumerate(cast("list[list[int]]", header["frontiers"]))
         decoded = [np.unpackbits(arrays[f"decoded_{n}"], count=prod(of)).astype(bool).reshape(of) for n, of in kept]
         ends = np.cumsum(arrays["entering_states"])
@@ -130,7 +132,8 @@ def read(content: bytes, task: Task) -> SliceTable:
             task.space.mesh, prices, variants, Deferred(layers, lambda: task.frontiers(classes, prices, decoded)),
             slices, arrays["priced"], arrays["parts"], arrays["working_bytes"], arrays["state_out"].astype(np.int64),
             arrays["came_from"].astype(np.int16), tuple(np.split(arrays["entering_bytes"], ends[:-1])),
-            tuple(cast("list[float]", arrays["least_forward_s"].tolist())), exact)
+            tuple(cast("list[float]", arrays["least_forward_s"].tolist())),
+            tuple(cast("list[float]", arrays["least_working_bytes"].tolist())), exact)
     except (KeyError, TypeError, ValueError) as fault:
         raise PackedError(f"no slice table: {fault}") from fault
 

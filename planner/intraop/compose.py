@@ -61,6 +61,7 @@ class SliceTable:
     came_from: NDArray[np.int16]
     entering_bytes: tuple[Array, ...]
     least_forward_s: tuple[float, ...]
+    least_working_bytes: tuple[float, ...]
     exact: bool = True
 
     def of(self, first: int, last: int) -> int:
@@ -108,15 +109,16 @@ def slice_table(graph: Graph, mesh: LogicalMesh, solved: Sequence[SolvedLayer], 
     held = {id(f): _entering_bytes(graph, f.before, mesh) if training else np.zeros(len(f.before.states))
             for f in solved}
     least = {id(f): sum(float(c["forward_s"].min()) for c in f.layer.unary if "forward_s" in c) for f in solved}
+    working = {id(f): max((float(p.working.min()) for p in f.layer.prices), default=0.0) for f in solved}
     ways = _Ways(slices, variants, {id(f): (f, _rows(f.priced, multipliers)) for f in solved}, held,
                  tuple(id(f) for f in solved))
     state_out, priced = ways.best()
     used = ways.used(state_out, priced)
     frontiers = {key: f.frontier(used[key]) for key, (f, _) in ways.layers.items()}
-    parts, working = ways.sums(frontiers, state_out, priced)
+    parts, most = ways.sums(frontiers, state_out, priced)
     return SliceTable(mesh, multipliers, variants, tuple(frontiers[id(f)] for f in solved), slices, priced, parts,
-                      working, state_out, ways.came, tuple(held[id(f)] for f in solved),
-                      tuple(least[id(f)] for f in solved))
+                      most, state_out, ways.came, tuple(held[id(f)] for f in solved),
+                      tuple(least[id(f)] for f in solved), tuple(working[id(f)] for f in solved))
 
 
 class _Ways:

@@ -48,6 +48,14 @@ class Slices:
         """What distinct slices have, [number], per first and last layer, [i, j]; infinite where i > j."""
         return np.append(values, np.inf)[self.at]
 
+    def largest(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Per distinct slice, the largest of what its layers have, [layer]."""
+        found = np.zeros(len(self))
+        for n, level in enumerate(self.levels):
+            last = values[level.starts + n]
+            found[level.numbers] = np.maximum(last, found[level.shorter]) if n else last
+        return found
+
 
 def distinct_slices(classes: Sequence[int]) -> Slices:
     """Number the distinct slices, the shorter first, of a length those first that begin first."""

@@ -179,7 +179,7 @@ def _bound(columns: Columns, price: float) -> float:
     if not stage.table.exact:
         return 0.0
     best, _ = best_walk(columns.points(bounding=True), 0.0)
-    least = max(float(np.min(p.working)) for f in columns.layers() for p in f.layer.prices)
+    least = max(stage.table.least_working_bytes[stage.first:stage.last + 1])
     for _ in range(PRICES):
         dual = tightest(columns.points(bounding=True), stage.limit_bytes, price, least)
         if not columns.add(dual.per_byte_s):

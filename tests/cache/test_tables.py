@@ -70,8 +70,9 @@ def test_every_array_of_a_table_comes_back(tmp_path: Path, where: Any) -> None:
         for name in ("priced", "parts", "working_bytes", "state_out", "came_from"):
             np.testing.assert_array_equal(getattr(read, name), getattr(plain, name))
             assert getattr(read, name).dtype == getattr(plain, name).dtype
-        assert (read.exact, read.multipliers, read.variants.pattern, read.least_forward_s) == (
-            plain.exact, plain.multipliers, plain.variants.pattern, plain.least_forward_s)
+        assert (read.exact, read.multipliers, read.variants.pattern, read.least_forward_s,
+                read.least_working_bytes) == (
+            plain.exact, plain.multipliers, plain.variants.pattern, plain.least_forward_s, plain.least_working_bytes)
         for a, b in zip(read.entering_bytes, plain.entering_bytes, strict=True):
             np.testing.assert_array_equal(a, b)
         last = len(plain.layers) - 1

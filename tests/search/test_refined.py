@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import cache
 
+import numpy as np
 import pytest
 
 import planner
@@ -13,6 +14,7 @@ from planner.mesh_tables import mesh_table
 from planner.prepared import prepare
 from planner.schedules import SCHEDULES
 from planner.simulate import run, uniform
+from planner.slice_costs import sharpen
 from planner.spaces import mesh_spaces
 from tests.intraop.programs import program, transformer
 
@@ -74,3 +76,19 @@ def test_a_refined_plan_is_the_same_every_time_and_says_what_its_stages_say():
     assert plan.step_time_s == pytest.approx(simulated.step_time_s, rel=1e-6)
     assert all(s.memory.total_bytes <= cluster.device.usable_bytes for s in stages)
     assert [layer for s in stages for layer in range(*s.layers)] == list(range(len(plan.record.layers)))
+
+
+def test_no_slice_that_fits_is_faster_than_its_floor():
+    """Floors know what some layer works with whatever is chosen; the choices found later need all of their memory."""
+    costs = pipeline(LIMITS[0]).builder.costs
+    floors, found = costs.floors_s.copy(), 0
+    layers = len(costs.prepared.layers)
+    for entry in [(0, m, k, j) for m in range(len(costs.spaces)) for k in range(layers) for j in range(k, layers)]:
+        sharpen(costs, entry)
+        assert floors[entry] <= costs.times_s[entry] * (1 + 1e-9)
+        if np.isfinite(costs.times_s[entry]):
+            found += 1
+            table, (_, _, first, last) = costs.tables[costs.space(entry)], entry
+            least = max(table.least_working_bytes[first:last + 1])
+            assert 0 < least <= table.working_bytes[table.of(first, last)].min()
+    assert found
