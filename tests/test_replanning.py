@@ -98,6 +98,20 @@ def test_nothing_of_jax_is_imported_for_a_plan_that_is_kept(plan: Plan, folder: 
     assert found.stderr == "[]\n"
 
 
+def test_what_was_not_asked_ahead_is_searched_for_without_jax(plan: Plan, folder: Path, again: Replanned,
+                                                              tmp_path: Path) -> None:
+    plan.save(tmp_path / "old.plan.json")
+    for kept in folder.glob("plan-*"):
+        kept.unlink()
+    code = ("import sys; from planner.cli.main import main; main(['replan', sys.argv[1], '--without', 'node1', '--json', "
+            "'--cache-dir', sys.argv[2], '-o', sys.argv[3]]); print('jax' in sys.modules, file=sys.stderr)")
+    new = tmp_path / "new.plan.json"
+    found = subprocess.run([sys.executable, "-c", code, str(tmp_path / "old.plan.json"), str(folder), str(new)],
+                           capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+    assert found.stderr.splitlines()[-1] == "False"
+    assert planned.load(new).to_json() == again.plan.to_json()
+
+
 def test_another_batch_keeps_the_size_of_its_microbatches(plan: Plan, folder: Path) -> None:
     found = replan(plan, batch_size=24, cache=Cache(folder)).plan
     assert (found.record.batch_size, found.microbatches) == (24, 8)

@@ -20,8 +20,8 @@ from planner.core.graph import Graph, Op, Phase, Role, Value
 from planner.core.plan import ParamPlan, PlanRecord
 from planner.core.spec import Spec, axes_of, is_legal, replicated
 from planner.emit.annotated import Annotated
+from planner.emit.contributions import contributions
 from planner.emit.inferred import Inferred, infer
-from planner.emit.micro import contributions
 from planner.emit.payloads import FirstPart, Local, Mapped
 
 SPLITTABLE = frozenset({"dot_general", "reduce_sum", "scatter-add", "scatter_add"})

@@ -22,8 +22,8 @@ from planner.core.graph import Graph, Phase, Role
 from planner.core.plan import PlanRecord
 from planner.core.spec import replicated, shard_count
 from planner.emit.annotated import Annotated
+from planner.emit.contributions import ways_to_gradients
 from planner.emit.edit import Edit
-from planner.emit.micro import ways_to_gradients
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from planner.core.graph import Graph, Input, Role
+from planner.core.graph import Graph, Role
 from planner.core.plan import ParamPlan
 from planner.emit.annotated import Annotated
+from planner.emit.contributions import contributions
 from planner.emit.names import gradient_name
 from planner.emit.tasks import Constraints, output_array, run_code
-
-_LAID_OUT = frozenset({"transpose", "reshape", "convert_element_type", "squeeze", "copy"})
-"""Operators that make another layout or dtype of their operand."""
 
 
 @dataclass(frozen=True)
@@ -56,23 +54,6 @@ def state_in_order(graph: Graph, env: Mapping[int, Any]) -> tuple[Any, ...]:
     """New state in the order of the STATE inputs."""
     made = {(o.path, o.row): o.operand for o in graph.outputs_of(Role.STATE)}
     return tuple(output_array(made[i.path, i.row], env) for i in graph.inputs_of(Role.STATE))
-
-
-def contributions(graph: Graph, param: ParamPlan | Input) -> tuple[int, ...]:
-    """The values whose sum is the gradient of a parameter."""
-    return graph.contributions.get((param.path, param.row), ())
-
-
-def ways_to_gradients(graph: Graph) -> set[int]:
-    """The values of `contributions` of all parameters, and what they are casts, transposes and the like of."""
-    maker, found = graph.producers, set[int]()
-    for output in graph.outputs_of(Role.GRAD):
-        value = output.operand
-        while isinstance(value, int) and value not in found:
-            found.add(value)
-            op = graph.ops[maker[value]] if value in maker else None
-            value = op.inputs[0] if op is not None and op.primitive in _LAID_OUT and len(op.inputs) == 1 else None
-    return found
 
 
 def grad_sum(graph: Graph, param: ParamPlan, env: Mapping[int, Any]) -> Any:

@@ -1,17 +1,17 @@
 """What the emitter makes operators execute beside JAX's own primitives. Each has `bind`, as `interpret.Bound` has.
 
+They are data, which a plan's memory is read off too, without JAX: what executes them (`binding.py`) is imported when
+one is bound.
+
 In: arrays or tracers. Out: a list of results.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
-import numpy as np
-from jax.sharding import Mesh, PartitionSpec
-
-from planner.core.plan import HOST
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,9 @@ class Barrier:
 
     def bind(self, operands: Sequence[Any]) -> list[Any]:
         """One result per operand."""
-        return list(jax.lax.optimization_barrier(tuple(operands)))
+        from planner.emit import binding
+
+        return binding.barrier(operands)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +34,9 @@ class Copy:
 
     def bind(self, operands: Sequence[Any]) -> list[Any]:
         """One result."""
-        value = operands[0]
-        array = value if isinstance(value, jax.Array) else jax.numpy.asarray(np.asarray(value))
-        return [jax.numpy.broadcast_to(array, self.shape)]
+        from planner.emit import binding
+
+        return binding.copy(self, operands)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,9 @@ class InMemory:
 
     def bind(self, operands: Sequence[Any]) -> list[Any]:
         """One result."""
-        return [jax.device_put(operands[0], jax.memory.Space.Host if self.memory == HOST else jax.memory.Space.Device)]
+        from planner.emit import binding
+
+        return binding.in_memory(self, operands)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +70,9 @@ class Mapped:
 
     def bind(self, operands: Sequence[Any]) -> list[Any]:
         """Results with the new leading dimensions in front."""
-        fn = self.payload.bind
-        for cut in reversed(self.cuts):
-            fn = _over_parts(fn, tuple(None if d is None else 0 for d in cut))
-        prepared = list(operands)
-        done = [0] * len(prepared)  # every cut puts one dimension in front of the others
-        for cut, parts in reversed(tuple(zip(self.cuts, self.parts, strict=True))):
-            for n, d in enumerate(cut):
-                if d is not None and d >= 0:
-                    prepared[n] = _cut(prepared[n], d + done[n], parts)
-                    done[n] += 1
-        return fn(prepared)
+        from planner.emit import binding
+
+        return binding.mapped(self, operands)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +90,7 @@ class Local:
     cuts: tuple[tuple[int | None, ...], ...]
     axes: tuple[tuple[int, ...], ...]
 
-    def on(self, mesh: Mesh) -> "LocalOn":
+    def on(self, mesh: "Mesh") -> "LocalOn":
         """The same on a mesh, ready to be bound."""
         return LocalOn(self, mesh)
 
@@ -104,27 +100,13 @@ class LocalOn:
     """A `Local` on its mesh."""
 
     local: Local
-    mesh: Mesh
+    mesh: "Mesh"
 
     def bind(self, operands: Sequence[Any]) -> list[Any]:
         """Results with the new leading dimensions in front, sharded over their axes."""
-        leads, names = self.local.axes, self.mesh.axis_names
+        from planner.emit import binding
 
-        def mine(*parts: Any) -> list[Any]:
-            return [r[(None,) * len(leads)] for r in self.local.payload.bind(parts)]
-
-        def placed(x: Any, cuts: Sequence[int | None]) -> PartitionSpec:
-            dims: list[Any] = [None] * jax.numpy.ndim(x)
-            for d, axes in zip(cuts, leads, strict=True):
-                if d is not None:
-                    dims[d] = tuple(names[a] for a in axes)
-            return PartitionSpec(*dims)
-
-        taken = tuple(placed(x, [cut[n] for cut in self.local.cuts]) for n, x in enumerate(operands))
-        made = PartitionSpec(*(tuple(names[a] for a in axes) for axes in leads))
-        run = jax.shard_map(mine, mesh=self.mesh, in_specs=taken, out_specs=made, check_vma=False,
-                            axis_names={names[a] for axes in leads for a in axes})
-        return list(run(*operands))
+        return binding.local_on(self, operands)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,20 +118,6 @@ class FirstPart:
 
     def bind(self, operands: Sequence[Any]) -> list[Any]:
         """One result."""
-        x = operands[0]
-        for position, n in zip(self.at, self.parts, strict=True):
-            x = jax.numpy.expand_dims(x, position)
-            shape = tuple(n if d == position else 1 for d in range(x.ndim))
-            first = jax.lax.broadcasted_iota("int32", shape, position) == 0
-            x = jax.numpy.where(first, x, jax.numpy.zeros((), x.dtype))
-        return [x]
+        from planner.emit import binding
 
-
-def _over_parts(fn: Any, in_axes: tuple[int | None, ...]) -> Any:
-    mapped = jax.vmap(lambda *xs: fn(list(xs)), in_axes=in_axes)
-    return lambda xs: mapped(*xs)
-
-
-def _cut(x: Any, dim: int, parts: int) -> Any:
-    shape = (*x.shape[:dim], parts, x.shape[dim] // parts, *x.shape[dim + 1:])
-    return jax.numpy.moveaxis(x.reshape(shape), dim, 0)
+        return binding.first_part(self, operands)

@@ -13,9 +13,9 @@ from planner.core.graph import Graph, Phase, Role
 from planner.core.plan import ParamPlan, PlanRecord
 from planner.core.spec import Spec, replicated
 from planner.emit.annotated import Annotated
-from planner.emit.micro import contributions
+from planner.emit.contributions import contributions
+from planner.emit.cutting import TaskCode, cut
 from planner.emit.parted import second_part
-from planner.emit.tasks import TaskCode, cut
 from planner.errors import PlanMismatchError
 from planner.schedules import SCHEDULES, Kind
 

@@ -16,8 +16,8 @@ from planner.core.graph import Graph, Phase, Role
 from planner.core.plan import PlanRecord
 from planner.core.recomputation import run_again
 from planner.emit.annotated import Annotated
+from planner.emit.contributions import ways_to_gradients
 from planner.emit.edit import Edit
-from planner.emit.micro import ways_to_gradients
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from planner.core.graph import Graph, Op, Role
-from planner.emit.tasks import TaskCode, cut
+from planner.emit.cutting import TaskCode, cut
 from planner.emit.update_specs import LeafPlace
 
 

@@ -1,68 +1,22 @@
-"""Which operators run together, what they read and what others read of them: liveness over a partition of a graph.
+"""The tasks of a graph as JAX functions, with the plan's sharding constraints inside.
 
-Used twice: for the forward and backward of pipeline stages, and for the rounds of a weight update that spans stages.
-In: a graph, and a task per operator. Out: `TaskCode`s and JAX functions that run them.
+In: a graph, `TaskCode`s (`cutting.py`), shardings. Out: functions of arrays.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
 from planner.core.graph import Graph, Literal, Op, Operand
 from planner.core.spec import Spec
+from planner.emit.cutting import TaskCode
 from planner.emit.meshes import sharding
 from planner.emit.names import operator_name
 from planner.emit.payloads import Local
 from planner.interpret import OperandHook, ResultHook, run_ops
-
-Name = TypeVar("Name", bound=Hashable)
-
-
-@dataclass(frozen=True)
-class TaskCode:
-    """One function's worth of a graph.
-
-    Attributes:
-      stage: the stage it runs on.
-      ops: operators, in order.
-      reads: values it needs from outside (inputs, constants, results of other tasks).
-      makes: results that another task or a graph output reads.
-      part: of the weight update, where optimizer state comes from the host part by part (`LeafPlace.part`).
-    """
-
-    stage: int
-    ops: tuple[int, ...]
-    reads: tuple[int, ...]
-    makes: tuple[int, ...]
-    part: int = 0
-
-
-def cut(graph: Graph, task_of: Sequence[Name], stage_of: Mapping[Name, int]) -> dict[Name, TaskCode]:
-    """Cut a graph into tasks.
-
-    Args:
-      graph: the graph.
-      task_of: per operator, the name of its task.
-      stage_of: task name -> stage; tasks without operators are included, empty.
-    """
-    ops: dict[Name, list[int]] = {name: [] for name in stage_of}
-    maker: dict[int, Name] = {}
-    for n, op in enumerate(graph.ops):
-        ops[task_of[n]].append(n)
-        maker.update(dict.fromkeys(op.results, task_of[n]))
-    wanted = {o.operand for o in graph.outputs if isinstance(o.operand, int)}
-    reads: dict[Name, set[int]] = {name: set() for name in stage_of}
-    for n, op in enumerate(graph.ops):
-        for v in op.inputs:
-            if maker.get(v) != task_of[n]:
-                reads[task_of[n]].add(v)
-                wanted.add(v)
-    return {name: TaskCode(stage_of[name], tuple(ops[name]), tuple(sorted(reads[name])),
-                           tuple(v for n in ops[name] for v in graph.ops[n].results
-                                 if v in wanted)) for name in stage_of}
 
 
 @dataclass(frozen=True)

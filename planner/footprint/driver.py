@@ -13,28 +13,19 @@ from dataclasses import dataclass
 from planner.core.graph import Role
 from planner.core.plan import uses_host_memory
 from planner.costs.memory import peak, shard_bytes
+from planner.emit.cutting import TaskCode
 from planner.emit.pipeline_code import PipelineCode, pipeline_code
 from planner.emit.rounds import replaced
 from planner.emit.task_order import task_order
-from planner.emit.tasks import TaskCode
 from planner.emit.update_specs import visiting_bytes
 from planner.footprint.away import Away
 from planner.footprint.compiled import Function
-from planner.footprint.emitted import Emitted
+from planner.footprint.emitted import Emitted, Need
 from planner.footprint.functions import finish_function, task_function
 from planner.footprint.gradients import sum_bytes
 from planner.footprint.repetition import Repetition, repetition
 from planner.footprint.updates import update_task
 from planner.schedules import Kind, Task
-
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """What a call of a function takes beside its arguments: while it runs, for good, and the operator at its peak."""
-
-    temp: int
-    made: int
-    op: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +50,9 @@ class Call:
     op: int = -1
     beside: tuple[tuple[int, int, int], ...] = ()
 
+
+UPDATE = "update"
+"""How names of the functions of a weight update begin."""
 
 Needs = Callable[[str, int], Need]
 """(name of a function, stage) -> what it takes."""
@@ -93,15 +87,16 @@ def walk_update(emitted: Emitted) -> tuple[Call, ...]:
 
 
 def predicted(emitted: Emitted, code: PipelineCode) -> Needs:
-    """What functions take, predicted; each is looked at once."""
+    """What functions take, predicted; each is looked at once, those of an update anew in every walk."""
     known: dict[tuple[str, int], Need] = {}
     graph, codes = emitted.program.update, emitted.update_codes
     updates = list(zip(codes, replaced(graph, codes), strict=True)) if graph is not None else []
 
     def needs(name: str, stage: int) -> Need:
-        if (name, stage) not in known:
-            known[name, stage] = _need(_function(emitted, code, updates, name, stage))
-        return known[name, stage]
+        of = known if name.startswith(UPDATE) else emitted.known
+        if (name, stage) not in of:
+            of[name, stage] = _need(_function(emitted, code, updates, name, stage))
+        return of[name, stage]
 
     return needs
 
@@ -114,7 +109,7 @@ def _function(emitted: Emitted, code: PipelineCode,
         return task_function(emitted, code.tasks[stage, kind], sums)
     if name == "finish":
         return finish_function(emitted, stage, code.grads[stage])
-    return update_task(emitted, *updates[int(name.removeprefix("update"))])
+    return update_task(emitted, *updates[int(name.removeprefix(UPDATE))])
 
 
 def _need(function: Function) -> Need:
@@ -229,5 +224,5 @@ class _Driver:
         assert graph is not None
         visiting = [visiting_bytes(self._record, graph, s) for s in range(len(self._outputs))]
         for n, task in enumerate(self._emitted.update_codes):
-            self._call(f"update{n}", task.stage, visiting[task.stage] if task.part else 0)
-            self._outputs[task.stage] += self._needs(f"update{n}", task.stage).made
+            self._call(f"{UPDATE}{n}", task.stage, visiting[task.stage] if task.part else 0)
+            self._outputs[task.stage] += self._needs(f"{UPDATE}{n}", task.stage).made

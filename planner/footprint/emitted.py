@@ -4,6 +4,7 @@ In: a `PlanRecord` and its `Program`. Out: `Emitted`, which gives a `Lowering` p
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
@@ -11,11 +12,11 @@ from planner.core.graph import Phase, Program, Role
 from planner.core.plan import PlanRecord
 from planner.core.spec import Spec, replicated
 from planner.emit.annotated import Annotated
+from planner.emit.cutting import TaskCode
 from planner.emit.deferred import with_deferred_gradients
 from planner.emit.inferred import Inferred, infer
 from planner.emit.rewritten import before_deferral
 from planner.emit.rounds import placed_rounds
-from planner.emit.tasks import TaskCode
 from planner.emit.update_specs import LeafPlace, opt_state_places, update_places, work_specs
 from planner.footprint.compilers import compiler_of
 from planner.footprint.nodes import Lowering
@@ -30,14 +31,35 @@ class Holds(StrEnum):
     TRANSIENT = "transient"
 
 
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a call of a function takes beside its arguments: while it runs, for good, and the operator at its peak."""
+
+    temp: int
+    made: int
+    op: int = -1
+
+
 class Emitted:
-    """A plan's program as it is emitted, with the sharding of every value."""
+    """A plan's program as it is emitted, with the sharding of every value. `known`: what was found out of functions
+    that have no part in the weight update, by name and stage."""
 
     def __init__(self, record: PlanRecord, program: Program) -> None:
         self.record, self.program = record, program
         before = before_deferral(record, program)
         self.inferred = infer(before)
         self.given, _ = with_deferred_gradients(record, before, self.inferred)
+        self.known: dict[tuple[str, int], Need] = {}
+
+    def told(self, record: PlanRecord) -> "Emitted":
+        """The same under a plan that differs in what lies in host memory alone; programs of a plan of one stage are
+        emitted anew if activations do."""
+        if len(record.stages) == 1 and record.stages[0].offload != self.record.stages[0].offload:
+            return Emitted(record, self.program)
+        other = Emitted.__new__(Emitted)
+        other.record, other.program, other.inferred, other.given = record, self.program, self.inferred, self.given
+        other.known = self.known
+        return other
 
     @cached_property
     def update_specs(self) -> Mapping[int, Spec]:

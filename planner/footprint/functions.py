@@ -9,8 +9,8 @@ from dataclasses import replace
 from planner.core.graph import Role
 from planner.core.plan import ParamPlan
 from planner.costs.memory import itemsize, shard_bytes, sum_itemsize
-from planner.emit.micro import contributions
-from planner.emit.tasks import TaskCode
+from planner.emit.contributions import contributions
+from planner.emit.cutting import TaskCode
 from planner.footprint.compiled import Ends, Function, function
 from planner.footprint.emitted import Emitted
 from planner.footprint.gradients import added, finished, gradient, sum_bytes

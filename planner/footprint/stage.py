@@ -71,9 +71,10 @@ class Arguments:
     host: int = 0
 
 
-def memory_curves(record: PlanRecord, program: Program) -> tuple[MemoryCurve, ...]:
-    """The memory of every stage of a plan over one step."""
-    emitted = Emitted(record, program)
+def memory_curves(record: PlanRecord, program: Program, emitted: Emitted | None = None) -> tuple[MemoryCurve, ...]:
+    """The memory of every stage of a plan over one step. `emitted`: the program under a plan that differs in what lies
+    in host memory alone."""
+    emitted = emitted.told(record) if emitted else Emitted(record, program)
     if len(record.stages) == 1:
         given = arguments(emitted, 0)
         curve = _then(given, step_function(emitted, updates=False), walk_update(emitted)) if given.host else \

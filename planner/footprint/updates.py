@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 from planner.core.graph import Role
 from planner.costs.memory import itemsize, shard_bytes
-from planner.emit.tasks import TaskCode
+from planner.emit.cutting import TaskCode
 from planner.footprint.compiled import Ends, Function, function
 from planner.footprint.emitted import Emitted
 from planner.footprint.nodes import Nodes

@@ -16,9 +16,10 @@ from planner.core.plan import HOST, ParamPlan, PlanRecord
 from planner.core.programs import STEP, program_name
 from planner.core.spec import Spec, replicated
 from planner.emit.annotated import Annotated
+from planner.emit.contributions import contributions
 from planner.emit.deferred import lead_count, settled_spec
 from planner.emit.meshes import sharding
-from planner.emit.micro import MicroResult, accumulation_dtype, contributions, run_micro
+from planner.emit.micro import MicroResult, accumulation_dtype, run_micro
 from planner.emit.names import gradient_name
 from planner.emit.tasks import Constraints, output_array, run_code
 from planner.model import Model

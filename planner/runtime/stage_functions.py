@@ -17,12 +17,13 @@ from jax.sharding import Mesh
 from planner.core import programs
 from planner.core.plan import ParamPlan
 from planner.core.spec import Spec
+from planner.emit.cutting import TaskCode
 from planner.emit.deferred import final_spec, lead_count, settled_spec
 from planner.emit.meshes import sharding
 from planner.emit.micro import accumulation_dtype
 from planner.emit.names import gradient_name
 from planner.emit.pipeline_code import PipelineCode
-from planner.emit.tasks import Constraints, TaskCode, run_code
+from planner.emit.tasks import Constraints, run_code
 from planner.runtime.stage_program import stage_program
 from planner.schedules import Kind
 

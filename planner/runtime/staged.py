@@ -22,9 +22,10 @@ from planner.core.graph import Graph, Operand
 from planner.core.plan import HOST
 from planner.core.programs import UPDATE, program_name
 from planner.core.spec import Spec, replicated
+from planner.emit.cutting import TaskCode
 from planner.emit.meshes import sharding
 from planner.emit.rounds import placed_rounds, replaced
-from planner.emit.tasks import Constraints, TaskCode, output_array, task_function
+from planner.emit.tasks import Constraints, output_array, task_function
 from planner.emit.update_specs import LeafPlace
 from planner.processes.in_turn import copied
 from planner.runtime.host_transfers import UnderWay, moved

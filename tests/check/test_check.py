@@ -13,7 +13,7 @@ from planner.check.compare import NOISE_RUNS, _error
 from planner.check.inputs import random_batch, with_numbers
 from planner.check.reference import Reference
 from planner.check.report import NOISE_FACTOR, CheckReport, TensorCheck
-from planner.emit import payloads
+from planner.emit import binding
 from planner.model import Model
 from planner.runtime import stage_functions
 from tests.runtime import models
@@ -61,7 +61,7 @@ def test_only_a_tensor_that_would_fail_asks_for_more_perturbed_runs(monkeypatch)
 
 def test_a_wrong_split_of_deferred_gradients_is_found(monkeypatch):
     """Plant: an operand is cut along a wrong dimension, as a wrong rule would have it."""
-    monkeypatch.setattr(payloads, "_cut", lambda x, dim, parts: jnp.stack([x[:x.shape[0] // parts]] * parts))
+    monkeypatch.setattr(binding, "_cut", lambda x, dim, parts: jnp.stack([x[:x.shape[0] // parts]] * parts))
     report = checked(models.mlp(layers=2), Design(mesh_shape=(2,), microbatches=2, deferred=True))
     assert not report.passed
     assert report.worst("gradient") > 0.1

@@ -8,8 +8,8 @@ import pytest
 
 from planner.core.graph import Phase, Role
 from planner.emit.annotated import annotate_program
+from planner.emit.contributions import ways_to_gradients
 from planner.emit.gathers import with_gathers_per_layer
-from planner.emit.micro import ways_to_gradients
 from planner.emit.recompute import with_recompute
 from planner.emit.rewritten import rewritten as emitted
 from planner.runtime import compile_plan
