@@ -16,7 +16,7 @@ from planner.intraop.repeats import renamed
 from planner.intraop.slice_choice import SliceChoice
 from planner.layers import Layers
 from planner.prepared import Prepared
-from planner.program_index import ProgramIndex, input_dimensions
+from planner.program_index import ProgramIndex
 from planner.stage_times import layer_times, time_parts
 
 
@@ -71,7 +71,6 @@ def stage_plan(prepared: Prepared, pick: StagePick, number: int, decisions: Sequ
     """The saved form of one stage. `stored` gives the storage spec of every parameter that it is the home of; copies of
     others (tied weights) lie as the stage has chosen, whose mesh may be another."""
     index, layers = prepared.index, prepared.layers
-    graph = index.program.micro
     mesh = pick.mesh
     specs: dict[int, Spec] = {}
     for d in decisions:
@@ -95,7 +94,7 @@ def stage_plan(prepared: Prepared, pick: StagePick, number: int, decisions: Sequ
         mesh.shape, pick.axis_names, tuple(sorted(specs.items())), tuple(sorted(uses)), recompute, pick.in_flight,
         time_parts(pick.choice, moves),
         _memory(decisions, pick), moves, pick.send_s, pick.gap, "optimal" if pick.gap <= 1e-9 else "feasible",
-        pick.solver, _summary(index, graph, decisions, pick),
+        pick.solver, _summary(prepared, decisions, pick),
         layer_times(pick.choice, decisions, prepared.weights), selected=selected, waiting=pick.waiting,
         waiting_bytes=int(pick.waiting_bytes), order=mesh.order)
 
@@ -140,13 +139,13 @@ def param_plans(graph: Graph, decisions: Sequence[tuple[int, LayerDecisions]]) -
     return tuple(found[v] for v in order)
 
 
-def _summary(index: ProgramIndex, graph: Graph, decisions: Sequence[LayerDecisions], pick: StagePick) -> str:
+def _summary(prepared: Prepared, decisions: Sequence[LayerDecisions], pick: StagePick) -> str:
     """What each mesh axis does, in words."""
+    index, inputs = prepared.index, prepared.input_dims
     shape = pick.mesh.shape
     if not shape:
         return "one device"
     named: dict[str, list[str]] = {}
-    inputs = _input_dims(index)
     for axis, size in enumerate(shape):
         roles: list[str] = []
         activations = [(o, d) for dec in decisions for o, spec in dec.tensors for d, axes in enumerate(spec)
@@ -156,7 +155,7 @@ def _summary(index: ProgramIndex, graph: Graph, decisions: Sequence[LayerDecisio
         others = sorted({inputs.get(key, "features") for key in activations if key not in index.batch_dims
                          and key[0] not in index.role})
         params = [p for dec in decisions for p in dec.params]
-        used = _used_sharded(graph, decisions, axis)
+        used = _used_sharded(index.program.micro, decisions, axis)
         stored = sum(any(axis in axes for axes in p.spec) for p in params)
         roles += [name for name in others if name != "features" or not used]
         if used:
@@ -168,16 +167,6 @@ def _summary(index: ProgramIndex, graph: Graph, decisions: Sequence[LayerDecisio
             roles.append("optimizer state (ZeRO)")
         named.setdefault(" + ".join(roles) or "replicated", []).append(f"{pick.axis_names[axis]} ({size})")
     return "; ".join(f"{', '.join(axes)}: {roles}" for roles, axes in named.items())
-
-
-def _input_dims(index: ProgramIndex) -> dict[tuple[int, int], str]:
-    """Dimensions of activations that come from a dimension of the batch inputs other than the batch -> its name."""
-    graph = index.program.micro
-    shapes = [graph.values[i.value].shape for i in graph.inputs_of(Role.BATCH)]
-    rank = max(map(len, shapes), default=0)
-    names = {1: "sequence"} if rank <= 3 else {1: "height", 2: "width"}
-    return {key: names.get(d, f"input dimension {d}") for d in reversed(range(1, rank))
-            for key in input_dimensions(graph, index.rules, d)}
 
 
 def _used_sharded(graph: Graph, decisions: Sequence[LayerDecisions], axis: int) -> bool:

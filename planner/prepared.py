@@ -3,6 +3,7 @@
 In: a `Program`. Out: `Prepared`, and the cuts that carried state forbids.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -16,7 +17,7 @@ from planner.intraop.distinct import Slices, distinct_slices
 from planner.intraop.selection import selection
 from planner.intraop.structure import layer_model
 from planner.layers import Layers, classify, cluster_layers, crossing_bytes, cut_positions
-from planner.program_index import ProgramIndex, RuleTable, index_program
+from planner.program_index import ProgramIndex, RuleTable, index_program, input_dimensions
 from planner.rules import graph_flops, main_dtype
 from planner.weight_part import WeightPart
 
@@ -46,6 +47,16 @@ class Prepared:
     def weights(self) -> WeightPart:
         """What the parts of backwards take that only make gradients of parameters."""
         return WeightPart(weight_part(self.program.micro, self.layers.ranges))
+
+    @cached_property
+    def input_dims(self) -> Mapping[tuple[int, int], str]:
+        """Dimensions of activations that come from a dimension of the batch inputs other than the batch -> its name."""
+        graph = self.program.micro
+        shapes = [graph.values[i.value].shape for i in graph.inputs_of(Role.BATCH)]
+        rank = max(map(len, shapes), default=0)
+        names = {1: "sequence"} if rank <= 3 else {1: "height", 2: "width"}
+        return {key: names.get(d, f"input dimension {d}") for d in reversed(range(1, rank))
+                for key in input_dimensions(graph, self.index.rules, d)}
 
 
 def prepare(program: Program, device: Device | None = None) -> Prepared:

@@ -10,6 +10,7 @@ import json
 import math
 import types
 import typing
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, TypeVar, cast
 
@@ -35,9 +36,11 @@ def encode(value: Any, hint: Any, path: str) -> Any:
         if type(value) is not hint:
             raise JsonShapeError(f"{path} is {_shown(value)}, not {_hint_text(hint)}")
         return {name: encode(getattr(value, name), of, f"{path}.{name}") for name, of in _fields(hint).items()}
-    if typing.get_origin(hint) is tuple:
+    if _is_tuple(hint):
         if not isinstance(value, tuple):
             raise JsonShapeError(f"{path} is {_shown(value)}, not {_hint_text(hint)}")
+        if _are_plain(cast(tuple[Any, ...], value), hint):
+            return list(cast(tuple[Any, ...], value))
         return [encode(v, of, f"{path}[{n}]") for n, (v, of) in enumerate(_pairs(value, hint, path))]
     return _scalar(value, hint, path)
 
@@ -60,9 +63,8 @@ def _decode(value: Any, hint: Any, path: str) -> Any:
     if _is_tuple(hint):
         if not isinstance(value, list):
             raise JsonShapeError(f"{path} is {_shown(value)}, not an array")
-        of = typing.get_args(hint)
-        if of[1:] == (...,) and of[0] in (int, str) and all(type(v) is of[0] for v in cast(list[Any], value)):
-            return tuple(cast(list[Any], value))  # most of a plan is numbers of values
+        if _are_plain(cast(list[Any], value), hint):
+            return tuple(cast(list[Any], value))
         return tuple(_decode(v, of, f"{path}[{n}]") for n, (v, of) in enumerate(_pairs(value, hint, path)))
     return _scalar(value, hint, path)
 
@@ -122,6 +124,18 @@ def _first_that_fits(convert: Any, value: Any, options: tuple[Any, ...], path: s
     raise max(faults, key=lambda f: str(f).startswith((f"{path}.", f"{path}[")))  # the one that got furthest
 
 
+def _are_plain(values: Sequence[Any], hint: Any) -> bool:
+    """Whether all elements of a tuple are of the one plain type that it has: most of a plan is numbers of values."""
+    of = _only_type(hint)
+    return of is not None and all(type(v) is of for v in values)
+
+
+@cache
+def _only_type(hint: Any) -> type[int] | type[str] | None:
+    of = typing.get_args(hint)
+    return of[0] if of[1:] == (...,) and of[0] in (int, str) else None
+
+
 @cache
 def _is_tuple(hint: Any) -> bool:
     return typing.get_origin(hint) is tuple
@@ -155,13 +169,22 @@ def _shown(value: Any) -> str:
 
 def pretty(document: Any, indent: int = 0) -> str:
     """JSON in which whatever fits on a line stands on one line; objects have sorted keys."""
-    line = json.dumps(document, sort_keys=True, allow_nan=False, ensure_ascii=False)
-    if len(line) + indent <= _WIDTH or not isinstance(document, dict | list) or not document:
-        return line
-    pad = " " * (indent + 1)
+    if not isinstance(document, dict | list) or not document:
+        return _line(document)
     if isinstance(document, dict):
-        items = sorted(cast(dict[str, Any], document).items())
-        parts = [f"{pad}{json.dumps(key, ensure_ascii=False)}: {pretty(value, indent + 1)}" for key, value in items]
-        return "{\n" + ",\n".join(parts) + "\n" + " " * indent + "}"
-    parts = [pad + pretty(value, indent + 1) for value in cast(list[Any], document)]
-    return "[\n" + ",\n".join(parts) + "\n" + " " * indent + "]"
+        parts = [f"{_line(key)}: {pretty(value, indent + 1)}"
+                 for key, value in sorted(cast(dict[str, Any], document).items())]
+        begin, end = "{}"
+    else:
+        items = cast(list[Any], document)
+        plain = not any(isinstance(value, dict | list) for value in items)
+        parts = list(map(_line, items)) if plain else [pretty(value, indent + 1) for value in items]
+        begin, end = "[]"
+    length = sum(map(len, parts)) + 2 * len(parts) + indent
+    if length <= _WIDTH and not any("\n" in part for part in parts):
+        return begin + ", ".join(parts) + end
+    pad = " " * (indent + 1)
+    return begin + "\n" + ",\n".join(pad + part for part in parts) + "\n" + " " * indent + end
+
+
+_line = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
