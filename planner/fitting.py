@@ -8,13 +8,15 @@ it finds has to fit all the same.
 In: a `Request`. Out: a `PlanRecord` whose memory is that of its programs.
 """
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from planner.core.hardware import Cluster
+from planner.core.hardware import Cluster, Device
 from planner.core.mixed import with_scaled_memory
-from planner.core.plan import PlanRecord
+from planner.core.plan import Baseline, PlanRecord
 from planner.errors import MemoryLimitError
-from planner.footprint import memory_curves
+from planner.footprint import Emitted, memory_curves
+from planner.known import Known
 from planner.request import Request
 from planner.search import Found, search
 
@@ -29,36 +31,56 @@ CLEAR = 0.98
 """A tightened limit is this part of what would be enough if the two figures kept their ratio. [chosen]"""
 
 
-def plan_to_fit(request: Request) -> PlanRecord:
+MEMORY = "memory of programs"
+"""The phase of planning that this is."""
+
+
+def plan_to_fit(request: Request, known: Known | None = None) -> PlanRecord:
     """The best plan found whose programs fit.
+
+    Args:
+      request: what is asked.
+      known: what searches for the request found out before; it learns from those made here.
 
     Raises:
       MemoryLimitError: nothing fits, with the bytes missing.
       BatchError, PinError: impossible pins.
     """
+    known = known or Known(request)
     try:
-        first = search(request)
+        first = search(request, known)
     except MemoryLimitError as too_large:
-        found, _ = _tighter(request, LOOSER, None, None)
+        found, _ = _tighter(request, known, LOOSER, None)
         if found is None:
             raise too_large from None
         return found
-    record = with_memory(first)
+    record = _measured(request, first)
     if fits(record, request.cluster):
         return record
-    scale, most = _scale(record, first.record, request.cluster, 1.0), _summed(first.record, request.cluster)
-    found, least = _tighter(request, scale, min(1.0, most), record)
+    scale = _scale(record, first.record, request.cluster, 1.0)
+    found, least = _tighter(request, known, scale, Seen(record, min(1.0, fullness(first.record, request.cluster))))
     if found is None:
         raise _missing(request, least)
     return found
 
 
-def with_memory(found: Found) -> PlanRecord:
-    """The record with the memory of its programs, stage by stage."""
+def _measured(request: Request, found: Found) -> PlanRecord:
+    with request.phases.phase(MEMORY):
+        return with_memory(found)
+
+
+def with_memory(found: Found, emitted: Emitted | None = None) -> PlanRecord:
+    """The record with the memory of its programs, stage by stage; `emitted` as `memory_curves` has it."""
     record = found.record
-    curves = memory_curves(record, found.program)
+    curves = memory_curves(record, found.program, emitted)
     return replace(record, stages=tuple(replace(s, memory=curve.parts)
                                         for s, curve in zip(record.stages, curves, strict=True)))
+
+
+def none_fits(recipes: Sequence[Baseline], device: Device) -> tuple[Baseline, ...]:
+    """Recipes that were found for devices with more memory, none of which fits those at hand."""
+    return tuple(Baseline(r.name, None, None, False, f"does not fit {device.memory_bytes / 1e9:.4g} GB per device")
+                 for r in recipes)
 
 
 def fits(record: PlanRecord, cluster: Cluster) -> bool:
@@ -73,48 +95,46 @@ def fullness(record: PlanRecord, cluster: Cluster) -> float:
                for peak, device in zip(record.rank_bytes, firsts, strict=True))
 
 
-def _tighter(request: Request, scale: float, above: float | None, first: PlanRecord | None
-             ) -> tuple[PlanRecord | None, int]:
+@dataclass(frozen=True)
+class Seen:
+    """A plan that does not fit, and what its layers add up to, as a part of the limit."""
+
+    record: PlanRecord
+    summed: float
+
+
+def _tighter(request: Request, known: Known, scale: float, first: Seen | None) -> tuple[PlanRecord | None, int]:
     """Search under other limits, `scale` times the true one at first, until the plan fits: it, or None, and the least
-    peak seen. Where a limit leaves the search nothing, the next is halfway back to `above`, from which on the plan is
-    one that was seen, as the sum of its layers."""
-    below, least = 0.0, 0 if first is None else _peak(first)
+    peak seen. Where a limit leaves the search nothing, the next is halfway back to that from which on the plan is one
+    that was seen."""
+    below, above, least = 0.0, first and first.summed, first.record.peak_bytes if first else 0
     for _ in range(ATTEMPTS):
         request.progress(f"memory: searching again with {scale:.0%} of the limit")
         try:
-            found = search(replace(request, cluster=with_scaled_memory(request.cluster, scale)))
+            found = search(replace(request, told=with_scaled_memory(request.cluster, scale)), known)
         except MemoryLimitError:
             if above is None:
                 return None, least
             below, scale = scale, (scale + above) / 2
             continue
-        record = replace(with_memory(found), cluster=request.cluster)
-        if first is not None:
-            record = replace(record, baselines=first.baselines,
-                             lower_bound_s=min(first.lower_bound_s, record.step_time_s))
-        least = min(least or _peak(record), _peak(record))
+        record = _measured(request, found)
+        record = replace(record, baselines=none_fits(record.baselines, request.cluster.device)) if first is None else \
+            replace(record, baselines=first.record.baselines,
+                    lower_bound_s=min(first.record.lower_bound_s, record.step_time_s))
+        least = min(least or record.peak_bytes, record.peak_bytes)
         if fits(record, request.cluster):
             return record, least
-        above = min(scale, _summed(found.record, request.cluster))
+        above = min(scale, fullness(found.record, request.cluster))
         scale = _scale(record, found.record, request.cluster, scale)
         if scale <= below:
             scale = (below + above) / 2
     return None, least
 
 
-def _summed(summed: PlanRecord, cluster: Cluster) -> float:
-    """What a plan's layers add up to, as a part of the limit."""
-    return fullness(summed, cluster)
-
-
 def _scale(exact: PlanRecord, summed: PlanRecord, cluster: Cluster, scale: float) -> float:
     """The limit, as a part of the true one, under which a plan is likely to fit: as much less as the plan takes too
     much, measured in what its layers add up to."""
-    return min(scale, _summed(summed, cluster)) * CLEAR / fullness(exact, cluster)
-
-
-def _peak(record: PlanRecord) -> int:
-    return record.peak_bytes
+    return min(scale, fullness(summed, cluster)) * CLEAR / fullness(exact, cluster)
 
 
 def _missing(request: Request, need: int) -> MemoryLimitError:

@@ -27,7 +27,8 @@ class Programs:
       batch_size: samples in a batch.
       device: what selected tensors are recomputed on.
       foresees: whether programs may be foreseen.
-      traced: those that were traced and made ready, by microbatches.
+      traced: those that were traced and made ready, by microbatches; `ready`: those that were foreseen; `named`: those
+        with a fingerprint.
     """
 
     trace: Callable[[int, Graph | None], Program]
@@ -35,13 +36,16 @@ class Programs:
     device: Device
     foresees: bool = True
     traced: dict[int, Prepared] = field(default_factory=dict[int, Prepared])
+    ready: dict[int, Prepared] = field(default_factory=dict[int, Prepared])
+    named: dict[int, Program] = field(default_factory=dict[int, Program])
     _update: Graph | None = None  # the same for every number of microbatches
     _like: dict[int, tuple[Prepared, Prepared]] = field(default_factory=dict[int, tuple[Prepared, Prepared]])
 
     def program(self, microbatches: int) -> Program:
         """The program of that many microbatches, traced if there is no other way."""
-        if microbatches in self.traced:
-            return self.traced[microbatches].program
+        known = self.traced.get(microbatches) or self.ready.get(microbatches)
+        if known is not None:
+            return known.program
         return self._foreseen(microbatches) or self._trace(microbatches)
 
     def prepared(self, program: Program) -> Prepared:
@@ -50,7 +54,9 @@ class Programs:
         if microbatches in self.traced:
             return self.traced[microbatches]
         if microbatches in self._like:
-            return prepared_like(*self._like[microbatches], program, self.device)
+            if microbatches not in self.ready:
+                self.ready[microbatches] = prepared_like(*self._like[microbatches], program, self.device)
+            return self.ready[microbatches]
         self.traced[microbatches] = prepare(program, self.device)
         return self.traced[microbatches]
 
@@ -58,17 +64,28 @@ class Programs:
         """Foresee nothing any more, nor use what was."""
         self.foresees = False
         self.traced.clear()
+        self.ready.clear()
+        self.named.clear()
         self._like.clear()
 
     def confirmed(self, prepared: Prepared) -> Prepared | None:
         """The same, of a traced program with its fingerprint; None if that is not what was foreseen."""
         index, program = prepared.index, prepared.program
         if program.microbatches in self.traced:
-            return replace(prepared, index=replace(index, program=named(program)))
-        program = self._trace(program.microbatches)
-        if not same(prepared.program, program):
-            return None
-        return replace(prepared, index=replace(index, program=named(program), rules=RuleTable(program.micro)))
+            return replace(prepared, index=replace(index, program=self._named(program)))
+        if program.microbatches not in self.named:
+            traced = self._trace(program.microbatches)
+            if not same(program, traced):
+                return None
+            program = self._named(traced)
+        program = self.named[program.microbatches]
+        return replace(prepared, index=replace(index, program=program, rules=RuleTable(program.micro)))
+
+    def _named(self, program: Program) -> Program:
+        """A traced program with its fingerprint."""
+        if program.microbatches not in self.named:
+            self.named[program.microbatches] = program if program.fingerprint else named(program)
+        return self.named[program.microbatches]
 
     def _trace(self, microbatches: int) -> Program:
         program = self.trace(microbatches, self._update)

@@ -113,7 +113,7 @@ def mesh_table(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pi
             priced = priced_layers(prepared, space, hardware, pins, classes)
             if _held_anyway(prepared, priced) <= usable:
                 fastest = _table(prepared, priced, no_price(prepared, pins))
-                if _all_fit(prepared, hardware, pins, fastest, usable):
+                if all_fit(prepared, hardware, pins, fastest, usable):
                     return fastest
             prices = memory_prices(prepared, hardware, space.mesh.device_count, pins, space.part)
             return _table(prepared, priced, prices)
@@ -129,7 +129,7 @@ def _held_anyway(prepared: Prepared, classes: Sequence[PricedClass]) -> float:
     return sum(least[c] for c in prepared.layers.classes)
 
 
-def _all_fit(prepared: Prepared, hardware: Cluster, pins: Pins, fastest: SliceTable, usable: float) -> bool:
+def all_fit(prepared: Prepared, hardware: Cluster, pins: Pins, fastest: SliceTable, usable: float) -> bool:
     """Whether every slice, at its fastest, fits with as many microbatches in flight as any stage may hold."""
     need = fastest.memory_bytes(most_in_flight(prepared, hardware, pins))[..., 0]
     return bool((need[np.isfinite(need)] <= usable).all())

@@ -15,20 +15,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import prod
 
-from planner.core.hardware import Cluster, Device
+from planner.core.hardware import Cluster
 from planner.core.host import HostLink
 from planner.core.mixed import in_every_part, with_scaled_memory
-from planner.core.plan import DEVICE, HOST, Baseline, ParamPlan, PlanRecord, StagePlan
+from planner.core.plan import DEVICE, HOST, ParamPlan, PlanRecord, StagePlan
 from planner.core.spec import shard_count
 from planner.costs.host import AT_LEAST_IN_FLIGHT, activations_s, update_s
 from planner.costs.memory import itemsize
 from planner.errors import MemoryLimitError, PinError
+from planner.fitting import MEMORY, none_fits, plan_to_fit, with_memory
 from planner.fitting import fits as fits_devices
-from planner.fitting import plan_to_fit, with_memory
+from planner.footprint import Emitted
+from planner.known import Known
 from planner.request import Request
 from planner.search import Found, search
 
-LOOSER = (1.3, 1.8, 3.0)
+LOOSER = (1.1, 1.3, 1.8, 3.0)
 """How much more memory the search is told of, one after the other. [chosen: Adam's moments are half of what a
 mixed-precision parameter takes, so that a plan with twice the memory may fit without them; beyond, activations]"""
 
@@ -43,18 +45,19 @@ def plan_or_offload(request: Request) -> PlanRecord:
       BatchError, PinError: impossible pins.
     """
     wanted, hosts = request.pins.offload, [kind for kind in request.cluster.kinds if kind.host is not None]
+    known = Known(request)
     if wanted not in (None, NONE):
         _check_possible(request, wanted)
     if wanted in (OPTIMIZER, ACTIVATIONS):
-        return _all_there(request, wanted)
+        return _all_there(request, known, wanted)
     plain, too_large = None, None
     try:
-        plain = plan_to_fit(request)
+        plain = plan_to_fit(request, known)
     except MemoryLimitError as fault:
         too_large = fault
     if plain is not None and wanted != AUTO:
         return plain
-    found = plain if wanted == NONE or not hosts or request.kind != "train" else _offloaded(request, plain)
+    found = plain if wanted == NONE or not hosts or request.kind != "train" else _offloaded(request, known, plain)
     if found is None:
         assert too_large is not None
         raise too_large
@@ -72,45 +75,41 @@ def _check_possible(request: Request, wanted: str) -> None:
                        'give it a "host" part, or plan with offload="none"')
 
 
-def _offloaded(request: Request, plain: PlanRecord | None) -> PlanRecord | None:
+def _offloaded(request: Request, known: Known, plain: PlanRecord | None) -> PlanRecord | None:
     """The fastest plan found, with as little on the host as has to be; `plain`: one that fits without."""
     best = plain
     for scale in LOOSER:
-        found = _looser(request, scale)
+        found = _looser(request, known, scale)
         if found is None:
             continue
         if best is not None and found.record.step_time_s >= best.step_time_s:
             break
-        for record in _moved(found, request.cluster):
+        for record in _moved(request, found):
             if best is None or record.step_time_s < best.step_time_s:
                 best = record if plain is None else replace(record, baselines=plain.baselines)
     return best
 
 
-def _looser(request: Request, scale: float) -> Found | None:
+def _looser(request: Request, known: Known, scale: float) -> Found | None:
     """The search's own answer for devices with that much more memory."""
     request.progress(f"host memory: searching with {scale:.0%} of the devices' memory")
-    device = request.cluster.device
     larger = in_every_part(request.cluster, lambda c: c if c.host is None else with_scaled_memory(c, scale))
     try:
-        found = search(replace(request, cluster=larger))
+        found = search(replace(request, told=larger), known)
     except MemoryLimitError:
         return None
-    baselines = found.record.baselines if scale == 1 else tuple(_too_large(b, device) for b in found.record.baselines)
-    return Found(replace(found.record, cluster=request.cluster, baselines=baselines), found.program)
+    if scale == 1:
+        return found
+    return replace(found, record=replace(found.record, baselines=none_fits(found.record.baselines,
+                                                                           request.cluster.device)))
 
 
-def _too_large(recipe: Baseline, device: Device) -> Baseline:
-    """A recipe that was found for devices with more memory, none of which fits those at hand."""
-    return Baseline(recipe.name, None, None, False, f"does not fit {device.memory_bytes / 1e9:.4g} GB per device")
-
-
-def _all_there(request: Request, wanted: str) -> PlanRecord:
+def _all_there(request: Request, known: Known, wanted: str) -> PlanRecord:
     """A plan with all optimizer state, or all activations, on the host."""
     best: PlanRecord | None = None
     first: PlanRecord | None = None
     for scale in (1.0, *LOOSER):
-        found = _looser(request, scale)
+        found = _looser(request, known, scale)
         first = found.record if found is not None and scale == 1 else first
         if found is None or (best is not None and found.record.step_time_s >= best.step_time_s):
             continue
@@ -119,7 +118,7 @@ def _all_there(request: Request, wanted: str) -> PlanRecord:
         if wanted == ACTIVATIONS and not any(s.offload for s in record.stages):
             raise PinError(f"offload={wanted!r}: no stage of the plan found has {AT_LEAST_IN_FLIGHT} microbatches in "
                            "flight, and two are on the devices anyway", "ask for more stages and microbatches")
-        record = priced(with_memory(Found(record, found.program)))
+        record = priced(_Programs(request, found).measured(record))
         if fits(record, request.cluster) and (best is None or record.step_time_s < best.step_time_s):
             best = record if first is None else replace(record, baselines=first.baselines)
     if best is None:
@@ -128,23 +127,37 @@ def _all_there(request: Request, wanted: str) -> PlanRecord:
     return best
 
 
-def _moved(found: Found, cluster: Cluster) -> Iterator[PlanRecord]:
+def _moved(request: Request, found: Found) -> Iterator[PlanRecord]:
     """Plans that fit, made of one that may not: by moving optimizer state, activations, or both."""
+    cluster, known = request.cluster, _Programs(request, found)
     for activations in (False, True):
-        record = with_memory(found)
+        record = known.measured(found.record)
         tight = {s.index for s in record.stages if _excess(record, s, cluster) > 0}
         if activations:
             away = {s for s in tight if _may_wait(record.stages[s]) and _host_of(record, record.stages[s]) is not None}
             if len(record.stages) == 1 or not away:
                 return
-            record = _with_activations(record, lambda s, away=away: s.index in away)
-            record = with_memory(Found(record, found.program))
-        record = _with_enough(record, found, cluster)
+            record = known.measured(_with_activations(record, lambda s, away=away: s.index in away))
+        record = _with_enough(record, known, cluster)
         if fits(record, cluster):
             yield priced(record)
 
 
-def _with_enough(record: PlanRecord, found: Found, cluster: Cluster) -> PlanRecord:
+class _Programs:
+    """The programs of a plan that was found, emitted once for all that may lie in host memory."""
+
+    def __init__(self, request: Request, found: Found) -> None:
+        self._phase, self._program = request.phases.phase, found.program
+        with self._phase(MEMORY):
+            self._emitted = Emitted(found.record, found.program)
+
+    def measured(self, record: PlanRecord) -> PlanRecord:
+        """The plan, with this and that in host memory, with the memory of its programs."""
+        with self._phase(MEMORY):
+            return with_memory(Found(record, self._program), self._emitted)
+
+
+def _with_enough(record: PlanRecord, known: _Programs, cluster: Cluster) -> PlanRecord:
     """The plan with so much optimizer state on the host that stages fit, or with all of it: the largest first."""
     each = {s.index: s.memory.opt_state_bytes / (_weights(record, s.index) or 1.0) for s in record.stages}
     left = {s.index: sorted((_weight(record, p), p.value) for p in record.params if p.home == s.index)
@@ -158,7 +171,7 @@ def _with_enough(record: PlanRecord, found: Found, cluster: Cluster) -> PlanReco
                 weight, value = left[stage].pop()
                 gone.add(value)
                 freed += each[stage] * weight
-        record = with_memory(Found(_with_optimizer(record, lambda p: p.value in gone), found.program))
+        record = known.measured(_with_optimizer(record, lambda p: p.value in gone))
     return record
 
 

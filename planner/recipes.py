@@ -84,4 +84,4 @@ def _priced(request: Request, prepared: Prepared, recipe: Recipe, table: SliceTa
     spaces = (SubmeshSpace(recipe.submesh, (recipe.space,)),)
     device = request.cluster.device
     names = line_schedules(request.kind, request.pins, device)[:1] or line_schedules(request.kind, Pins(), device)[:1]
-    return best_pipeline(prepared, request.cluster, spaces, {recipe.space: table}, pins, names, prove=False).candidate
+    return best_pipeline(prepared, request.limits, spaces, {recipe.space: table}, pins, names, prove=False).candidate

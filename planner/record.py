@@ -3,9 +3,7 @@
 In: a `Request`, the `Run` of its search, the best `Candidate`. Out: a `PlanRecord`.
 """
 
-import time
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from planner.assemble import param_plans, stage_decisions, stage_plan
@@ -34,24 +32,25 @@ class Sighting:
 
 @dataclass
 class Run:
-    """State of one search: what was tried, the best so far, what refinement may make better, seconds by phase. `tried`
-    goes by microbatch count, `floors` (lower bounds) by that and whether ranks have one stage (odd: a number for each
-    order of the parts of a mixed cluster) or several (2); `under` has the best pipeline by schedule, and `estimates`
-    what those may take that were not built, of which there are `shapes`. `seen` has the best by microbatch count and by
-    stage count, `least_peaks` the least memory of one stage by microbatch count, `meshes` what other meshes would cost
-    the plan beside them (`alternatives.py`)."""
+    """State of one search: what was tried, the best so far, what refinement may make better. `tried` goes by microbatch
+    count, `floors` (lower bounds) by that and whether ranks have one stage (odd: a number for each order of the parts
+    of a mixed cluster) or several (2); `under` has the best pipeline by schedule, and `estimates` what those may take
+    that were not built, of which there are `shapes`. `seen` has the best by microbatch count and by stage count,
+    `least_peaks` the least memory of one stage by microbatch count, `held` what all devices hold for good at least,
+    `meshes` what other meshes would cost the plan
+    beside them (`alternatives.py`)."""
 
     best: Candidate | None = None
     baselines: dict[str, Candidate | None] = field(default_factory=dict[str, Candidate | None])
     open: list[Outcome] = field(default_factory=list[Outcome])
     tried: dict[int, float] = field(default_factory=dict[int, float])
     floors: dict[tuple[int, int], float] = field(default_factory=dict[tuple[int, int], float])
-    phases: dict[str, float] = field(default_factory=dict[str, float])
     under: dict[str, Candidate] = field(default_factory=dict[str, Candidate])
     estimates: dict[str, float] = field(default_factory=dict[str, float])
     shapes: int = 0
     seen: dict[tuple[str, int], Sighting] = field(default_factory=dict[tuple[str, int], Sighting])
     least_peaks: dict[int, float] = field(default_factory=dict[int, float])
+    held: float = 0.0
     meshes: tuple[Candidate, tuple[Alternative, ...]] | None = None
 
     @property
@@ -76,15 +75,6 @@ class Run:
         for schedule, seconds in found:
             self.estimates[schedule] = min(seconds, self.estimates.get(schedule, seconds))
 
-    @contextmanager
-    def phase(self, name: str) -> Generator[None]:
-        """Add the seconds spent inside to a phase."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.phases[name] = self.phases.get(name, 0.0) + time.perf_counter() - start
-
 
 def plan_record(request: Request, run: Run, best: Candidate) -> PlanRecord:
     """The saved form of the best candidate, with all that the search found out beside it."""
@@ -106,7 +96,7 @@ def plan_record(request: Request, run: Run, best: Candidate) -> PlanRecord:
         (("slowest-stage bounds skipped", best.pruned), ("slowest-stage bounds tried", best.tried),
          ("microbatch counts tried", len(run.tried)),
          *((("pipelines of several stages per rank not built", run.shapes),) if run.shapes else ())),
-        tuple(run.phases.items()),
+        tuple(request.phases.seconds.items()),
         (*program.warnings, *warnings_of(program.micro),
          *(line for kind in request.cluster.kinds for line in _slow_dtype(kind.device, prepared.dtype))))
 

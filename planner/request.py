@@ -12,6 +12,7 @@ from planner.core.pins import Pins
 from planner.core.recomputation import Recompute
 from planner.errors import BatchError, PinError
 from planner.mesh_tables import OneByOne, Tables
+from planner.phases import Phases
 from planner.pipelines.pins import check_schedule, stages_per_rank
 
 Progress = Callable[[str], None]
@@ -19,7 +20,8 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Request:
-    """What to plan: the model's identity, how to trace it, where, and what is fixed."""
+    """What to plan: the model's identity, how to trace it, where, and what is fixed. `told`: the cluster with other
+    memory, which what layers hold may add up to."""
 
     trace: Callable[[int, Graph | None], Program]  # microbatches, and the update graph if it was traced before
     model_name: str
@@ -31,6 +33,13 @@ class Request:
     budget_s: float | None = None
     progress: Progress = print
     tables: Tables = field(default_factory=OneByOne)  # or one that reads what was kept, and has others to help it
+    told: Cluster | None = None
+    phases: Phases = field(default_factory=Phases)
+
+    @property
+    def limits(self) -> Cluster:
+        """The cluster with the memory that a search goes by."""
+        return self.told or self.cluster
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from planner.alternatives import alternatives, look_at_meshes
 from planner.candidates import Outcome, allowed, best_pipeline, line_schedules, refined
 from planner.core.graph import Program
 from planner.core.plan import PlanRecord
-from planner.errors import MemoryLimitError, PinError, PlannerError
-from planner.foreseen import Programs
+from planner.errors import PinError
 from planner.intraop.compose import SliceTable
+from planner.known import Known
 from planner.pipelines.lines import lines
 from planner.pipelines.pins import stages_per_rank
 from planner.pipelines.pipeline import Candidate
@@ -26,6 +26,7 @@ from planner.request import Request, check_pins
 from planner.schedule_costs import schedule_costs
 from planner.slice_costs import slice_costs
 from planner.spaces import MeshSpace, SubmeshSpace, mesh_spaces
+from planner.too_large import is_too_large, least_held, least_peak, too_large
 
 NEAR = 1.05
 """Plans within this factor of the best may come to be the best when their stages are refined. [chosen: refinement gains
@@ -43,41 +44,46 @@ class Found:
     program: Program
 
 
-def search(request: Request) -> Found:
+def search(request: Request, known: Known | None = None) -> Found:
     """Find the best plan whose memory fits as the sum of what its layers hold; `fitting.py` looks closer.
+
+    Args:
+      request: what is asked.
+      known: what an earlier search found out for the same request, but for what it is `told` of memory; it learns from
+        this one.
 
     Raises:
       MemoryLimitError: nothing fits, with the bytes missing.
       BatchError, PinError: impossible pins.
     """
     check_pins(request)
-    programs = Programs(request.trace, request.batch_size, request.cluster.device)
-    run = _searched(request, programs)
+    known, phase = known or Known(request), request.phases.phase
+    run = _searched(request, known)
     if run.best is None:
-        raise _too_large(request, run)
-    with run.phase("trace"):
-        prepared = programs.confirmed(run.best.prepared)
+        raise too_large(request, run)
+    with phase("trace"):
+        prepared = known.programs.confirmed(run.best.prepared)
     if prepared is None:
-        programs.forget()
-        run = _searched(request, programs)
+        known.forget()
+        run = _searched(request, known)
         assert run.best is not None
-        prepared = programs.confirmed(run.best.prepared)
+        prepared = known.programs.confirmed(run.best.prepared)
         assert prepared is not None
     best = replace(run.best, prepared=prepared)
-    with run.phase("assemble"):
-        usable = min(kind.device.usable_bytes for kind in request.cluster.kinds)
-        record = replace(plan_record(request, run, best), schedules=schedule_costs(run, best, request.cluster),
+    with phase("assemble"):
+        usable = min(kind.device.usable_bytes for kind in request.limits.kinds)
+        record = replace(plan_record(request, run, best), schedules=schedule_costs(run, best, request.limits),
                          alternatives=alternatives(run, run.best, usable))
         return Found(record, prepared.program)
 
 
-def _searched(request: Request, programs: Programs) -> Run:
+def _searched(request: Request, known: Known) -> Run:
     """What there is to know once all that is worth it was tried, or time is up."""
     run = Run()
     deadline = None if request.budget_s is None else time.perf_counter() + request.budget_s
     try:
         for attempt in _schedule(request, run):
-            _try(request, run, programs, attempt)
+            _try(request, run, known, attempt)
             if deadline is not None and time.perf_counter() > deadline and run.best is not None:
                 break
     except KeyboardInterrupt:
@@ -120,7 +126,8 @@ def _schedule(request: Request, run: Run) -> Iterator[_Attempt]:
         yield _Attempt(count, plans)
         if plans and run.best is not None and run.best.prepared.program.microbatches > count:
             yield from _settled(request, run, counts)
-        plans = plans and not _fewer_are_slower(run, count)
+        plans = plans and not (_fewer_are_slower(run, count) or _fewer_are_too_large(run, count)
+                               or is_too_large(request, run) or (request.told is not None and _is_slower(run, count)))
         if not plans and not _has_a_recipe(run, count):
             break
     yield from _settled(request, run, counts)
@@ -139,6 +146,23 @@ def _fewer_are_slower(run: Run, microbatches: int) -> bool:
     longer for each other."""
     return run.best is not None and run.best.prepared.program.microbatches > microbatches and \
         _floor_s(run, microbatches) >= run.best.step_time_s
+
+
+def _is_slower(run: Run, microbatches: int) -> bool:
+    """Whether what was found for that many is slower than for more. Searches that are told of other memory, of which
+    there are many, end there: what they find has to fit in the memory that there is, which fewer make less likely."""
+    return run.best is not None and run.tried[microbatches] > run.best.step_time_s * (1 + 1e-9) and \
+        run.best.prepared.program.microbatches > microbatches
+
+
+def _fewer_are_too_large(run: Run, microbatches: int) -> bool:
+    """Whether no plan of fewer microbatches can fit: none of that many does, of more either some do, or they hold less,
+    and fewer, larger ones hold no less."""
+    if run.tried[microbatches] < float("inf"):
+        return False
+    more = [count for count in run.least_peaks if count > microbatches]
+    return bool(more) and (run.best is not None or
+                           all(run.least_peaks[count] <= run.least_peaks[microbatches] for count in more))
 
 
 def _has_a_recipe(run: Run, microbatches: int) -> bool:
@@ -162,47 +186,49 @@ def _floor_s(run: Run, microbatches: int) -> float:
     return min((seconds for (count, _), seconds in run.floors.items() if count == microbatches), default=float("inf"))
 
 
-def _try(request: Request, run: Run, programs: Programs, attempt: _Attempt) -> None:
-    microbatches = attempt.microbatches
+def _try(request: Request, run: Run, known: Known, attempt: _Attempt) -> None:
+    microbatches, phase = attempt.microbatches, request.phases.phase
     request.progress(f"{microbatches} microbatch{'es' if microbatches > 1 else ''}: tracing")
-    with run.phase("trace"):
-        program = programs.program(microbatches)
+    with phase("trace"):
+        program = known.programs.program(microbatches)
     spaces = mesh_spaces(request.cluster, request.pins, single=request.kind == "step")
     meshes = sum(len(s.meshes) for s in spaces)
     request.tables.expect(len(program.micro.ops), meshes)
-    with run.phase("layers"):
-        prepared = programs.prepared(program)
+    with phase("layers"):
+        prepared = known.programs.prepared(program)
     _check_layers(request, len(prepared.layers))
     recipes = list(standard_recipes(request, prepared)) if are_searched(request.pins) and not request.cluster.parts \
         else []
     request.progress(f"{microbatches} microbatches: {len(prepared.layers)} layers of {len(prepared.models)} kinds, "
                      f"{meshes} meshes")
     asked = [m for s in spaces for m in s.meshes] if attempt.plans else []
-    with run.phase("shardings"):
+    with phase("shardings"):
         wanted = list(dict.fromkeys((*asked, *(r.space for r in recipes))))
-        tables = dict(zip(wanted, request.tables(prepared, wanted, request.cluster, request.pins), strict=True))
+        tables = known.tables(request, prepared, wanted)
     if attempt.plans:
         _build(request, run, prepared, spaces, tables)
-        run.least_peaks[microbatches] = min(_least_peak(t, request) for t in tables.values())
-    for name, candidate in best_of_recipes(request, run, prepared, recipes, tables) if recipes else ():
-        known = run.baselines.get(name)
-        if candidate is not None and (known is None or candidate.step_time_s < known.step_time_s):
-            run.baselines[name] = candidate
-        run.baselines.setdefault(name, None)
-        if candidate is not None and stages_per_rank(request.pins) == 1:
-            _keep(request, run, candidate)
+        run.least_peaks[microbatches] = least_peak(request, tables)
+        run.held = least_held(prepared, tables)
+    with phase("recipes"):
+        for name, candidate in best_of_recipes(request, run, prepared, recipes, tables) if recipes else ():
+            best = run.baselines.get(name)
+            if candidate is not None and (best is None or candidate.step_time_s < best.step_time_s):
+                run.baselines[name] = candidate
+            run.baselines.setdefault(name, None)
+            if candidate is not None and stages_per_rank(request.pins) == 1:
+                _keep(request, run, candidate)
 
 
 def _build(request: Request, run: Run, prepared: Prepared, spaces: tuple[SubmeshSpace, ...],
            tables: dict[MeshSpace, SliceTable]) -> None:
     """The best pipelines of this number of microbatches: one stage per rank, then several where that may be faster."""
-    microbatches, pins = prepared.program.microbatches, request.pins
+    microbatches, pins, phase = prepared.program.microbatches, request.pins, request.phases.phase
     names = line_schedules(request.kind, pins, request.cluster.device)
     fastest, costs = float("inf"), None
     if names:
         for line in lines(request.cluster):
-            with run.phase("stages"):
-                outcome = best_pipeline(prepared, request.cluster, spaces, tables, pins, names, line=line)
+            with phase("stages"):
+                outcome = best_pipeline(prepared, request.limits, spaces, tables, pins, names, line=line)
             for candidate in outcome.candidates:
                 _keep(request, run, candidate)
             look_at_meshes(run, outcome)
@@ -211,8 +237,8 @@ def _build(request: Request, run: Run, prepared: Prepared, spaces: tuple[Submesh
             fastest, costs = min(fastest, outcome.step_time_s), outcome.builder.costs
             run.floors[_floor_of(outcome)] = outcome.lower_bound_s
     if not request.cluster.parts and (not names or (len(names) > 1 and pins.chunks is None)):
-        with run.phase("virtual stages"):
-            costs = costs or slice_costs(prepared, request.cluster, spaces, tables, (1,))
+        with phase("virtual stages"):
+            costs = costs or slice_costs(prepared, request.limits, spaces, tables, (1,))
             to_beat_s = min(fastest, run.best.step_time_s if run.best else fastest)
             built = virtual_pipelines(costs, pins, allowed(prepared, pins), to_beat_s)
         for candidate in built.candidates:
@@ -245,7 +271,7 @@ def _refine(request: Request, run: Run) -> None:
         outcome = run.open.pop(0)
         microbatches = outcome.builder.microbatches
         request.progress(f"{microbatches} microbatches: refining stages that memory limits")
-        with run.phase("refinement"):
+        with request.phases.phase("refinement"):
             better = refined(outcome, run.best.step_time_s if run.best else float("inf"))
         run.tried[microbatches] = min(run.tried[microbatches], better.step_time_s)
         run.floors[_floor_of(outcome)] = better.lower_bound_s
@@ -276,25 +302,3 @@ def _keep(request: Request, run: Run, candidate: Candidate) -> None:
         how = f"{stages} stages, {candidate.schedule}" if stages > 1 else "1 stage"
         request.progress(f"best so far: {candidate.step_time_s * 1e3:.4g} ms/step, {how}, "
                          f"{candidate.microbatches} microbatches")
-
-
-def _least_peak(table: SliceTable, request: Request) -> float:
-    """The least bytes per device with which the whole model in one stage runs, on this mesh."""
-    if table.mesh.device_count != request.cluster.device_count:
-        return float("inf")
-    return float(table.memory_bytes(1)[table.of(0, len(table.entering_bytes) - 1)].min())
-
-
-def _too_large(request: Request, run: Run) -> PlannerError:
-    usable, margin = request.cluster.device.usable_bytes, request.cluster.device.memory_margin
-    missing = run.least_peak - usable
-    where = request.cluster.described
-    if run.least_peak == float("inf") or missing <= 0:
-        return MemoryLimitError(f"no plan for {request.model_name!r} fits {where} under the pins given",
-                                "drop a pin, use more devices, or allow recomputation")
-    factor = run.least_peak / usable
-    return MemoryLimitError(
-        f"{request.model_name!r} needs at least {run.least_peak / 1e9:.4g} GB per device on {where}: "
-        f"{missing / 1e9:.4g} GB per device are missing ({int(missing)} bytes; {margin:.0%} are kept free)",
-        f"use about {int(request.cluster.device_count * factor * 1.1) + 1} such devices, or devices of at least "
-        f"{run.least_peak * 1.1 / 1e9:.4g} GB", int(run.least_peak))

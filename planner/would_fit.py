@@ -17,8 +17,10 @@ from planner.core.pins import Pins
 from planner.core.plan import PlanRecord
 from planner.core.recomputation import Recompute
 from planner.errors import MemoryLimitError, PlannerError
+from planner.garbage import seldom_collected
 from planner.mixing import plan_any
 from planner.offloading import AUTO, NONE, plan_or_offload
+from planner.phases import Phases
 from planner.request import Request
 
 SECONDS = 20.0
@@ -49,14 +51,16 @@ def plan_or_say(request: Request) -> PlanRecord:
       MemoryLimitError: nothing fits, with the bytes missing and the single changes that would make it fit.
       BatchError, PinError: impossible pins.
     """
-    try:
-        return plan_any(request)
-    except MemoryLimitError as too_large:
-        found = [] if request.cluster.parts else list(changes_that_fit(request, too_large))
-        if not found:
-            raise
-        one = "this makes" if len(found) == 1 else "each of these alone makes"
-        raise MemoryLimitError(too_large.what, f"{one} it fit: {'; '.join(found)}", too_large.need_bytes) from None
+    request = replace(request, phases=Phases())
+    with seldom_collected():
+        try:
+            return replace(plan_any(request), phases_s=tuple(request.phases.seconds.items()))
+        except MemoryLimitError as too_large:
+            found = [] if request.cluster.parts else list(changes_that_fit(request, too_large))
+            if not found:
+                raise
+            one = "this makes" if len(found) == 1 else "each of these alone makes"
+            raise MemoryLimitError(too_large.what, f"{one} it fit: {'; '.join(found)}", too_large.need_bytes) from None
 
 
 def changes_that_fit(request: Request, too_large: MemoryLimitError) -> Iterator[str]:
@@ -137,7 +141,9 @@ def _low_moments(request: Request) -> Sequence[Change]:
 
     def trace(microbatches: int, update: Graph | None) -> Program:
         program = request.trace(microbatches, update)
-        return replace(program, update=_with_low_moments(program.update)) if program.update is not None else program
+        if program.update is None:
+            return program
+        return replace(program, update=_with_low_moments(program.update), fingerprint="")
 
     known = request.trace(request.pins.microbatches or 1, None).update
     if known is None or _with_low_moments(known) == known:
@@ -162,7 +168,7 @@ def _smaller_batches(request: Request) -> Sequence[Change]:
 
     def cut(k: int) -> Request:
         def trace(microbatches: int, update: Graph | None) -> Program:
-            return replace(request.trace(microbatches * k, update), microbatches=microbatches)
+            return replace(request.trace(microbatches * k, update), microbatches=microbatches, fingerprint="")
 
         return replace(request, batch_size=request.batch_size // k, trace=trace)
 

@@ -28,6 +28,7 @@ from planner.cli.commands import (
     verify,
 )
 from planner.errors import PlannerError, RunError
+from planner.garbage import seldom_collected
 
 COMMANDS: tuple[Command, ...] = (
     plan.COMMAND, replan.COMMAND, show.COMMAND, explain.COMMAND, plot.COMMAND, simulate.COMMAND, compare.COMMAND,
@@ -40,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     arguments.given = list(sys.argv[1:] if argv is None else argv)
     try:
-        return arguments.command.run(arguments, Output())
+        with seldom_collected():
+            return arguments.command.run(arguments, Output())
     except PlannerError as error:
         fail(error)
         return FAILED if isinstance(error, RunError) else WRONG_INPUT
