@@ -45,12 +45,8 @@ class Found:
 
 
 def search(request: Request, known: Known | None = None) -> Found:
-    """Find the best plan whose memory fits as the sum of what its layers hold; `fitting.py` looks closer.
-
-    Args:
-      request: what is asked.
-      known: what an earlier search found out for the same request, but for what it is `told` of memory; it learns from
-        this one.
+    """Find the best plan whose memory fits as the sum of what its layers hold; `fitting.py` looks closer. `known`: by
+    earlier searches for the same request, but for what it is `told` of memory; it learns from this one.
 
     Raises:
       MemoryLimitError: nothing fits, with the bytes missing.

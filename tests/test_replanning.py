@@ -103,8 +103,8 @@ def test_what_was_not_asked_ahead_is_searched_for_without_jax(plan: Plan, folder
     plan.save(tmp_path / "old.plan.json")
     for kept in folder.glob("plan-*"):
         kept.unlink()
-    code = ("import sys; from planner.cli.main import main; main(['replan', sys.argv[1], '--without', 'node1', '--json', "
-            "'--cache-dir', sys.argv[2], '-o', sys.argv[3]]); print('jax' in sys.modules, file=sys.stderr)")
+    code = ("import sys; from planner.cli.main import main; main(['replan', sys.argv[1], '--without', 'node1', "
+            "'--json', '--cache-dir', sys.argv[2], '-o', sys.argv[3]]); print('jax' in sys.modules, file=sys.stderr)")
     new = tmp_path / "new.plan.json"
     found = subprocess.run([sys.executable, "-c", code, str(tmp_path / "old.plan.json"), str(folder), str(new)],
                            capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
