@@ -19,11 +19,13 @@ def task_order(record: PlanRecord, code: PipelineCode) -> tuple[Task, ...]:
     layout = record.layout
     makers = {v: s for (s, kind), task in code.tasks.items() if kind is Kind.FORWARD for v in task.makes}
 
+    carried = [code.reads_on(stage, Role.STATE) for stage in range(layout.stages)]
+
     def needs(task: Task) -> list[Task]:
         found = list(predecessors(task, layout.stages))
         if task.phase is Kind.FORWARD and task.microbatch:
             found += [Task(makers[code.state_successor[v]], task.microbatch - 1, Kind.FORWARD)
-                      for v in code.reads_on(task.stage, Role.STATE)]
+                      for v in carried[task.stage]]
         return found
 
     try:

@@ -4,32 +4,15 @@ In: `Nodes` and what the function gives back. Out: a `Function`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from planner.core.graph import Phase
 from planner.costs.liveness import packed, places
 from planner.costs.memory import Live
 from planner.footprint.compilers import compiler_of
-from planner.footprint.emitted import Emitted, Holds
+from planner.footprint.emitted import Emitted, Function, Holds
 from planner.footprint.kernels import Fused, fuse
 from planner.footprint.nodes import Nodes
-
-
-@dataclass(frozen=True)
-class Function:
-    """A compiled function on one device.
-
-    Attributes:
-      held: what it holds beside its arguments, over its own time, and `kinds`, what for.
-      ops: operator that runs at each time (-1: none of the plan's own).
-      out_bytes: results that don't lie in an argument's place.
-      temp_bytes: of an allocation for `held`.
-    """
-
-    held: tuple[Live, ...]
-    kinds: tuple[Holds, ...]
-    ops: tuple[int, ...]
-    out_bytes: int
-    temp_bytes: int
 
 
 @dataclass(frozen=True)
@@ -45,7 +28,26 @@ class Ends:
 
 def function(emitted: Emitted, nodes: Nodes, ends: Ends, first: Function | None = None) -> Function:
     """Fuse and schedule nodes, and lay out what they hold. `first`: what the first kernel is, if that is a function of
-    its own (a loop's body)."""
+    its own (a loop's body). What differs in the numbers of operators alone, as tasks of equal stages do, is looked at
+    once."""
+    if first is not None:
+        return _function(emitted, nodes, ends, first)
+    numbers: dict[int, int] = {}
+    shape = tuple((n.kind, n.operands, n.results, numbers.setdefault(n.op, len(numbers)), n.product, n.over, n.moves)
+                  for n in nodes.nodes)
+    sizes = tuple((t.bytes, t.item, t.node) for t in nodes.tensors)
+    ops = tuple(numbers)
+    forward = tuple(op >= 0 and emitted.given.graph.ops[op].phase is Phase.FORWARD for op in ops)
+    key = (shape, sizes, tuple(map(tuple, nodes.joined.values())), ends, ops.index(-1) if -1 in numbers else None,
+           forward)
+    if key not in emitted.alike:
+        made = _function(emitted, nodes, ends)
+        emitted.alike[key] = replace(made, ops=tuple(numbers[op] for op in made.ops))
+    found = emitted.alike[key]
+    return replace(found, ops=tuple(ops[number] for number in found.ops))
+
+
+def _function(emitted: Emitted, nodes: Nodes, ends: Ends, first: Function | None = None) -> Function:
     compiler = compiler_of(emitted.record.cluster)
     fused = fuse(nodes, (*ends.outs, *ends.donated), compiler)
     order = compiler.order(fused.kernels)

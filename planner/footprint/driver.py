@@ -19,8 +19,7 @@ from planner.emit.rounds import replaced
 from planner.emit.task_order import task_order
 from planner.emit.update_specs import visiting_bytes
 from planner.footprint.away import Away
-from planner.footprint.compiled import Function
-from planner.footprint.emitted import Emitted, Need
+from planner.footprint.emitted import Emitted, Function, Need
 from planner.footprint.functions import finish_function, task_function
 from planner.footprint.gradients import sum_bytes
 from planner.footprint.repetition import Repetition, repetition

@@ -3,7 +3,7 @@
 In: a `PlanRecord` and its `Program`. Out: `Emitted`, which gives a `Lowering` per stage.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -11,6 +11,7 @@ from functools import cached_property
 from planner.core.graph import Phase, Program, Role
 from planner.core.plan import PlanRecord
 from planner.core.spec import Spec, replicated
+from planner.costs.memory import Live
 from planner.emit.annotated import Annotated
 from planner.emit.cutting import TaskCode
 from planner.emit.deferred import with_deferred_gradients
@@ -40,9 +41,28 @@ class Need:
     op: int = -1
 
 
+@dataclass(frozen=True)
+class Function:
+    """A compiled function on one device.
+
+    Attributes:
+      held: what it holds beside its arguments, over its own time, and `kinds`, what for.
+      ops: operator that runs at each time (-1: none of the plan's own).
+      out_bytes: results that don't lie in an argument's place.
+      temp_bytes: of an allocation for `held`.
+    """
+
+    held: tuple[Live, ...]
+    kinds: tuple[Holds, ...]
+    ops: tuple[int, ...]
+    out_bytes: int
+    temp_bytes: int
+
+
 class Emitted:
     """A plan's program as it is emitted, with the sharding of every value. `known`: what was found out of functions
-    that have no part in the weight update, by name and stage."""
+    that have no part in the weight update, by name and stage; `alike`: functions by their nodes, operators numbered by
+    first appearance."""
 
     def __init__(self, record: PlanRecord, program: Program) -> None:
         self.record, self.program = record, program
@@ -50,6 +70,7 @@ class Emitted:
         self.inferred = infer(before)
         self.given, _ = with_deferred_gradients(record, before, self.inferred)
         self.known: dict[tuple[str, int], Need] = {}
+        self.alike: dict[Hashable, Function] = {}
 
     def told(self, record: PlanRecord) -> "Emitted":
         """The same under a plan that differs in what lies in host memory alone; programs of a plan of one stage are
@@ -58,7 +79,7 @@ class Emitted:
             return Emitted(record, self.program)
         other = Emitted.__new__(Emitted)
         other.record, other.program, other.inferred, other.given = record, self.program, self.inferred, self.given
-        other.known = self.known
+        other.known, other.alike = self.known, self.alike
         return other
 
     @cached_property

@@ -11,8 +11,8 @@ from planner.core.plan import ParamPlan
 from planner.costs.memory import itemsize, shard_bytes, sum_itemsize
 from planner.emit.contributions import contributions
 from planner.emit.cutting import TaskCode
-from planner.footprint.compiled import Ends, Function, function
-from planner.footprint.emitted import Emitted
+from planner.footprint.compiled import Ends, function
+from planner.footprint.emitted import Emitted, Function
 from planner.footprint.gradients import added, finished, gradient, sum_bytes
 from planner.footprint.kinds import Kind
 from planner.footprint.nodes import Lowering, Nodes

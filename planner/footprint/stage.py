@@ -15,9 +15,8 @@ from planner.core.graph import Program, Role
 from planner.core.plan import DEVICE, HOST, MemoryParts, PlanRecord
 from planner.costs.memory import peak, shard_bytes, value_bytes
 from planner.emit.payloads import InMemory
-from planner.footprint.compiled import Function
 from planner.footprint.driver import Call, walk, walk_update
-from planner.footprint.emitted import Emitted, Holds
+from planner.footprint.emitted import Emitted, Function, Holds
 from planner.footprint.functions import step_function
 
 

@@ -8,8 +8,8 @@ from collections.abc import Collection, Sequence
 from planner.core.graph import Role
 from planner.costs.memory import itemsize, shard_bytes
 from planner.emit.cutting import TaskCode
-from planner.footprint.compiled import Ends, Function, function
-from planner.footprint.emitted import Emitted
+from planner.footprint.compiled import Ends, function
+from planner.footprint.emitted import Emitted, Function
 from planner.footprint.nodes import Nodes
 
 

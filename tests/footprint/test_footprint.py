@@ -1,12 +1,14 @@
 """Curves of a plan's memory: what each part of a plan does to them."""
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
 
 import planner
 from planner import models
-from planner.footprint import driver, memory_curves
+from planner.core.plan import HOST
+from planner.footprint import Emitted, compiled, driver, functions, memory_curves, updates
 from planner.footprint.compilers import OTHER, XLA_CPU
 from planner.footprint.kernels import fuse
 from planner.footprint.kinds import Kind
@@ -110,3 +112,28 @@ def test_repetitions_that_are_left_out_change_no_peak(monkeypatch, pins):
     assert [c.ops[c.peak_at] for c in short] == [c.ops[c.peak_at] for c in whole]
     fewer = len(short[0].ops) < 0.8 * len(whole[0].ops)
     assert fewer == (pins["schedule"] != "gpipe")
+
+
+def test_functions_that_are_alike_but_for_numbers_of_operators_are_laid_out_once(monkeypatch):
+    record = planned(stages=4, microbatches=8, boundaries=(1, 2, 3))
+    looked_at, lay_out = [], compiled._function
+    monkeypatch.setattr(compiled, "_function", lambda *args: looked_at.append(1) or lay_out(*args))
+    together = memory_curves(record, program(8))
+    some = len(looked_at)
+    monkeypatch.setattr(functions, "function", compiled._function)
+    monkeypatch.setattr(updates, "function", compiled._function)
+    assert memory_curves(record, program(8)) == together
+    assert some < len(looked_at) - some
+
+
+@pytest.mark.parametrize("pins", [{"stages": 1, "microbatches": 4}, {"stages": 1, "microbatches": 1},
+                                  {"stages": 2, "microbatches": 8, "boundaries": (2,)}])
+def test_what_lies_in_host_memory_is_told_of_a_program_emitted_before(pins):
+    record = planned(recipe="data", **pins)
+    emitted = Emitted(record, program(record.microbatches))
+    moved = replace(record, params=tuple(replace(p, opt_memory=HOST if n % 2 else p.opt_memory)
+                                         for n, p in enumerate(record.params)))
+    away = replace(moved, stages=tuple(replace(s, offload=tuple(range(*s.layers))) for s in moved.stages))
+    for other in (record, moved, away):
+        assert memory_curves(other, emitted.program, emitted) == memory_curves(other, emitted.program)
+    assert memory_curves(moved, emitted.program, emitted) != memory_curves(record, emitted.program, emitted)
