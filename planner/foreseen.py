@@ -61,11 +61,9 @@ class Programs:
         return self.traced[microbatches]
 
     def forget(self) -> None:
-        """Foresee nothing any more, nor use what was."""
+        """Foresee nothing any more, nor use what was; what was traced stays."""
         self.foresees = False
-        self.traced.clear()
         self.ready.clear()
-        self.named.clear()
         self._like.clear()
 
     def confirmed(self, prepared: Prepared) -> Prepared | None:

@@ -47,8 +47,8 @@ class Known:
     def forget(self) -> None:
         """Leave out what comes from programs that were foreseen: they are other programs."""
         self.programs.forget()
-        self._tables.clear()
-        self._bytes = 0
+        self._tables = {(n, space): t for (n, space), t in self._tables.items() if n in self.programs.traced}
+        self._bytes = sum(map(_bytes, self._tables.values()))
 
     def _made(self, request: Request, prepared: Prepared, spaces: Sequence[MeshSpace], hardware: Cluster
               ) -> dict[MeshSpace, SliceTable]:
