@@ -111,7 +111,7 @@ def mesh_table(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pi
     for classes in (MAX_CLASSES, 4, 3, 2):
         try:
             priced = priced_layers(prepared, space, hardware, pins, classes)
-            if _held_anyway(prepared, priced) <= usable:
+            if _held_anyway(prepared, hardware, pins, priced) <= usable:
                 fastest = _table(prepared, priced, no_price(prepared, pins))
                 if all_fit(prepared, hardware, pins, fastest, usable):
                     return fastest
@@ -122,10 +122,14 @@ def mesh_table(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pi
     raise too_wide
 
 
-def _held_anyway(prepared: Prepared, classes: Sequence[PricedClass]) -> float:
-    """Bytes that all layers in one stage hold for good, whatever is chosen."""
-    least = [sum(float(costs["resident_bytes"].min()) for costs in c.priced.unary if "resident_bytes" in costs)
-             for c in classes]
+def _held_anyway(prepared: Prepared, hardware: Cluster, pins: Pins, classes: Sequence[PricedClass]) -> float:
+    """Bytes that all layers in one stage hold at least, if they are recomputed as where memory has no price, with as
+    many microbatches in flight as any stage may hold."""
+    kinds = {"resident_bytes": 1}
+    if no_price(prepared, pins).recompute[0] is Recompute.NONE:
+        kinds["saved_bytes"] = most_in_flight(prepared, hardware, pins)
+    least = [sum(times * float(costs[kind].min()) for costs in c.priced.unary for kind, times in kinds.items()
+                 if kind in costs) for c in classes]
     return sum(least[c] for c in prepared.layers.classes)
 
 

@@ -106,29 +106,29 @@ def slice_table(graph: Graph, mesh: LogicalMesh, solved: Sequence[SolvedLayer], 
                 multipliers: Multipliers, *, training: bool) -> SliceTable:
     """Compose. `solved[l]` is layer l's class at the multipliers, with boundaries as seen by that class."""
     variants = slice_variants(multipliers)
-    held = {id(f): _entering_bytes(graph, f.before, mesh) if training else np.zeros(len(f.before.states))
-            for f in solved}
-    least = {id(f): sum(float(c["forward_s"].min()) for c in f.layer.unary if "forward_s" in c) for f in solved}
-    working = {id(f): max((float(p.working.min()) for p in f.layer.prices), default=0.0) for f in solved}
-    ways = _Ways(slices, variants, {id(f): (f, _rows(f.priced, multipliers)) for f in solved}, held,
-                 tuple(id(f) for f in solved))
+    by_kind = dict(zip(slices.kinds, solved, strict=True))
+    held = {kind: _entering_bytes(graph, f.before, mesh) if training else np.zeros(len(f.before.states))
+            for kind, f in by_kind.items()}
+    least = {kind: sum(float(c["forward_s"].min()) for c in f.layer.unary if "forward_s" in c)
+             for kind, f in by_kind.items()}
+    working = {kind: max((float(p.working.min()) for p in f.layer.prices), default=0.0) for kind, f in by_kind.items()}
+    ways = _Ways(slices, variants, {kind: (f, _rows(f.priced, multipliers)) for kind, f in by_kind.items()}, held)
     state_out, priced = ways.best()
     used = ways.used(state_out, priced)
-    frontiers = {key: f.frontier(used[key]) for key, (f, _) in ways.layers.items()}
+    frontiers = {kind: f.frontier(used[kind]) for kind, (f, _) in ways.layers.items()}
     parts, most = ways.sums(frontiers, state_out, priced)
-    return SliceTable(mesh, multipliers, variants, tuple(frontiers[id(f)] for f in solved), slices, priced, parts,
-                      most, state_out, ways.came, tuple(held[id(f)] for f in solved),
-                      tuple(least[id(f)] for f in solved), tuple(working[id(f)] for f in solved))
+    return SliceTable(mesh, multipliers, variants, tuple(frontiers[k] for k in slices.kinds), slices, priced, parts,
+                      most, state_out, ways.came, tuple(held[k] for k in slices.kinds),
+                      tuple(least[k] for k in slices.kinds), tuple(working[k] for k in slices.kinds))
 
 
 class _Ways:
     """The best way through every slice to each state after it, for every variant."""
 
     def __init__(self, slices: Slices, variants: SliceVariants, layers: dict[int, tuple[SolvedLayer, Rows]],
-                 held: dict[int, Array], of: tuple[int, ...]) -> None:
-        """`layers` and `held` (bytes of what enters a slice that begins there, by state) by key; `of`: each layer's."""
+                 held: dict[int, Array]) -> None:
+        """`layers` and `held` (bytes of what enters a slice that begins there, by state) by class."""
         self.slices, self.variants, self.layers, self.held = slices, variants, layers, held
-        self._last = tuple(np.array(of)[level.starts + n] for n, level in enumerate(slices.levels))
         self._states = max(max(len(f.before.states), len(f.after.states)) for f, _ in layers.values())
         self.came = np.zeros((len(slices), len(variants), self._states), dtype=np.int16)
         self._reached = np.zeros(self.came.shape, dtype=bool)
@@ -141,11 +141,11 @@ class _Ways:
         before = np.zeros((0, *self.came.shape[1:]))
         for length, level in enumerate(self.slices.levels):
             after = np.full((len(level.starts), *self.came.shape[1:]), np.inf)
-            for key, longer in self._behind(length, level):
+            for kind, longer in self._behind(length, level):
                 if not length:
-                    before, held = np.full((1, *self.came.shape[1:]), np.inf), self.held[key]
+                    before, held = np.full((1, *self.came.shape[1:]), np.inf), self.held[kind]
                     before[0, :, :len(held)] = price[:, None] * held[None, :]
-                lengthen(before, longer, self.layers[key][1].priced, after, self.came)
+                lengthen(before, longer, self.layers[kind][1].priced, after, self.came)
             best: NDArray[np.int64] = np.argmin(after, axis=2)
             state_out[level.numbers] = best
             priced[level.numbers] = np.take_along_axis(after, best[..., None], axis=2)[..., 0]
@@ -155,10 +155,10 @@ class _Ways:
     def used(self, state_out: NDArray[np.int64], priced: Array) -> dict[int, NDArray[np.bool_]]:
         """The points of each layer's frontier that are on the best way through some slice."""
         np.put_along_axis(self._reached, state_out[..., None], np.isfinite(priced)[..., None], axis=2)
-        found = {key: np.zeros(f.priced.shape, dtype=bool) for key, (f, _) in self.layers.items()}
+        found = {kind: np.zeros(f.priced.shape, dtype=bool) for kind, (f, _) in self.layers.items()}
         for length, level in reversed(list(enumerate(self.slices.levels))):
-            for key, longer in self._behind(length, level):
-                mark(longer, self.layers[key][1].own, self.came, self._reached, found[key])
+            for kind, longer in self._behind(length, level):
+                mark(longer, self.layers[kind][1].own, self.came, self._reached, found[kind])
         return found
 
     def sums(self, frontiers: dict[int, LayerFrontier], state_out: NDArray[np.int64], priced: Array
@@ -168,12 +168,12 @@ class _Ways:
         before = _nothing(0, self.came.shape, len(PARTS))
         for length, level in enumerate(self.slices.levels):
             after = _nothing(len(level.starts), self.came.shape, len(PARTS))
-            for key, longer in self._behind(length, level):
-                held, f = self.held[key], frontiers[key]
+            for kind, longer in self._behind(length, level):
+                held, f = self.held[kind], frontiers[kind]
                 if not length:
                     before = _nothing(1, self.came.shape, len(PARTS))
                     before.parts[0, :, :len(held), 4] = held
-                add_up(before, longer, self.layers[key][1].own, Sums(f.parts, f.working_bytes), self.came,
+                add_up(before, longer, self.layers[kind][1].own, Sums(f.parts, f.working_bytes), self.came,
                        self._reached, after)
             best = state_out[level.numbers][..., None]
             found = np.take_along_axis(after.parts, best[..., None], axis=2)[:, :, 0]
@@ -183,13 +183,10 @@ class _Ways:
         return parts, working
 
     def _behind(self, length: int, level: Level) -> Iterator[tuple[int, Longer]]:
-        """The slices of a length by their last layer, of which the key is given."""
-        last, row = self._last[length], self.variants.rows[length % PERIOD]
-        for key in dict.fromkeys(last.tolist()):
-            mine = np.flatnonzero(last == key)
-            shorter = level.shorter[mine]
-            which = shorter - self.slices.levels[length - 1].first if length else np.zeros_like(mine)
-            yield key, Longer(which, shorter, mine, level.first + mine, row)
+        """The slices of a length by the class of their last layer."""
+        row = self.variants.rows[length % PERIOD]
+        for b in level.behind:
+            yield b.kind, Longer(b.which, b.shorter, b.place, b.numbers, row)
 
 
 def _nothing(count: int, shape: tuple[int, ...], parts: int) -> Sums:

@@ -4,13 +4,25 @@ A model of L layers has L²/2 slices, but where layers repeat most are the same 
 layers between others there are some n for each layer that differs, not n². In: a class per layer. Out: `Slices`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Behind:
+    """Slices of one length whose last layers are of one class: the slices without that layer, `which` of those of their
+    length and `shorter` of all; those with it, `place` of those of their length and `numbers` of all."""
+
+    kind: int
+    which: Ints
+    shorter: Ints
+    place: Ints
+    numbers: Ints
 
 
 @dataclass(frozen=True)
@@ -21,11 +33,13 @@ class Level:
       first: number of the first of them; they follow each other.
       starts: per slice, the first layer of one such slice.
       shorter: per slice, the number of the one without its last layer (-1: it has one layer alone).
+      behind: the same by the class of their last layer.
     """
 
     first: int
     starts: Ints
     shorter: Ints
+    behind: tuple[Behind, ...]
 
     @property
     def numbers(self) -> slice:
@@ -35,11 +49,12 @@ class Level:
 @dataclass(frozen=True)
 class Slices:
     """`at[i, j]`: the number of slice [i..j] (inclusive), equal for slices that are alike; -1 where i > j. `levels[n]`
-    has those of n + 1 layers."""
+    has those of n + 1 layers; `kinds`: the class of each layer."""
 
     at: Ints
     levels: tuple[Level, ...]
     shorter: Ints
+    kinds: tuple[int, ...]
 
     def __len__(self) -> int:
         return len(self.shorter)
@@ -72,7 +87,18 @@ def distinct_slices(classes: Sequence[int]) -> Slices:
         rank = np.empty_like(order)
         rank[order] = np.arange(len(order))
         at[begin, begin + n] = first + rank[which]
-        levels.append(Level(first, starts[order], before[starts[order]]))
+        begins, shorter = starts[order], before[starts[order]]
+        shortest = levels[-1].first if levels else 0
+        levels.append(Level(first, begins, shorter, tuple(_behind(kinds[begins + n], shorter, shortest, first))))
         before = at[begin, begin + n]
         first += len(starts)
-    return Slices(at, tuple(levels), np.concatenate([level.shorter for level in levels]))
+    return Slices(at, tuple(levels), np.concatenate([level.shorter for level in levels]), tuple(classes))
+
+
+def _behind(last: Ints, shorter: Ints, shortest: int, first: int) -> Iterator[Behind]:
+    """Slices by the class of their last layer; `shortest`, `first`: the numbers of the first slice that is shorter by
+    one, and of the first of these."""
+    for kind in dict.fromkeys(last.tolist()):
+        mine = np.flatnonzero(last == kind)
+        which = np.maximum(shorter[mine] - shortest, 0)  # layers alone begin with nothing
+        yield Behind(kind, which, shorter[mine], mine, first + mine)
