@@ -27,6 +27,10 @@ FRONTIERS = "frontiers"
 LIMIT_BYTES = 4 * 2**30
 """What a folder may hold. [chosen: the tables of about ten of the largest models that were planned]"""
 
+WRITERS = 8
+"""What is left of the bound is ours to fill for one part in so many before the folder is looked through again, as
+others may write as well. [chosen]"""
+
 ABANDONED_S = 3600.0
 """A file half written for so long has no writer any more. [chosen]"""
 
@@ -59,6 +63,7 @@ class Cache:
     limit_bytes: int = LIMIT_BYTES
     say: Callable[[str], None] = lambda text: warnings.warn(text, RuntimeWarning, stacklevel=3)
     _said: set[str] = field(default_factory=set[str], compare=False, repr=False)
+    _room: dict[str, int] = field(default_factory=dict[str, int], compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.limit_bytes < 0:
@@ -95,7 +100,10 @@ class Cache:
             self._say_once("write", f"the cache {self.folder} can't be written ({fault.strerror or fault}): nothing is "
                            "kept for next time")
             return False
-        self.trim(path)
+        self._room["bytes"] = self._room.get("bytes", 0) - len(whole)
+        if self._room["bytes"] < 0:
+            self.trim(path)
+            self._room["bytes"] = (self.limit_bytes - self.used_bytes()) // WRITERS
         return True
 
     def forget(self, kind: str, key: str, why: str) -> None:

@@ -110,3 +110,16 @@ def test_processes_share_a_folder_that_is_too_small_for_all(tmp_path: Path) -> N
     cache.trim()
     assert 0 < cache.used_bytes() <= 60_000
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_the_folder_is_looked_through_seldom_and_its_bound_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+                                                                ) -> None:
+    looks: list[int] = []
+    entries = Cache.entries
+    monkeypatch.setattr(Cache, "entries", lambda self: looks.append(1) or entries(self))
+    one, other = quiet(tmp_path), quiet(tmp_path)
+    for n in range(60):
+        one.put("table", f"a{n}", bytes(50))
+        other.put("table", f"b{n}", bytes(50))
+        assert sum(f.stat().st_size for f in tmp_path.iterdir()) <= one.limit_bytes
+    assert len(looks) < 120
