@@ -16,8 +16,8 @@ from planner.costs.axis_links import axis_link
 from planner.costs.torus import block_sizes, neighbour_link, torus_mesh
 from planner.errors import MeshError
 
-FEW_NODES = 4
-"""[chosen: few dimensions divide by five or seven; Alpa's evaluation keeps to powers of two, its option
+FEW_NODES = (1, 2, 4)
+"""[chosen: few dimensions divide by three, five or seven; Alpa's evaluation keeps to powers of two, its option
 `submesh_physical_shape_space`]"""
 
 
@@ -48,18 +48,18 @@ def submesh_of(cluster: Cluster, devices: int) -> Submesh | None:
 
 
 def searched_submeshes(cluster: Cluster) -> tuple[Submesh, ...]:
-    """Those that a search looks at: all of a cluster of few nodes. Of one of many, the numbers of nodes that divide it,
-    and few nodes, so that twice as many nodes have a few submeshes more and not twice as many. Where nodes are in racks
-    or pods, those that a stage can have without straddling more of them than it must."""
-    found = (s for s in submeshes(cluster) if s.nodes <= FEW_NODES or cluster.nodes % s.nodes == 0)
+    """Those that a search looks at: numbers of nodes that divide the cluster's, and a few, so that twice as many nodes
+    have a few submeshes more and not twice as many. Where nodes are in racks or pods, those that a stage can have
+    without straddling more of them than it must."""
     if cluster.torus is not None:
         return submeshes(cluster)
+    found = (s for s in submeshes(cluster) if s.nodes in FEW_NODES or cluster.nodes % s.nodes == 0)
     if not cluster.levels:
         return tuple(found)
     inside = _fitting_levels(cluster)
     top = cluster.levels[-1].nodes
     far = {s.nodes for s in submeshes(cluster) if s.nodes % top == 0 and (
-        s.nodes // top <= FEW_NODES or cluster.nodes % s.nodes == 0)}
+        s.nodes // top in FEW_NODES or cluster.nodes % s.nodes == 0)}
     return tuple(s for s in submeshes(cluster) if s.nodes in {*inside, *far, cluster.nodes})
 
 

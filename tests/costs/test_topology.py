@@ -30,7 +30,7 @@ def test_a_node_of_six_is_a_submesh_too() -> None:
 
 
 @pytest.mark.parametrize(("nodes", "searched"), [
-    (3, [1, 2, 3]), (4, [1, 2, 3, 4]), (8, [1, 2, 3, 4, 8]), (10, [1, 2, 3, 4, 5, 10]), (32, [1, 2, 3, 4, 8, 16, 32])])
+    (3, [1, 2, 3]), (4, [1, 2, 4]), (8, [1, 2, 4, 8]), (10, [1, 2, 4, 5, 10]), (32, [1, 2, 4, 8, 16, 32])])
 def test_of_many_nodes_those_that_divide_them_are_searched(nodes: int, searched: list[int]) -> None:
     found = searched_submeshes(cluster(nodes=nodes, devices=8))
     assert [s.nodes for s in found] == [1, 1, 1, *searched]
