@@ -11,7 +11,7 @@ On a cluster of several types each stage has the host of its own type, and those
 In: a `Request`. Out: a `PlanRecord`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from math import prod
 
@@ -23,7 +23,7 @@ from planner.core.spec import shard_count
 from planner.costs.host import AT_LEAST_IN_FLIGHT, activations_s, update_s
 from planner.costs.memory import itemsize
 from planner.errors import MemoryLimitError, PinError
-from planner.fitting import MEMORY, none_fits, plan_to_fit, with_memory
+from planner.fitting import CLEAR, MEMORY, fullness, none_fits, plan_to_fit, with_memory
 from planner.fitting import fits as fits_devices
 from planner.footprint import Emitted
 from planner.known import Known
@@ -77,17 +77,30 @@ def _check_possible(request: Request, wanted: str) -> None:
 
 def _offloaded(request: Request, known: Known, plain: PlanRecord | None) -> PlanRecord | None:
     """The fastest plan found, with as little on the host as has to be; `plain`: one that fits without."""
-    best = plain
+    best, below = plain, 1.0
     for scale in LOOSER:
-        found = _looser(request, known, scale)
-        if found is None:
-            continue
-        if best is not None and found.record.step_time_s >= best.step_time_s:
-            break
-        for record in _moved(request, found):
-            if best is None or record.step_time_s < best.step_time_s:
-                best = record if plain is None else replace(record, baselines=plain.baselines)
+        at: float | None = scale
+        while at is not None:
+            found = _looser(request, known, at)
+            if found is not None and best is not None and found.record.step_time_s >= best.step_time_s:
+                if at == scale:
+                    return best
+                break
+            tried = [] if found is None else list(_moved(request, found))
+            for record in tried:
+                if fits(record, request.cluster) and (best is None or record.step_time_s < best.step_time_s):
+                    best = record if plain is None else replace(record, baselines=plain.baselines)
+            at = None if found is None or at != scale else _a_little_less(request, found, tried, below)
+        below = scale
     return best
+
+
+def _a_little_less(request: Request, found: Found, tried: Sequence[PlanRecord], below: float) -> float | None:
+    """Where a plan found nearly fits with all that can go on the host, how much memory to search with instead: as much
+    less as it takes too much, if that is more than `below`."""
+    over = min(fullness(record, request.cluster) for record in tried)
+    less = fullness(found.record, request.cluster) * CLEAR / over
+    return less if over > 1 and less > below and not any(fits(r, request.cluster) for r in tried) else None
 
 
 def _looser(request: Request, known: Known, scale: float) -> Found | None:
@@ -128,7 +141,8 @@ def _all_there(request: Request, known: Known, wanted: str) -> PlanRecord:
 
 
 def _moved(request: Request, found: Found) -> Iterator[PlanRecord]:
-    """Plans that fit, made of one that may not: by moving optimizer state, activations, or both."""
+    """Plans made of one that may not fit, by moving optimizer state, activations, or both; where that is not enough,
+    with all that can be moved."""
     cluster, known = request.cluster, _Programs(request, found)
     for activations in (False, True):
         record = known.measured(found.record)
@@ -138,9 +152,7 @@ def _moved(request: Request, found: Found) -> Iterator[PlanRecord]:
             if len(record.stages) == 1 or not away:
                 return
             record = known.measured(_with_activations(record, lambda s, away=away: s.index in away))
-        record = _with_enough(record, known, cluster)
-        if fits(record, cluster):
-            yield priced(record)
+        yield priced(_with_enough(record, known, cluster))
 
 
 class _Programs:

@@ -6,11 +6,13 @@ import jax
 import pytest
 
 import planner
-from planner import models
+from planner import models, offloading
+from planner.api import request_for
 from planner.core.host import HostLink
-from planner.core.plan import DEVICE, HOST
+from planner.core.plan import DEVICE, HOST, MemoryParts
 from planner.costs.host import activations_s, update_s
 from planner.errors import MemoryLimitError, PinError
+from planner.search import Found
 
 LINK = HostLink(2e9, 2e9, 1.5e9, 1e-5, 10**10)
 ONE_STAGE = {"recipe": "data", "stages": 1, "microbatches": 1}
@@ -51,6 +53,34 @@ def test_recipes_beside_it_have_the_memory_that_there_is() -> None:
     found = planner.plan(small, tight, **two).record
     assert {p.opt_memory for p in found.params} != {DEVICE}
     assert found.baselines and not any(b.fits for b in found.baselines)
+
+
+def test_what_nearly_fits_is_looked_for_with_a_little_less_memory(model, monkeypatch) -> None:
+    """Plans that take all they are told of, and are faster for it, of which a quarter of the memory can go."""
+    request = replace(request_for(model, machine(), cache=False), progress=lambda _: None)
+    usable = request.cluster.device.usable_bytes
+    one = planner.plan(model, machine(), **ONE_STAGE).record
+    asked = []
+
+    def sized(share: float):
+        (stage,) = one.stages
+        return replace(one, step_time_s=1 / share, stages=(replace(stage, memory=MemoryParts(
+            int(share * usable), 0, 0, 0, 0)),))
+
+    def looser(request, known, scale):
+        asked.append(round(scale, 3))
+        return Found(sized(scale), None)
+
+    def moved(request, found):
+        yield replace(sized(offloading.fullness(found.record, request.cluster) - 0.25),
+                      step_time_s=found.record.step_time_s)
+
+    monkeypatch.setattr(offloading, "_looser", looser)
+    monkeypatch.setattr(offloading, "_moved", moved)
+    monkeypatch.setattr(offloading, "LOOSER", (1.1, 1.5, 3.0))
+    found = offloading._offloaded(request, None, None)
+    assert asked == [1.1, 1.5, 1.176, 3.0], "with 1.5 it takes 1.25 of what there is; with 3.0 it is nowhere near"
+    assert found.step_time_s == pytest.approx(1 / 1.176, rel=1e-3) and offloading.fits(found, request.cluster)
 
 
 def test_nothing_is_moved_where_all_fits(model) -> None:
