@@ -34,6 +34,10 @@ LOOSER = (1.1, 1.3, 1.8, 3.0)
 """How much more memory the search is told of, one after the other. [chosen: Adam's moments are half of what a
 mixed-precision parameter takes, so that a plan with twice the memory may fit without them; beyond, activations]"""
 
+NEAR = 1.1
+"""How full devices may be with all moved that can be, for less to be looked at. [chosen: optimizer state that visits
+devices part by part takes room as well, so that with less of it away, slightly less may be held]"""
+
 NONE, OPTIMIZER, ACTIVATIONS, AUTO = "none", "optimizer", "activations", "auto"
 
 
@@ -142,17 +146,20 @@ def _all_there(request: Request, known: Known, wanted: str) -> PlanRecord:
 
 def _moved(request: Request, found: Found) -> Iterator[PlanRecord]:
     """Plans made of one that may not fit, by moving optimizer state, activations, or both; where that is not enough,
-    with all that can be moved."""
+    with all that can be moved, which is looked at first: of what is nowhere near fitting, nothing else is."""
     cluster, known = request.cluster, _Programs(request, found)
-    for activations in (False, True):
-        record = known.measured(found.record)
-        tight = {s.index for s in record.stages if _excess(record, s, cluster) > 0}
-        if activations:
-            away = {s for s in tight if _may_wait(record.stages[s]) and _host_of(record, record.stages[s]) is not None}
-            if len(record.stages) == 1 or not away:
-                return
-            record = known.measured(_with_activations(record, lambda s, away=away: s.index in away))
-        yield priced(_with_enough(record, known, cluster))
+    record = known.measured(found.record)
+    tight = {s.index for s in record.stages if _excess(record, s, cluster) > 0}
+    away = {s for s in tight if _may_wait(record.stages[s]) and _host_of(record, record.stages[s]) is not None
+            and len(record.stages) > 1}
+    waiting = _with_activations(record, lambda s: s.index in away)
+    least = known.measured(_with_optimizer(waiting, lambda p: _host_of(record, record.stages[p.home]) is not None))
+    if fullness(least, cluster) > NEAR:
+        yield priced(least)
+        return
+    yield priced(_with_enough(record, known, cluster))
+    if away:
+        yield priced(_with_enough(known.measured(waiting), known, cluster))
 
 
 class _Programs:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from planner.core.graph import Role
-from planner.core.plan import uses_host_memory
 from planner.costs.memory import peak, shard_bytes
 from planner.emit.cutting import TaskCode
 from planner.emit.pipeline_code import PipelineCode, pipeline_code
@@ -143,7 +142,8 @@ class _Driver:
         """Start every task, the end of the sums, and the update."""
         for i in self._graph.inputs_of(Role.STATE):
             self._hand(self._code.readers.get(i.value, ()), i.value, 0)
-        again, at = None if uses_host_memory(self._record) else repetition(self._record, self._order), 0
+        waits = any(s.offload for s in self._record.stages)
+        again, at = None if waits else repetition(self._record, self._order), 0
         before: tuple[object, list[int]] | None = None
         while at < len(self._order):
             if again is not None and (at - again.first) in range(0, again.length, again.period):
