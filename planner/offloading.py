@@ -80,23 +80,41 @@ def _check_possible(request: Request, wanted: str) -> None:
 
 
 def _offloaded(request: Request, known: Known, plain: PlanRecord | None) -> PlanRecord | None:
-    """The fastest plan found, with as little on the host as has to be; `plain`: one that fits without."""
-    best, below = plain, 1.0
+    """The fastest plan found, with as little on the host as has to be; `plain`: one that fits without. How much memory
+    to search with is found out by rough searches; what is found with the best of it is refined."""
+    best, below, best_at = plain, 1.0, None
+    rough = replace(request, rough=True)
     for scale in LOOSER:
         at: float | None = scale
         while at is not None:
-            found = _looser(request, known, at)
+            found = _looser(rough, known, at)
             if found is not None and best is not None and found.record.step_time_s >= best.step_time_s:
                 if at == scale:
-                    return best
+                    return _refined(request, known, best, best_at)
                 break
             tried = [] if found is None else list(_moved(request, found))
-            for record in tried:
-                if fits(record, request.cluster) and (best is None or record.step_time_s < best.step_time_s):
-                    best = record if plain is None else replace(record, baselines=plain.baselines)
+            better = _fastest(request, tried, best)
+            if better is not best:
+                best, best_at = better, at
+            if best is not None and tried and min(fullness(r, request.cluster) for r in tried) > NEAR:
+                return _refined(request, known, best, best_at)
             at = None if found is None or at != scale else _a_little_less(request, found, tried, below)
         below = scale
+    return _refined(request, known, best, best_at)
+
+
+def _fastest(request: Request, tried: Sequence[PlanRecord], best: PlanRecord | None) -> PlanRecord | None:
+    """The fastest of the plans that fit, recipes beside it as beside the `best` so far, or that one."""
+    for record in tried:
+        if fits(record, request.cluster) and (best is None or record.step_time_s < best.step_time_s):
+            best = record if best is None else replace(record, baselines=best.baselines)
     return best
+
+
+def _refined(request: Request, known: Known, best: PlanRecord | None, at: float | None) -> PlanRecord | None:
+    """The best plan, or a faster one: what was found with `at` times the memory, its stages refined."""
+    found = None if at is None else _looser(request, known, at)
+    return best if found is None else _fastest(request, list(_moved(request, found)), best)
 
 
 def _a_little_less(request: Request, found: Found, tried: Sequence[PlanRecord], below: float) -> float | None:

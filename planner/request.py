@@ -21,7 +21,7 @@ Progress = Callable[[str], None]
 @dataclass(frozen=True)
 class Request:
     """What to plan: the model's identity, how to trace it, where, and what is fixed. `told`: the cluster with other
-    memory, which what layers hold may add up to."""
+    memory, which what layers hold may add up to; `rough`: stages that memory limits are not refined."""
 
     trace: Callable[[int, Graph | None], Program]  # microbatches, and the update graph if it was traced before
     model_name: str
@@ -34,6 +34,7 @@ class Request:
     progress: Progress = print
     tables: Tables = field(default_factory=OneByOne)  # or one that reads what was kept, and has others to help it
     told: Cluster | None = None
+    rough: bool = False
     phases: Phases = field(default_factory=Phases)
 
     @property
