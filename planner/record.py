@@ -3,7 +3,7 @@
 In: a `Request`, the `Run` of its search, the best `Candidate`. Out: a `PlanRecord`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from planner.assemble import param_plans, stage_decisions, stage_plan
@@ -86,12 +86,13 @@ def plan_record(request: Request, run: Run, best: Candidate) -> PlanRecord:
                    for n, (pick, stage) in enumerate(zip(best.stages, decisions, strict=True)))
     kind = request.kind
     update = graph_flops(program.update) if program.update is not None else 0
+    flops = flops_by_op(program.forward)
     floor = min([best.step_time_s, *run.floors.values()])
     return PlanRecord(
         SCHEMA_VERSION, request.version, request.model_name, kind, program.fingerprint, request.cluster,
         request.cluster.device_count, request.batch_size, program.microbatches, best.schedule, stages, params,
-        _layer_infos(prepared), _op_infos(prepared), best.step_time_s, floor,
-        graph_flops(program.micro) * program.microbatches + update, prepared.dtype,
+        _layer_infos(prepared, flops), _op_infos(prepared, flops), best.step_time_s, floor,
+        prepared.micro_flops * program.microbatches + update, prepared.dtype,
         _baselines(request, run), request.pins.describe(),
         (("slowest-stage bounds skipped", best.pruned), ("slowest-stage bounds tried", best.tried),
          ("microbatch counts tried", len(run.tried)),
@@ -126,9 +127,9 @@ def _baselines(request: Request, run: Run) -> tuple[Baseline, ...]:
     return tuple(found)
 
 
-def _layer_infos(prepared: Prepared) -> tuple[LayerInfo, ...]:
+def _layer_infos(prepared: Prepared, flops: Sequence[int]) -> tuple[LayerInfo, ...]:
     program, layers, index = prepared.program, prepared.layers, prepared.index
-    forward, flops = program.forward, flops_by_op(program.forward)
+    forward = program.forward
     sizes = {i.value: value_bytes(program.micro.values[i.value]) for i in program.micro.inputs_of(Role.PARAM)}
     found: list[LayerInfo] = []
     for n, ((first, last), kind) in enumerate(zip(layers.ranges, layers.classes, strict=True)):
@@ -148,9 +149,9 @@ def _name(forward: Graph, first: int, last: int) -> str:
     return max(votes, key=lambda k: (votes[k], k)) if votes else "layer"
 
 
-def _op_infos(prepared: Prepared) -> tuple[OpInfo, ...]:
+def _op_infos(prepared: Prepared, flops: Sequence[int]) -> tuple[OpInfo, ...]:
     forward, layers = prepared.program.forward, prepared.layers
-    makers, flops = forward.producers, flops_by_op(forward)
+    makers = forward.producers
     found: list[OpInfo] = []
     for n, (first, last) in enumerate(layers.ranges):
         for at in range(first, last):

@@ -152,13 +152,11 @@ def _is_slower(run: Run, microbatches: int) -> bool:
 
 
 def _fewer_are_too_large(run: Run, microbatches: int) -> bool:
-    """Whether no plan of fewer microbatches can fit: none of that many does, of more either some do, or they hold less,
-    and fewer, larger ones hold no less."""
-    if run.tried[microbatches] < float("inf"):
-        return False
+    """Whether no plan fits at all: none of that many does, nor of more, which hold less; fewer, larger ones hold no
+    less."""
     more = [count for count in run.least_peaks if count > microbatches]
-    return bool(more) and (run.best is not None or
-                           all(run.least_peaks[count] <= run.least_peaks[microbatches] for count in more))
+    return run.best is None and bool(more) and \
+        all(run.least_peaks[count] <= run.least_peaks[microbatches] for count in more)
 
 
 def _has_a_recipe(run: Run, microbatches: int) -> bool:
