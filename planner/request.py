@@ -42,6 +42,12 @@ class Request:
         """The cluster with the memory that a search goes by."""
         return self.told or self.cluster
 
+    @property
+    def is_told_of_more(self) -> bool:
+        """Whether that is more than some devices have."""
+        return any(told.device.memory_bytes > kind.device.memory_bytes
+                   for told, kind in zip(self.limits.kinds, self.cluster.kinds, strict=True))
+
 
 @dataclass(frozen=True)
 class Remembered:

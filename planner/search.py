@@ -123,7 +123,7 @@ def _schedule(request: Request, run: Run) -> Iterator[_Attempt]:
         if plans and run.best is not None and run.best.prepared.program.microbatches > count:
             yield from _settled(request, run, counts)
         plans = plans and not (_fewer_are_slower(run, count) or _fewer_are_too_large(run, count)
-                               or is_too_large(request, run) or (request.told is not None and _is_slower(run, count)))
+                               or is_too_large(request, run) or (request.is_told_of_more and _is_slower(run, count)))
         if not plans and not _has_a_recipe(run, count):
             break
     yield from _settled(request, run, counts)
@@ -145,7 +145,7 @@ def _fewer_are_slower(run: Run, microbatches: int) -> bool:
 
 
 def _is_slower(run: Run, microbatches: int) -> bool:
-    """Whether what was found for that many is slower than for more. Searches that are told of other memory, of which
+    """Whether what was found for that many is slower than for more. Searches that are told of more memory, of which
     there are many, end there: what they find has to fit in the memory that there is, which fewer make less likely."""
     return run.best is not None and run.tried[microbatches] > run.best.step_time_s * (1 + 1e-9) and \
         run.best.prepared.program.microbatches > microbatches
