@@ -44,6 +44,11 @@ class Known:
         found |= self._made(request, prepared, short, request.limits)
         return {s: found[s] for s in spaces}
 
+    def ahead(self, request: Request, prepared: Prepared, spaces: Sequence[MeshSpace]) -> None:
+        """Say what tables will probably be asked for."""
+        new = [s for s in spaces if (prepared.program.microbatches, s) not in self._tables]
+        request.tables.ahead(prepared, new, request.cluster, request.pins)
+
     def forget(self) -> None:
         """Leave out what comes from programs that were foreseen: they are other programs."""
         self.programs.forget()

@@ -84,6 +84,15 @@ class Tables(Protocol):
         """Told ahead of how much there will be to do."""
         ...
 
+    @property
+    def have_help(self) -> bool:
+        """Whether somebody else makes what is told ahead."""
+        ...
+
+    def ahead(self, prepared: Prepared, spaces: Sequence[MeshSpace], hardware: Cluster, pins: Pins) -> None:
+        """Told ahead of what will probably be asked for."""
+        ...
+
     def __call__(self, prepared: Prepared, spaces: Sequence[MeshSpace], hardware: Cluster, pins: Pins
                  ) -> list[SliceTable]:
         """The table of each mesh."""
@@ -95,6 +104,11 @@ class OneByOne:
 
     def expect(self, operators: int, meshes: int) -> None:
         """Nothing to make ready."""
+
+    have_help = False
+
+    def ahead(self, prepared: Prepared, spaces: Sequence[MeshSpace], hardware: Cluster, pins: Pins) -> None:
+        """Nobody to have it done."""
 
     def __call__(self, prepared: Prepared, spaces: Sequence[MeshSpace], hardware: Cluster, pins: Pins
                  ) -> list[SliceTable]:

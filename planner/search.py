@@ -13,6 +13,7 @@ from planner.candidates import Outcome, allowed, best_pipeline, line_schedules, 
 from planner.core.graph import Program
 from planner.core.plan import PlanRecord
 from planner.errors import PinError
+from planner.ground import ground_for, look_ahead, microbatch_counts
 from planner.intraop.compose import SliceTable
 from planner.known import Known
 from planner.pipelines.lines import lines
@@ -20,17 +21,21 @@ from planner.pipelines.pins import stages_per_rank
 from planner.pipelines.pipeline import Candidate
 from planner.pipelines.shapes import virtual_pipelines
 from planner.prepared import Prepared
-from planner.recipes import are_searched, best_of_recipes, standard_recipes
+from planner.recipes import best_of_recipes
 from planner.record import Run, plan_record
 from planner.request import Request, check_pins
 from planner.schedule_costs import schedule_costs
 from planner.slice_costs import slice_costs
-from planner.spaces import MeshSpace, SubmeshSpace, mesh_spaces
+from planner.spaces import MeshSpace, SubmeshSpace
 from planner.too_large import is_too_large, least_held, least_peak, too_large
 
 NEAR = 1.05
 """Plans within this factor of the best may come to be the best when their stages are refined. [chosen: refinement gains
 up to 6 % on GPT-2.6B]"""
+
+CERTAIN = 2
+"""Of the coarse numbers of microbatches, those after which the next is nearly always looked at. [chosen: of every model
+planned for the benchmarks, three are]"""
 
 OPEN = 2
 """Outcomes kept for refinement at a time: each keeps its tables, a gigabyte for the largest models. [chosen]"""
@@ -78,7 +83,7 @@ def _searched(request: Request, known: Known) -> Run:
     run = Run()
     deadline = None if request.budget_s is None else time.perf_counter() + request.budget_s
     try:
-        for attempt in _schedule(request, run):
+        for attempt in _schedule(request, run, known):
             _try(request, run, known, attempt)
             if deadline is not None and time.perf_counter() > deadline and run.best is not None:
                 break
@@ -89,25 +94,17 @@ def _searched(request: Request, known: Known) -> Run:
     return run
 
 
-def microbatch_counts(batch_size: int) -> tuple[int, ...]:
-    """Powers of two that divide the batch, ascending."""
-    counts: list[int] = []
-    n = 1
-    while batch_size % n == 0 and n <= batch_size:
-        counts.append(n)
-        n *= 2
-    return tuple(counts)
-
-
 @dataclass(frozen=True)
 class _Attempt:
-    """A number of microbatches to look at: for plans and recipes, or only for recipes."""
+    """A number of microbatches to look at: for plans and recipes, or only for recipes; and one that will probably be
+    looked at after it."""
 
     microbatches: int
     plans: bool = True
+    then: int | None = None
 
 
-def _schedule(request: Request, run: Run) -> Iterator[_Attempt]:
+def _schedule(request: Request, run: Run, known: Known) -> Iterator[_Attempt]:
     """Coarse counts first, from the most microbatches down as long as fewer may be of use, then the untried neighbours
     of the best until it no longer moves; before that as well, where fewer turn out slower, for the better the best,
     the sooner it is known that still fewer are of no use. What is open is refined whenever the best has to be known."""
@@ -116,25 +113,31 @@ def _schedule(request: Request, run: Run) -> Iterator[_Attempt]:
         _refine(request, run)
         return
     counts, plans = microbatch_counts(request.batch_size), True
-    for count in reversed(counts[::2]):
+    coarse = counts[::2][::-1]
+    following = dict(zip(coarse[:CERTAIN], coarse[1:], strict=False))
+    for count in coarse:
         if count in run.tried:
             continue
-        yield _Attempt(count, plans)
+        yield _Attempt(count, plans, following.get(count) if plans else None)
         if plans and run.best is not None and run.best.prepared.program.microbatches > count:
-            yield from _settled(request, run, counts)
+            yield from _settled(request, run, known, counts)
         plans = plans and not (_fewer_are_slower(run, count) or _fewer_are_too_large(run, count)
                                or is_too_large(request, run) or (request.is_told_of_more and _is_slower(run, count)))
         if not plans and not _has_a_recipe(run, count):
             break
-    yield from _settled(request, run, counts)
+    yield from _settled(request, run, known, counts)
 
 
-def _settled(request: Request, run: Run, counts: tuple[int, ...]) -> Iterator[_Attempt]:
+def _settled(request: Request, run: Run, known: Known, counts: tuple[int, ...]) -> Iterator[_Attempt]:
     """The neighbours of the best, until it no longer moves."""
-    _refine(request, run)
-    while near := _neighbours(run, counts):
-        yield _Attempt(near[0])
+    while True:
+        near = _neighbours(run, counts)
+        if near and run.open:
+            look_ahead(request, known, near[0])
         _refine(request, run)
+        if not (near := _neighbours(run, counts)):
+            break
+        yield _Attempt(near[0])
 
 
 def _fewer_are_slower(run: Run, microbatches: int) -> bool:
@@ -183,22 +186,15 @@ def _floor_s(run: Run, microbatches: int) -> float:
 def _try(request: Request, run: Run, known: Known, attempt: _Attempt) -> None:
     microbatches, phase = attempt.microbatches, request.phases.phase
     request.progress(f"{microbatches} microbatch{'es' if microbatches > 1 else ''}: tracing")
-    with phase("trace"):
-        program = known.programs.program(microbatches)
-    spaces = mesh_spaces(request.cluster, request.pins, single=request.kind == "step")
-    meshes = sum(len(s.meshes) for s in spaces)
-    request.tables.expect(len(program.micro.ops), meshes)
-    with phase("layers"):
-        prepared = known.programs.prepared(program)
+    ground = ground_for(request, known, microbatches)
+    prepared, spaces, recipes = ground.prepared, ground.spaces, ground.recipes
     _check_layers(request, len(prepared.layers))
-    recipes = list(standard_recipes(request, prepared)) if are_searched(request.pins) and not request.cluster.parts \
-        else []
     request.progress(f"{microbatches} microbatches: {len(prepared.layers)} layers of {len(prepared.models)} kinds, "
-                     f"{meshes} meshes")
-    asked = [m for s in spaces for m in s.meshes] if attempt.plans else []
+                     f"{sum(len(s.meshes) for s in spaces)} meshes")
     with phase("shardings"):
-        wanted = list(dict.fromkeys((*asked, *(r.space for r in recipes))))
-        tables = known.tables(request, prepared, wanted)
+        tables = known.tables(request, prepared, ground.meshes(plans=attempt.plans))
+    if attempt.then is not None:
+        look_ahead(request, known, attempt.then)
     if attempt.plans:
         _build(request, run, prepared, spaces, tables)
         run.least_peaks[microbatches] = least_peak(request, tables)

@@ -12,10 +12,11 @@ from planner.core.mixed import with_scaled_memory
 from planner.core.plan_io import to_json
 from planner.errors import MemoryLimitError
 from planner.garbage import SELDOM, seldom_collected
+from planner.ground import microbatch_counts
 from planner.known import Known
 from planner.mesh_tables import OneByOne
 from planner.phases import Phases
-from planner.search import microbatch_counts, search
+from planner.search import search
 
 CPU = replace(planner.cluster("cpu-8"), devices_per_node=4)
 

@@ -88,6 +88,10 @@ class Cache:
             os.utime(path)
         return content
 
+    def has(self, kind: str, key: str) -> bool:
+        """Whether there is something under a key, which may be damaged."""
+        return self._path(kind, key).is_file()
+
     def put(self, kind: str, key: str, content: bytes) -> bool:
         """Keep bytes under a key; whether that was done. What is larger than the bound is not kept."""
         path, whole = self._path(kind, key), MAGIC + hashlib.sha256(content).digest() + content

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from planner.cache.jobs import Made
 from planner.cache.keys import digest, source_digest
 from planner.cache.packed import PackedError
 from planner.cache.store import Cache
-from planner.cache.workers import Made, Workers
+from planner.cache.workers import Workers
 from planner.cache.written import Task, read, written
 from planner.core.fingerprint import fingerprint
 from planner.core.graph import Program
@@ -54,6 +55,16 @@ class KnownTables:
     def expect(self, operators: int, meshes: int) -> None:
         """See `mesh_tables.Tables`."""
         self.workers.expect(operators, meshes)
+
+    @property
+    def have_help(self) -> bool:
+        """See `mesh_tables.Tables`."""
+        return self.workers.are_there
+
+    def ahead(self, prepared: Prepared, spaces: Sequence[MeshSpace], hardware: Cluster, pins: Pins) -> None:
+        """See `mesh_tables.Tables`."""
+        tasks = [Task(prepared, *self._as_it_was(space, hardware), pins) for space in spaces]
+        self.workers.ahead([t for t in tasks if self.cache is None or not self.cache.has(KIND, self._key(t))])
 
     def __call__(self, prepared: Prepared, spaces: Sequence[MeshSpace], hardware: Cluster, pins: Pins
                  ) -> list[SliceTable]:

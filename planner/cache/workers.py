@@ -3,7 +3,8 @@
 They are started once there is enough to do, by Python's own `-c`: not forked, which JAX does not survive, nor spawned
 by `multiprocessing`, which imports the user's main module again. Tables are the same whoever makes them, so that plans
 do not depend on how many processes there are; a process that is lost (out of memory, killed) is told of, and what it
-had to do is done by the others.
+had to do is done by the others. What will be asked for later can be told ahead: they make it while we do something
+else.
 
 In: what is asked for. Out: the tables, those that others made as bytes.
 """
@@ -11,20 +12,15 @@ In: what is asked for. Out: the tables, those that others made as bytes.
 import os
 import subprocess
 import sys
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import Thread
 from types import TracebackType
 
-from planner.cache.sent import sent
+from planner.cache.jobs import Job, Jobs, Made
 from planner.cache.worker import read_message, write_message
 from planner.cache.written import Task
 from planner.errors import PlannerError
-from planner.intraop.compose import SliceTable
-
-Made = SliceTable | bytes
-"""A table that was made here, or one as `written.py` writes it."""
 
 MOST = 16
 """Processes at most, if nobody says how many. [chosen: as many as the logical meshes of a submesh]"""
@@ -55,10 +51,10 @@ class Workers:
         """
         if jobs is not None and jobs < 1:
             raise PlannerError(f"planning in {jobs} processes", "give at least 1, or leave it out for one per core")
-        self._jobs = all_cores() if jobs is None else jobs
+        self._count = all_cores() if jobs is None else jobs
         self._always, self._say = jobs is not None, say
         self._started: list[_Worker] = []
-        self._program: object = None
+        self._jobs = Jobs()
 
     def __enter__(self) -> "Workers":
         return self
@@ -67,74 +63,89 @@ class Workers:
                  ) -> None:
         self.end()
 
+    @property
+    def are_there(self) -> bool:
+        """Whether any process helps."""
+        return bool(self._started)
+
     def expect(self, operators: int, meshes: int) -> None:
         """Start them if there will be enough to do, so that they are ready by then. Asked for by number, they are
         started for anything."""
         if not self._started and sys.executable and (self._always or operators * meshes >= LARGE):
-            self._started = [_Worker() for _ in range(self._jobs - 1)]
+            self._started = [_Worker(self._jobs) for _ in range(self._count - 1)]
+
+    def ahead(self, tasks: Sequence[Task]) -> None:
+        """Have them make what will be asked for later, when they have nothing else to do."""
+        if self._started:
+            self._jobs.put_last(tasks)
 
     def tables(self, tasks: Sequence[Task]) -> list[Made]:
-        """The table of each task; all are of one program. Ours is one of the processes that make them."""
-        if self._started and tasks and tasks[0].prepared is not self._program:
-            self._program = tasks[0].prepared
-            program = sent(self._program)
-            for worker in self._started:
-                worker.program = program
-        left = deque(enumerate(tasks))
-        found: dict[int, Made] = {}
-        threads = [Thread(target=_feed, args=(worker, left, found), daemon=True) for worker in self._started]
+        """The table of each task. Ours is one of the processes that make them."""
+        if not self._started:
+            return [task.table() for task in tasks]
         try:
-            for thread in threads:
-                thread.start()
-            _work(left, found)
-            for thread in threads:
-                thread.join()
-            self._leave_out_lost()
-            _work(deque((n, task) for n, task in enumerate(tasks) if found.get(n, b"") == b""), found)
+            asked = self._jobs.put_first(tasks)
+            while True:
+                while (job := self._jobs.take_of(asked)) is not None:
+                    self._jobs.done(job, job.task.table())
+                if self._jobs.wait_for(asked):
+                    break
+            made = [job.task.table() if job.made is None or job.made == b"" else job.made for job in asked]
         except BaseException:  # Ctrl-C as well: what they are at is of no use any more
-            left.clear()
             self.end()
             raise
-        return [found[n] for n in range(len(tasks))]
+        self._jobs.forget(asked)
+        self._leave_out_lost()
+        return made
 
     def end(self) -> None:
         """End the processes."""
+        self._jobs.end()
         for worker in self._started:
             worker.end()
-        self._started, self._program = [], None
+        self._started, self._jobs = [], Jobs()
 
     def _leave_out_lost(self) -> None:
         for worker in [w for w in self._started if w.lost]:
-            self._say(f"a process that solved layers ended with {worker.process.wait()}: going on without it")
             worker.end()
+            self._say(f"a process that solved layers ended with {worker.process.returncode}: going on without it")
             self._started.remove(worker)
 
 
 class _Worker:
-    """One process: `program` is what it has to be told before the next request."""
+    """One process, and a thread of ours that has it do what is to be done."""
 
-    def __init__(self) -> None:
+    def __init__(self, jobs: Jobs) -> None:
         self.process = subprocess.Popen([sys.executable, "-c", START.format(path=sys.path)], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE)
-        self.program = b""
         self.lost = False
+        self._jobs, self._program = jobs, None
+        Thread(target=self._work, daemon=True).start()
 
-    def ask(self, task: Task) -> bytes | None:
+    def _work(self) -> None:
+        while (job := self._jobs.take()) is not None:
+            answer = self._answer(job)
+            if answer is None:
+                self.lost = True
+                self._jobs.give_back(job)
+                return
+            self._jobs.done(job, answer)
+
+    def _answer(self, job: Job) -> bytes | None:
         """The table, written; empty if it could not be made, None if the process is gone."""
         assert self.process.stdin is not None and self.process.stdout is not None
+        prepared = job.task.prepared
         try:
-            if self.program:
-                write_message(self.process.stdin, self.program)
-                self.program = b""
-            write_message(self.process.stdin, sent((task.space, task.hardware, task.pins)))
-            answer = read_message(self.process.stdout)
+            if prepared is not self._program:
+                write_message(self.process.stdin, self._jobs.program(prepared))
+                self._program = prepared
+            write_message(self.process.stdin, job.message)
+            return read_message(self.process.stdout)
         except (OSError, ValueError):  # a broken pipe; a pipe that was closed by `end`
-            answer = None
-        self.lost = answer is None
-        return answer
+            return None
 
     def end(self) -> None:
-        """End the process, if need be by force."""
+        """End the process by force: it keeps nothing."""
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.kill()
         with suppress(subprocess.TimeoutExpired):
@@ -142,25 +153,3 @@ class _Worker:
         for pipe in (self.process.stdin, self.process.stdout):
             with suppress(OSError):
                 pipe.close()
-
-
-def _feed(worker: _Worker, left: deque[tuple[int, Task]], found: dict[int, Made]) -> None:
-    """Have a process do what is left, one after the other."""
-    while (taken := _next(left)) is not None:
-        answer = worker.ask(taken[1])
-        if answer is None:
-            return
-        found[taken[0]] = answer
-
-
-def _work(left: deque[tuple[int, Task]], found: dict[int, Made]) -> None:
-    """Do what is left ourselves."""
-    while (taken := _next(left)) is not None:
-        found[taken[0]] = taken[1].table()
-
-
-def _next(left: deque[tuple[int, Task]]) -> tuple[int, Task] | None:
-    try:
-        return left.popleft()
-    except IndexError:  # others were faster
-        return None

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import planner
-from planner.cache import workers as module
+from planner.cache.jobs import Jobs, Made
 from planner.cache.sent import received, sent
-from planner.cache.workers import Made, Workers
+from planner.cache.workers import Workers
 from planner.cache.written import Task, read, written
 from planner.core.hardware import Cluster
 from planner.core.pins import Pins
@@ -98,9 +98,31 @@ def test_others_do_what_a_lost_process_had_to_do(two: Workers) -> None:
     asked = tasks(prepared())
     two.tables(asked[:1])
     two._started[0].process.kill()
-    same(two.tables(asked), asked)
+    same(two.tables(asked * 3), asked * 3)
+    two.tables(tasks(prepared(microbatches=4)))
     assert len(two._started) == 1
     assert said == [f"a process that solved layers ended with {-signal.SIGKILL}: going on without it"]
+
+
+def test_all_lost_leaves_all_to_this_process(two: Workers) -> None:
+    asked = tasks(prepared())
+    two.ahead(asked)
+    for worker in two._started:
+        worker.process.kill()
+    same(two.tables(asked), asked)
+
+
+def test_what_is_told_ahead_is_there_when_it_is_asked_for(two: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, later = tasks(prepared()), tasks(prepared(microbatches=4))
+    two.ahead(later)
+    same(two.tables(now), now)
+    jobs = two._jobs.put_first(later)
+    assert two._jobs.wait_for(jobs)  # without any help of ours
+    monkeypatch.setattr(Task, "table", lambda _: pytest.fail("made a second time"))
+    found = two.tables(later)
+    monkeypatch.undo()
+    same(found, later)
+    assert not two._jobs._known
 
 
 def test_an_error_in_another_process_is_told_by_this_one(two: Workers) -> None:
@@ -118,7 +140,7 @@ def test_nothing_is_left_running(monkeypatch: pytest.MonkeyPatch) -> None:
         def interrupted(*_: object) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(module, "_work", interrupted)
+        monkeypatch.setattr(Jobs, "take_of", interrupted)
         with pytest.raises(KeyboardInterrupt):
             some.tables(tasks(prepared()))
         assert process.poll() is not None
