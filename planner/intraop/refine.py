@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from planner.core.graph import Graph
 from planner.core.problem import Status
 from planner.core.recomputation import Recompute
-from planner.intraop.chain import Walk, best_walk, priced_walk, tightest, walks_through
+from planner.intraop.chain import Walk, best_walk, chain, priced_walk, tightest, walks_through
 from planner.intraop.compose import SliceTable
 from planner.intraop.frontier import LayerFrontier
 from planner.intraop.points import Points, points
@@ -129,7 +129,8 @@ def approach(stage: Stage, choice: SliceChoice | None) -> Approach:
     start = None
     if choice is not None:
         steps = choice.steps
-        start = priced_walk(columns.points(), [s.row for s in steps], [steps[0].before, *(s.after for s in steps)])
+        rows, states = [s.row for s in steps], [steps[0].before, *(s.after for s in steps)]
+        start = priced_walk(chain(columns.points()), rows, states)
     bound_s = _bound(columns, price)
     ranges = Ranges(start, ())
     if start is None:
@@ -162,7 +163,7 @@ def finish(known: Approach) -> tuple[Approach, str]:
     if found.choice is None:
         return known, ""
     layers = known.columns.points()
-    better = priced_walk(layers, *problem.walk(found.choice))
+    better = priced_walk(chain(layers), *problem.walk(found.choice))
     if better.step_s >= walk.step_s or better.peak_bytes > stage.limit_bytes:
         return known, ""
     proof = "" if found.status is Status.OPTIMAL else f", gap {found.gap:.2%}"
@@ -178,13 +179,13 @@ def _bound(columns: Columns, price: float) -> float:
     stage = columns.stage
     if not stage.table.exact:
         return 0.0
-    best, _ = best_walk(columns.points(bounding=True), 0.0)
+    best, _ = best_walk(chain(columns.points(bounding=True)), 0.0)
     least = max(stage.table.least_working_bytes[stage.first:stage.last + 1])
     for _ in range(PRICES):
-        dual = tightest(columns.points(bounding=True), stage.limit_bytes, price, least)
+        dual = tightest(chain(columns.points(bounding=True)), stage.limit_bytes, price, least)
         if not columns.add(dual.per_byte_s):
             break
-        cost, _ = best_walk(columns.points(newest=True, bounding=True), dual.per_byte_s)
+        cost, _ = best_walk(chain(columns.points(newest=True, bounding=True)), dual.per_byte_s)
         best = max(best, cost - dual.per_byte_s * (stage.limit_bytes - least))
     return best
 

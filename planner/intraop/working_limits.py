@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from planner.intraop.chain import Dual, Walk, mixed_walk, tightest
+from planner.intraop.chain import Dual, Walk, chain, limited, mixed_walk, tightest
 from planner.intraop.points import Array, Points
 
 RANGES = 24
@@ -60,7 +60,7 @@ def within(layers: Sequence[Points], most_bytes: float) -> list[Points]:
 def search_ranges(layers: Sequence[Points], limit_bytes: float, start: Walk | None, price: float, *,
                   tolerance: float) -> Ranges:
     """Branch. `price`: seconds a byte to start from; ranges within `tolerance` (relative) of the best walk are done."""
-    levels = _levels(layers)
+    stage, levels = chain(layers), _levels(layers)
     levels = levels[levels <= limit_bytes]
     best = start
     queue: list[tuple[float, int, int, Range]] = []
@@ -69,7 +69,7 @@ def search_ranges(layers: Sequence[Points], limit_bytes: float, start: Walk | No
     def look(first: int, last: int) -> None:
         nonlocal best, tried
         tried += 1
-        some = within(layers, float(levels[last]))
+        some = limited(stage, float(levels[last]))
         dual = tightest(some, limit_bytes, price, float(levels[first]))
         found = [dual.walk]
         if dual.per_byte_s and np.isfinite(dual.bound_s):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from planner.core.problem import INFINITE_COST, Status, evaluate
-from planner.intraop.chain import best_walk, mixed_walk, priced_walk, tightest, walks_through
+from planner.intraop.chain import best_walk, chain, mixed_walk, priced_walk, tightest, walks_through
 from planner.intraop.points import points
 from planner.intraop.refine import Columns, approach, finish, open_problem
 from planner.intraop.slice_choice import table_choice
@@ -50,7 +50,7 @@ def enumerated(layers, keep, limit):
     best = np.inf
     for picks in product(*(np.argwhere(k).tolist() for k in keep)):
         if all(a[2] == b[1] for a, b in zip(picks[:-1], picks[1:], strict=True)):
-            walk = priced_walk(layers, [g for g, _, _ in picks], [picks[0][1], *(o for _, _, o in picks)])
+            walk = priced_walk(chain(layers), [g for g, _, _ in picks], [picks[0][1], *(o for _, _, o in picks)])
             if walk.peak_bytes <= limit:
                 best = min(best, walk.step_s)
     return best
@@ -68,7 +68,7 @@ def test_a_variant_is_a_walk_of_the_same_time_and_peak(ends):
     layers, t = columns(of).points(), of.table
     for g in range(len(t.variants)):
         choice = table_choice(t, *ends, g)
-        walk = priced_walk(layers, *rows_and_states(choice))
+        walk = priced_walk(chain(layers), *rows_and_states(choice))
         assert walk.peak_bytes == pytest.approx(t.memory_bytes(of.in_flight)[t.of(*ends), g], rel=1e-12)
         assert choice.memory_bytes(of.in_flight) == pytest.approx(walk.peak_bytes, rel=1e-12)
         step = MICROBATCHES * t.microbatch_s[t.of(*ends), g] + t.batch_s[t.of(*ends), g]
@@ -84,12 +84,12 @@ def test_a_variant_costs_and_holds_the_same_in_the_stage_problem():
         made = stage_problem(layers, all_points(layers), limit)
         variants = [rows_and_states(table_choice(of.table, of.first, of.last, g))
                     for g in range(len(of.table.variants))]
-        walks = [best_walk(layers, price)[1] for price in sorted(set(of.table.multipliers.per_byte_s))]
+        walks = [best_walk(chain(layers), price)[1] for price in sorted(set(of.table.multipliers.per_byte_s))]
         for rows, states in (*variants, *((w.rows, w.states) for w in walks)):
             picks = made.choice(rows, states)
             if -1 in picks:  # another point between the same states is as good in all respects
                 continue
-            walk, verdict = priced_walk(layers, rows, states), evaluate(made.problem, picks)
+            walk, verdict = priced_walk(chain(layers), rows, states), evaluate(made.problem, picks)
             assert verdict.cost == pytest.approx(walk.step_s * PS, abs=len(layers))
             assert (verdict.violated_at is None) == (walk.peak_bytes <= limit)
             assert verdict.peak_usage == pytest.approx(walk.peak_bytes, abs=len(layers) + 1)
@@ -125,7 +125,7 @@ def test_bounds_are_below_and_ranges_reach_the_fastest_walk(seed):
     some = only(layers, keep)
     if any(not k.any() for k in keep) or np.isinf(best):
         return
-    dual = tightest(some, of.limit_bytes, 1e-12, least_working(some))
+    dual = tightest(chain(some), of.limit_bytes, 1e-12, least_working(some))
     assert dual.bound_s <= best * (1 + 1e-9)
     assert dual.walk is None or dual.walk.step_s >= best * (1 - 1e-9)
     ranges = search_ranges(some, of.limit_bytes, None, 1e-12, tolerance=0.0)
@@ -138,7 +138,7 @@ def test_the_cheapest_walk_through_a_point_is_the_best_that_uses_it():
     of = stage(0.5)
     layers = columns(of).points()
     price = of.table.multipliers.per_byte_s[-1] / 50
-    cost, walk = best_walk(layers, price)
+    cost, walk = best_walk(chain(layers), price)
     through = walks_through(layers, price)
     assert walk.step_s + price * walk.held_bytes == pytest.approx(cost, rel=1e-12)
     for n, (g, i, o) in enumerate(zip(walk.rows, walk.states[:-1], walk.states[1:], strict=True)):
@@ -148,15 +148,15 @@ def test_the_cheapest_walk_through_a_point_is_the_best_that_uses_it():
         keep = all_points(layers)
         keep[n] = np.zeros_like(keep[n])
         keep[n][at] = True
-        assert best_walk(only(layers, keep), price)[0] == pytest.approx(through[n][at], rel=1e-12)
+        assert best_walk(chain(only(layers, keep)), price)[0] == pytest.approx(through[n][at], rel=1e-12)
 
 
 def test_mixed_walks_fit_and_are_no_slower_than_walks_of_one_price_that_fit():
     of = stage(0.5)
     layers = columns(of).points()
     prices = (0.0, max(of.table.multipliers.per_byte_s))
-    mixed = mixed_walk(layers, prices, of.limit_bytes)
-    dear = best_walk(layers, prices[1])[1]
+    mixed = mixed_walk(chain(layers), prices, of.limit_bytes)
+    dear = best_walk(chain(layers), prices[1])[1]
     assert mixed is not None and mixed.peak_bytes <= of.limit_bytes and dear.peak_bytes <= of.limit_bytes
     assert mixed.step_s < dear.step_s
 
