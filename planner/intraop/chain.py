@@ -9,6 +9,9 @@ cost of the best walk through it, which removes most points before anything else
 In: `Points` per layer. Out: `Walk`s, `Dual`.
 """
 
+# In compiled loops an element of an array is a plain number, which its static type doesn't say.
+# pyright: reportReturnType=false
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple

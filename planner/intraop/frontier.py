@@ -11,9 +11,7 @@ bounds; of the choices found, what the layer's kernels are too short to hide is 
 In: `PricedLayer`, its two boundaries, `Multipliers`. Out: `LayerFrontier`.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,17 +57,11 @@ class LayerFrontier:
     before: Boundary
     after: Boundary
     decoded: NDArray[np.bool_] | None = None
-    again: "Callable[[], LayerFrontier] | None" = None
 
     def choice(self, g: int, state_in: int, state_out: int) -> NDArray[np.int16]:
         """The choice per variable of the layer (groups, tensors, parameters)."""
         assert self.decoded is None or self.decoded[g, state_in, state_out]
         return self.choices[g, state_in, state_out]
-
-    @cached_property
-    def whole(self) -> "LayerFrontier":
-        """The same, decoded everywhere; the layer is solved again for that, as its tables are too large to keep."""
-        return self if self.again is None else self.again()
 
 
 def one_point(graph: Graph, layer: PricedLayer, choice: NDArray[np.int64], recompute: Recompute) -> LayerFrontier:

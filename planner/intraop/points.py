@@ -50,7 +50,7 @@ class Points:
 
 def points(frontiers: Sequence[tuple[LayerFrontier, Multipliers]], in_flight: int, microbatches: int, *,
            entering_bytes: Array | None = None, bounding: bool = False) -> Points:
-    """The points of a layer's frontiers, each with the multipliers it was solved at.
+    """The points of a layer's frontiers that were decoded, each with the multipliers it was solved at.
 
     Args:
       in_flight: microbatches held at the peak.
@@ -59,14 +59,13 @@ def points(frontiers: Sequence[tuple[LayerFrontier, Multipliers]], in_flight: in
       bounding: leave out what was to hide behind kernels and can't, as what the frontiers minimised does: only then
         points of solved prices bound all choices.
     """
-    wholes = [f.whole for f, _ in frontiers]
-    sources = tuple(Source(f, g, m.recompute[g]) for f, (_, m) in zip(wholes, frontiers, strict=True)
-                    for g in range(len(m)))
-    parts = np.concatenate([f.parts for f in wholes])
-    there = np.isfinite(np.concatenate([f.priced for f in wholes]))
+    own = [f for f, _ in frontiers]
+    sources = tuple(Source(f, g, m.recompute[g]) for f, m in frontiers for g in range(len(m)))
+    parts = np.concatenate([f.parts for f in own])
+    there = np.concatenate([np.isfinite(f.priced) & (True if f.decoded is None else f.decoded) for f in own])
     saved = parts[..., 4] if entering_bytes is None else parts[..., 4] + entering_bytes[None, :, None]
     step = microbatches * (parts[..., 0] + parts[..., 1]) + parts[..., 2]
     if bounding:
-        step = step - np.concatenate([f.excess_s for f in wholes])
+        step = step - np.concatenate([f.excess_s for f in own])
     return Points(sources, np.where(there, step, np.inf), parts[..., 3] + in_flight * saved,
-                  np.concatenate([f.working_bytes for f in wholes]), parts[..., 3] + parts[..., 5])
+                  np.concatenate([f.working_bytes for f in own]), parts[..., 3] + parts[..., 5])

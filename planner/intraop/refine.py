@@ -3,7 +3,8 @@
 A slice's variants price all layers alike, which leaves a gap where memory binds. Here the layers of one chosen slice
 are solved again at the prices that bound it best (column generation: each price adds a row of points per layer and a
 proven bound), then ranges of working memory are searched for the fastest walk through all points, and what is still
-open goes to `planner.solvers.solve` as a `core.problem.Problem` of the most promising points.
+open goes to `planner.solvers.solve` as a `core.problem.Problem` of the most promising points. Of the table's prices it
+begins with the points that are on the best way through some slice, this one among them.
 
 In: a `Stage`. Out: an `Approach`: a choice that is no slower, and a bound on all choices of the stage; from `finish`,
 one that the solver improved.

@@ -3,9 +3,7 @@
 In: `PricedLayer`, its two boundaries, `Multipliers`. Out: a `SolvedLayer`, and from it the `LayerFrontier`.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +40,6 @@ class SolvedLayer:
     multipliers: Multipliers
     eliminated: Elimination
     open_choices: tuple[int, ...]
-    again: Callable[[], LayerFrontier]
 
     @property
     def priced(self) -> Array:
@@ -55,7 +52,7 @@ class SolvedLayer:
         choices[:, self.open_choices] = self.eliminated.decode_many(g, np.stack([i, o], axis=1))
         points = price_points(self.graph, self.layer, choices[:, :-2], ways_of(self.layer, self.multipliers)[g])
         found = frontier_at(self.layer, points, self.priced, self.before, self.after, (g, i, o))
-        return found if used is None else replace(found, decoded=used, again=self.again)
+        return found if used is None else replace(found, decoded=used)
 
 
 def layer_frontier(graph: Graph, layer: PricedLayer, before: Boundary, after: Boundary, multipliers: Multipliers,
@@ -84,8 +81,7 @@ def solve_layer(graph: Graph, layer: PricedLayer, before: Boundary, after: Bound
                 edges[(layer.tensor_variable(item), side)] = agreement(layer.tensors[item], bound, tensor.owner)[None]
     open_choices, fewer_edges, keep = _without_forced(unary, edges, (n, n + 1))
     solved = eliminate([unary[v] for v in open_choices], fewer_edges, keep, max_table)
-    return SolvedLayer(graph, layer, before, after, multipliers, solved, tuple(open_choices),
-                       partial(layer_frontier, graph, layer, before, after, multipliers, max_table))
+    return SolvedLayer(graph, layer, before, after, multipliers, solved, tuple(open_choices))
 
 
 def _without_forced(unary: list[Array], edges: dict[tuple[int, int], Array], keep: tuple[int, int]
