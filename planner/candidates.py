@@ -46,8 +46,9 @@ built for. (Qi et al., arXiv:2401.10241, section 2.1)"""
 @dataclass(frozen=True)
 class Builder:
     """Builds stages out of slices that are allowed ([first, last]), `exact` of them if that is given, and runs them
-    under schedules. `columns` are what they may be put on, `below` what a bound looks at; `places` gives the index of
-    its microbatches in flight per stage, from the last; `bubble` what share of the bubble of 1F1B stages are built
+    under schedules. `columns` are what they may be put on, `below` what a bound looks at (where nodes are in racks, it
+    leaves out what comes from another node: stages need not lie in order there); `places` gives the index of its
+    microbatches in flight per stage, from the last; `bubble` what share of the bubble of 1F1B stages are built
     for."""
 
     costs: SliceCosts
@@ -162,8 +163,9 @@ def best_pipeline(  # noqa: PLR0913  (one call, its options named)
     costs = slice_costs(prepared, hardware, spaces, tables, [1, *flights])
     exact = pins.stages if pins.stages is not None else len(pins.boundaries) + 1 if pins.boundaries else None
     places = tuple(costs.flights.index(f) for f in flights)
-    builder = Builder(costs, columns(costs, line, edges=True), columns(costs, line, edges=False), tuple(schedules),
-                      places, allowed(prepared, pins), exact)
+    on, levels = columns(costs, line, edges=True), any(kind.levels for kind in hardware.kinds)
+    builder = Builder(costs, on, columns(costs, line, edges=False) if levels else on, tuple(schedules), places,
+                      allowed(prepared, pins), exact)
     choice = builder.build()
     found = builder.run(choice) if choice else ()
     outcome = Outcome(found, 0.0, builder, choice, None, builder)

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.pipelines.stages import Array, Spans, StageChoice, in_units, is_barred, least_sum, reach
+from planner.pipelines.stages import Array, Spans, StageChoice, in_units, is_barred, least_sum, reach, traced
 from planner.solvers.large.compiled import compiled
 
 STEPS = 40
@@ -110,31 +110,27 @@ def _within(floors: Floors, limit_s: float) -> tuple[tuple[int, int, int], ...] 
     times = _within_s(floors, limit_s)
     sizes, devices, within = in_units(times, floors.sizes, floors.devices, floors.spans)
     count, _, layers, _ = times.shape
-    room = np.full((count + 1, layers + 1, devices + 1), -np.inf)
-    back = np.zeros((count + 1, layers, devices + 1, 2), dtype=np.int32)
-    room[0, layers, 0] = np.inf
+    room = np.full((2, count + 1, layers + 1, devices + 1), -np.inf)
+    back = np.zeros((2, count + 1, layers, devices + 1, 2), dtype=np.int32)
+    room[:, 0, layers, 0] = np.inf
     _most_room(limit_s - floors.microbatches * times, floors.through_s, sizes, within, room, back)
-    s = int(np.argmax(room[:, 0, devices])) if floors.exact_stages is None else floors.exact_stages
-    if room[s, 0, devices] < 0:
-        return None
-    k, d, chosen = 0, devices, list[tuple[int, int, int]]()
-    while s:
-        j, m = (int(x) for x in back[s, k, d])
-        chosen.append((k, j, m))
-        k, d, s = j + 1, d - int(sizes[m]), s - 1
-    return tuple(chosen)
+    s = int(np.argmax(room[0, :, 0, devices])) if floors.exact_stages is None else floors.exact_stages
+    return None if room[0, s, 0, devices] < 0 else traced(back, s, sizes, within)
 
 
 @compiled
 def _most_room(own_s: Array, through_s: Array, sizes: NDArray[np.int64], within: Spans, room: Array,
                back: NDArray[np.int32]) -> None:
-    """`room[s, k, d]`: the most seconds that may pass before s stages of layers from k on, on d devices, begin; where
-    there are none, it stays as it is. `own_s`: what a stage's own work leaves of the limit."""
+    """`room[0, s, k, d]`: the most seconds that may pass before s stages of layers from k on, on d devices, begin;
+    where there are none, it stays as it is; `room[1]`: with a first stage that shares no node with the one before it.
+    `own_s`: what a stage's own work leaves of the limit."""
     stages, submeshes, layers, _ = own_s.shape
     for s in range(stages):
-        count, place = reach(room[s] >= 0)
+        counts, places = reach(room[0, s] >= 0)
+        counts_alone, places_alone = reach(room[1, s] >= 0)
         for m in range(submeshes):
-            n, span = sizes[m], within[m]
+            n, span, alone = sizes[m], within[m], within[m, 4]
+            count, place = (counts_alone, places_alone) if alone else (counts, places)
             for k in range(layers):
                 for j in range(k, layers):
                     own, through = own_s[s, m, k, j], through_s[m, k, j]
@@ -144,7 +140,10 @@ def _most_room(own_s: Array, through_s: Array, sizes: NDArray[np.int64], within:
                         d = n + place[j + 1, at]
                         if d > span[1]:
                             break
-                        left = min(own, room[s, j + 1, d - n] - through)
-                        if left >= 0 and left > room[s + 1, k, d] and not is_barred(d, n, span):
-                            room[s + 1, k, d] = left
-                            back[s + 1, k, d, 0], back[s + 1, k, d, 1] = j, m
+                        left = min(own, room[alone, s, j + 1, d - n] - through)
+                        if left < 0 or left <= room[1 if span[2] >= 0 else 0, s + 1, k, d] or is_barred(d, n, span):
+                            continue
+                        for into in range(2 if span[2] >= 0 else 1):
+                            if left > room[into, s + 1, k, d]:
+                                room[into, s + 1, k, d] = left
+                                back[into, s + 1, k, d, 0], back[into, s + 1, k, d, 1] = j, m

@@ -4,7 +4,8 @@ On a mixed cluster a stage lies in one part, and the stages of a part follow eac
 the other, in every order of all of them, or of some; stage construction is told for each submesh between which places
 it may lie. The stage that begins a part takes its activations over the link between parts: its submesh is there twice,
 once at the beginning of its part, with what that takes, and once for all later stages. In the same way, submeshes of
-less than a node are there for stages that begin a node, which take their activations from another, and for all others.
+less than a node are there for stages that take their activations from another node and for those that share a node with
+the stage before them.
 
 In: what slices cost, the order of parts. Out: `Columns` for stage construction; devices of stages.
 """
@@ -61,7 +62,7 @@ class Columns:
 @dataclass(frozen=True)
 class _Column:
     submesh: int
-    span: tuple[int, int, int, int]
+    span: tuple[int, int, int, int, int]
     extra_s: Array
 
 
@@ -74,8 +75,8 @@ def lines(hardware: Cluster) -> tuple[Line, ...]:
 
 
 def columns(costs: SliceCosts, line: Line, *, edges: bool) -> Columns:
-    """The columns of a line. `edges`: stages of less than a node stay in one, and pay for what comes from another; a
-    bound leaves that out, as stages need not lie one after the other (`places.place`)."""
+    """The columns of a line. `edges`: stages of less than a node stay in one, and pay for what comes from another
+    (`places.place`)."""
     sizes = np.array([s.submesh.device_count for s in costs.spaces], dtype=np.int64)
     layers, hardware = len(costs.prepared.layers), costs.hardware
     possible = [not hardware.parts or bool(np.isfinite(costs.times_s[:, m]).any()) for m in range(len(sizes))]
@@ -88,21 +89,23 @@ def columns(costs: SliceCosts, line: Line, *, edges: bool) -> Columns:
         least = min((int(sizes[m]) for m in mine), default=0)
         for m in mine:
             size, upto = int(sizes[m]), end
+            inside = edges and own.nodes > 1 and size < own.devices_per_node
+            whole = int(edges and not inside)
             if part != line[0]:
                 network = part_link(hardware, part, size)
-                found.append(_Column(m, (end - size, end, 0, 0), _farther_s(costs, part, size, network)))
+                found.append(_Column(m, (end - size, end, 0, 0, whole), _farther_s(costs, part, size, network)))
                 upto = end - least
             if begin + size > upto:
                 continue
-            if not edges or own.nodes == 1 or size >= own.devices_per_node:
-                found.append(_Column(m, (begin, upto, 0, 0), nothing))
+            if not inside:
+                found.append(_Column(m, (begin, upto, 0, 0, whole), nothing))
                 continue
             every, rest = own.devices_per_node, begin % own.devices_per_node
-            found.append(_Column(m, (begin, upto, -every, rest), nothing))
+            found.append(_Column(m, (begin, upto, -every, rest, 0), nothing))
             network = hand_over_link(own, (every - 1,), range(every, every + size))
-            found.append(_Column(m, (begin, upto, every, rest), _farther_s(costs, part, size, network)))
+            found.append(_Column(m, (begin, upto, every, rest, 0), _farther_s(costs, part, size, network)))
     space = np.array([c.submesh for c in found], dtype=np.int64)
-    spans = np.array([c.span for c in found], dtype=np.int64).reshape(-1, 4)
+    spans = np.array([c.span for c in found], dtype=np.int64).reshape(-1, 5)
     extra = np.array([c.extra_s for c in found]).reshape(-1, layers)
     return Columns(space, sizes[space], spans, extra, end, line)
 
@@ -121,7 +124,8 @@ def placed_by_part(sizes: Sequence[int], parts: Sequence[int], hardware: Cluster
     found: dict[int, tuple[int, ...]] = {}
     for part in dict.fromkeys(parts):
         mine = [s for s, p in enumerate(parts) if p == part]
-        first = hardware.first_of(part)
-        for s, devices in zip(mine, place([sizes[s] for s in mine]), strict=True):
+        first, own = hardware.first_of(part), hardware.kinds[part]
+        node = None if own.torus is not None or own.levels else own.devices_per_node
+        for s, devices in zip(mine, place([sizes[s] for s in mine], node), strict=True):
             found[s] = tuple(first + d for d in devices)
     return tuple(found[s] for s in range(len(sizes)))

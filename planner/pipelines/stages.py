@@ -29,8 +29,10 @@ from planner.solvers.large.compiled import compiled
 Array = NDArray[np.float64]
 
 Spans = NDArray[np.int64]
-"""[submesh, (first, end, every, rest)]: between which places a stage on it must lie, on a line that begins with the
-last stage. Its far end must be `rest` over a multiple of `every`; where that is negative, it must have none in it."""
+"""[submesh, (first, end, every, rest, whole)]: between which places a stage on it must lie, on a line that begins with
+the last stage. Places `rest` over a multiple of `every` are edges of nodes: a stage has none inside it. Where `every`
+is negative, it has none at its far end either, and shares a node with the stage before it, which then is not `whole`:
+of whole nodes, wherever edges are (`places.place`)."""
 
 MANY = 1 << 24
 """Times × devices, beyond which slices that no good pipeline can have are left out first. [chosen: less is done in a
@@ -148,9 +150,9 @@ def even_s(times_s: Array, sizes: NDArray[np.int64], devices: int, microbatches:
     best, within = np.inf, _anywhere(len(sizes), devices) if spans is None else spans
     for m, size in enumerate(sizes.tolist()):
         count, left = divmod(devices, size)
-        first, end, every, _ = within[m].tolist()
-        if left or count > len(times_s) or exact_stages not in (None, count) or every < 0 or (first, end) != (
-                0, devices):
+        first, end, every, *_ = within[m].tolist()
+        if left or count > len(times_s) or exact_stages not in (None, count) or every < 0 or (every and every % size) \
+                or (first, end) != (0, devices):
             continue
         mine, one = times_s[:, m:m + 1], np.ones(1, dtype=np.int64)
         found = least_sum(mine, one, count, np.inf, count)
@@ -215,20 +217,25 @@ def least_sum(times_s: Array, sizes: NDArray[np.int64], devices: int, t_max: flo
     """The slicing with the least Σ t whose stages are all within `t_max`."""
     sizes, devices, within = in_units(times_s, sizes, devices, spans)
     stages, _, layers, _ = times_s.shape
-    best = np.full((stages + 1, layers + 1, devices + 1), np.inf)
-    back = np.zeros((stages + 1, layers, devices + 1, 2), dtype=np.int32)
-    best[0, layers, 0] = 0.0
+    best = np.full((2, stages + 1, layers + 1, devices + 1), np.inf)
+    back = np.zeros((2, stages + 1, layers, devices + 1, 2), dtype=np.int32)
+    best[:, 0, layers, 0] = 0.0
     _least_sum(times_s, sizes, within, t_max, best, back)
-    s = int(np.argmin(best[:, 0, devices])) if exact is None else exact
-    if not np.isfinite(best[s, 0, devices]):
+    s = int(np.argmin(best[0, :, 0, devices])) if exact is None else exact
+    if not np.isfinite(best[0, s, 0, devices]):
         return None
-    total_s, k, d = float(best[s, 0, devices]), 0, devices
-    chosen: list[tuple[int, int, int]] = []
-    while s:
-        j, m = (int(x) for x in back[s, k, d])
+    return float(best[0, s, 0, devices]), traced(back, s, sizes, within)
+
+
+def traced(back: NDArray[np.int32], count: int, sizes: NDArray[np.int64], within: Spans
+           ) -> tuple[tuple[int, int, int], ...]:
+    """The stages that `back` leads to (see `_least_sum`)."""
+    alone, k, d, chosen = 0, 0, back.shape[3] - 1, list[tuple[int, int, int]]()
+    for s in range(count, 0, -1):
+        j, m = (int(x) for x in back[alone, s, k, d])
         chosen.append((k, j, m))
-        k, d, s = j + 1, d - int(sizes[m]), s - 1
-    return total_s, tuple(chosen)
+        alone, k, d = int(within[m, 4]), j + 1, d - int(sizes[m])
+    return tuple(chosen)
 
 
 def in_units(times_s: Array, sizes: NDArray[np.int64], devices: int, spans: Spans | None
@@ -237,12 +244,13 @@ def in_units(times_s: Array, sizes: NDArray[np.int64], devices: int, spans: Span
     nothing is possible left aside."""
     usable = np.isfinite(times_s).any(axis=(0, 2, 3))
     within = _anywhere(len(sizes), devices) if spans is None else spans
-    unit = gcd(devices, *sizes[usable].tolist(), *within[usable].ravel().tolist())
-    return np.where(usable, sizes // unit, devices + 1), devices // unit, within // unit
+    unit = gcd(devices, *sizes[usable].tolist(), *within[usable, :4].ravel().tolist())
+    return np.where(usable, sizes // unit, devices + 1), devices // unit, np.where(
+        np.arange(5) < 4, within // unit, within)
 
 
 def _anywhere(submeshes: int, devices: int) -> Spans:
-    return np.array([(0, devices, 0, 0)] * submeshes, dtype=np.int64)
+    return np.array([(0, devices, 0, 0, 0)] * submeshes, dtype=np.int64)
 
 
 @compiled
@@ -252,19 +260,22 @@ def is_barred(end: int, size: int, span: Spans) -> bool:
     if every == 0 or end - size < span[0]:
         return end - size < span[0]
     over = (end - rest) % abs(every)
-    return over != 0 if every > 0 else over < size
+    return over < size and (over > 0 or every < 0)
 
 
 @compiled
 def _least_sum(times_s: Array, sizes: NDArray[np.int64], within: Spans, t_max: float, best: Array,
                back: NDArray[np.int32]) -> None:
-    """`best[s, k, d]`: the least Σ t of layers from k on as s stages on d devices; `back`: where it begins to come
-    from, the first stage's last layer and submesh."""
+    """`best[0, s, k, d]`: the least Σ t of layers from k on as s stages on d devices; `best[1]`: of those whose first
+    shares no node with the stage before it; `back`: where that begins to come from, the first stage's last layer and
+    submesh."""
     stages, submeshes, layers, _ = times_s.shape
     for s in range(stages):
-        count, place = reach(best[s] < np.inf)
+        counts, places = reach(best[0, s] < np.inf)
+        counts_alone, places_alone = reach(best[1, s] < np.inf)
         for m in range(submeshes):
-            n, span = sizes[m], within[m]
+            n, span, alone = sizes[m], within[m], within[m, 4]
+            count, place = (counts_alone, places_alone) if alone else (counts, places)
             for k in range(layers):
                 for j in range(k, layers):
                     t = times_s[s, m, k, j]
@@ -274,10 +285,13 @@ def _least_sum(times_s: Array, sizes: NDArray[np.int64], within: Spans, t_max: f
                         d = n + place[j + 1, at]
                         if d > span[1]:
                             break
-                        total = t + best[s, j + 1, d - n]
-                        if total < best[s + 1, k, d] and not is_barred(d, n, span):
-                            best[s + 1, k, d] = total
-                            back[s + 1, k, d, 0], back[s + 1, k, d, 1] = j, m
+                        total = t + best[alone, s, j + 1, d - n]
+                        if total >= best[1 if span[2] >= 0 else 0, s + 1, k, d] or is_barred(d, n, span):
+                            continue
+                        for into in range(2 if span[2] >= 0 else 1):
+                            if total < best[into, s + 1, k, d]:
+                                best[into, s + 1, k, d] = total
+                                back[into, s + 1, k, d, 0], back[into, s + 1, k, d, 1] = j, m
 
 
 @compiled
