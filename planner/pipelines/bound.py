@@ -17,12 +17,13 @@ In: floors t[s, m, k, j] as in `stages.py`, a[m, k, j], submesh sizes, B. Out: a
 proven, and whose stages are as fast within a tolerance.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.pipelines.stages import Array, Spans, StageChoice, in_units, is_barred, least_sum, reach, traced
+from planner.pipelines.slicings import Array, Listed, Slicings, Spans, Stages, is_barred, reach, slicings
+from planner.pipelines.stages import StageChoice
 from planner.solvers.large.compiled import compiled
 
 STEPS = 40
@@ -53,9 +54,11 @@ class Floors:
 
 def least_work(floors: Floors) -> StageChoice | None:
     """The slicing with the least work of all devices: as fast as if none ever waited."""
-    parts = (floors.sizes / floors.devices)[None, :, None, None]
-    found = least_sum(floors.times_s * parts, floors.sizes, floors.devices, np.inf, floors.exact_stages,
-                      floors.spans)
+    return _least_work(floors, slicings(floors.times_s, floors.sizes, floors.devices, floors.spans))
+
+
+def _least_work(floors: Floors, some: Slicings) -> StageChoice | None:
+    found = some.least_sum(np.inf, floors.exact_stages, floors.sizes / floors.devices)
     if found is None:
         return None
     least_s = floors.microbatches * found[0]
@@ -73,8 +76,8 @@ def least_step(floors: Floors, *, upto_s: float = np.inf, tolerance: float = 5e-
     Returns:
       None if no slicing is possible within `upto_s`.
     """
-    floors = replace(floors, times_s=_within_s(floors, upto_s))
-    work = least_work(floors)
+    some = slicings(floors.times_s, floors.sizes, floors.devices, floors.spans, upto_s / floors.microbatches)
+    work = _least_work(floors, some)
     if work is None:
         return None
     low, stages = work.lower_bound_s, work.stages
@@ -83,7 +86,7 @@ def least_step(floors: Floors, *, upto_s: float = np.inf, tolerance: float = 5e-
         if high <= low * (1 + tolerance) or low >= upto_s:
             break
         middle = low * (1 + tolerance) if low * (1 + 2 * tolerance) > high else (low * high) ** 0.5
-        found = _within(floors, middle)
+        found = _within(floors, some, middle)
         if found is None:
             low = middle
         else:
@@ -91,12 +94,7 @@ def least_step(floors: Floors, *, upto_s: float = np.inf, tolerance: float = 5e-
     return StageChoice(stages, high, min(low, high, upto_s), 0, 0)
 
 
-def _within_s(floors: Floors, limit_s: float) -> Array:
-    """The floors of slices that a step within a limit may have; of others infinite."""
-    return np.where(floors.microbatches * floors.times_s <= limit_s, floors.times_s, np.inf)
-
-
-def _total_s(floors: Floors, stages: tuple[tuple[int, int, int], ...]) -> float:
+def _total_s(floors: Floors, stages: Stages) -> float:
     """The bound of one slicing."""
     before, most = 0.0, 0.0
     for n, (k, j, m) in enumerate(stages):
@@ -105,45 +103,46 @@ def _total_s(floors: Floors, stages: tuple[tuple[int, int, int], ...]) -> float:
     return most
 
 
-def _within(floors: Floors, limit_s: float) -> tuple[tuple[int, int, int], ...] | None:
+def _within(floors: Floors, some: Slicings, limit_s: float) -> Stages | None:
     """Stages whose bound is within a limit."""
-    times = _within_s(floors, limit_s)
-    sizes, devices, within = in_units(times, floors.sizes, floors.devices, floors.spans)
-    count, _, layers, _ = times.shape
-    room = np.full((2, count + 1, layers + 1, devices + 1), -np.inf)
-    back = np.zeros((2, count + 1, layers, devices + 1, 2), dtype=np.int32)
+    count, _, layers = some.shape
+    room = np.full((2, count + 1, layers + 1, some.devices + 1), -np.inf)
     room[:, 0, layers, 0] = np.inf
-    _most_room(limit_s - floors.microbatches * times, floors.through_s, sizes, within, room, back)
-    s = int(np.argmax(room[0, :, 0, devices])) if floors.exact_stages is None else floors.exact_stages
-    return None if room[0, s, 0, devices] < 0 else traced(back, s, sizes, within)
+    back = some.no_way_back()
+    _most_room(some.listed, floors.microbatches, limit_s, floors.through_s, some.sizes, some.within, room, back)
+    s = int(np.argmax(room[0, :, 0, some.devices])) if floors.exact_stages is None else floors.exact_stages
+    return None if room[0, s, 0, some.devices] < 0 else some.traced(back, s)
 
 
 @compiled
-def _most_room(own_s: Array, through_s: Array, sizes: NDArray[np.int64], within: Spans, room: Array,
-               back: NDArray[np.int32]) -> None:
+def _most_room(  # noqa: PLR0913  (a compiled loop)
+               listed: Listed, microbatches: int, limit_s: float, through_s: Array, sizes: NDArray[np.int64],
+               within: Spans, room: Array, back: NDArray[np.int32]) -> None:
     """`room[0, s, k, d]`: the most seconds that may pass before s stages of layers from k on, on d devices, begin;
-    where there are none, it stays as it is; `room[1]`: with a first stage that shares no node with the one before it.
-    `own_s`: what a stage's own work leaves of the limit."""
-    stages, submeshes, layers, _ = own_s.shape
+    where there are none, it stays as it is; `room[1]`: with a first stage that shares no node with the one before
+    it."""
+    stages, layers, submeshes = room.shape[1] - 1, room.shape[2] - 1, len(sizes)
     for s in range(stages):
         counts, places = reach(room[0, s] >= 0)
         counts_alone, places_alone = reach(room[1, s] >= 0)
         for m in range(submeshes):
             n, span, alone = sizes[m], within[m], within[m, 4]
             count, place = (counts_alone, places_alone) if alone else (counts, places)
+            free = span[2] >= 0
             for k in range(layers):
-                for j in range(k, layers):
-                    own, through = own_s[s, m, k, j], through_s[m, k, j]
-                    if not own >= 0:
+                row = (s * submeshes + m) * layers + k
+                for e in range(listed.start[row], listed.start[row + 1]):
+                    j, own = listed.last[e], limit_s - microbatches * listed.seconds[e]
+                    if own < 0:
                         continue
                     for at in range(count[j + 1]):
                         d = n + place[j + 1, at]
                         if d > span[1]:
                             break
-                        left = min(own, room[alone, s, j + 1, d - n] - through)
-                        if left < 0 or left <= room[1 if span[2] >= 0 else 0, s + 1, k, d] or is_barred(d, n, span):
+                        left = min(own, room[alone, s, j + 1, d - n] - through_s[m, k, j])
+                        if left < 0 or left <= room[1 if free else 0, s + 1, k, d] or is_barred(d, n, span):
                             continue
-                        for into in range(2 if span[2] >= 0 else 1):
+                        for into in range(2 if free else 1):
                             if left > room[into, s + 1, k, d]:
                                 room[into, s + 1, k, d] = left
                                 back[into, s + 1, k, d, 0], back[into, s + 1, k, d, 1] = j, m

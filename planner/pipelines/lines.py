@@ -21,7 +21,8 @@ from planner.core.hardware import Cluster, Link
 from planner.costs.topology import hand_over_link, part_link
 from planner.costs.transfer import cut_transfer_s, over_link_s
 from planner.pipelines.places import place
-from planner.pipelines.stages import Array, Spans, StageChoice
+from planner.pipelines.slicings import Array, Spans
+from planner.pipelines.stages import StageChoice
 from planner.slice_costs import SliceCosts
 
 Line = tuple[int, ...]

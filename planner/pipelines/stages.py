@@ -18,21 +18,12 @@ model.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import gcd
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planner.costs.sharing import sharing_speed
-from planner.solvers.large.compiled import compiled
-
-Array = NDArray[np.float64]
-
-Spans = NDArray[np.int64]
-"""[submesh, (first, end, every, rest, whole)]: between which places a stage on it must lie, on a line that begins with
-the last stage. Places `rest` over a multiple of `every` are edges of nodes: a stage has none inside it. Where `every`
-is negative, it has none at its far end either, and shares a node with the stage before it, which then is not `whole`:
-of whole nodes, wherever edges are (`places.place`)."""
+from planner.pipelines.slicings import Array, Slicings, Spans, anywhere, slicings
 
 MANY = 1 << 24
 """Times × devices, beyond which slices that no good pipeline can have are left out first. [chosen: less is done in a
@@ -103,20 +94,21 @@ def construct(  # noqa: PLR0913  (options of one call, all named)
     Returns:
       None if no slicing is possible.
     """
+    most_s = np.inf
     if alone <= 1 and times_s.size * devices > MANY:
-        most_s = even_s(times_s, sizes, devices, microbatches, exact_stages, spans) / microbatches
-        times_s = np.where(times_s <= most_s * (1 + 1e-9), times_s, np.inf)
-    finite = np.unique(times_s[np.isfinite(times_s)])
+        most_s = even_s(times_s, sizes, devices, microbatches, exact_stages, spans) / microbatches * (1 + 1e-9)
+    some = slicings(times_s, sizes, devices, spans, most_s)
+    finite = np.unique(some.listed.seconds)
     if finite.size == 0:
         return None
     if alone > 1:
-        work = _least_work(times_s, sizes, devices, microbatches, exact_stages, alone, spans)
+        work = _least_work(some, times_s, sizes, devices, microbatches, exact_stages, alone)
         path = construct(times_s, sizes, devices, microbatches, tolerance=tolerance, exact_stages=exact_stages,
                          spans=spans)
         if work is None or path is None:
             return work
         return _faster(work, path, times_s, sizes, devices, microbatches, alone)
-    low = _smallest_feasible(times_s, sizes, devices, finite, exact_stages, spans)
+    low = _smallest_feasible(some, finite, exact_stages)
     if low is None:
         return None
     candidates = finite[low:]
@@ -128,7 +120,7 @@ def construct(  # noqa: PLR0913  (options of one call, all named)
             break
         upto = int(np.searchsorted(candidates, float(candidates[at]) * (1 + tolerance), side="right")) - 1
         t_max = candidates[upto]
-        found = least_sum(times_s, sizes, devices, t_max, exact_stages, spans)
+        found = some.least_sum(t_max, exact_stages)
         tried += 1
         assert found is not None
         total_of_times, stages = found
@@ -147,32 +139,31 @@ def even_s(times_s: Array, sizes: NDArray[np.int64], devices: int, microbatches:
     """Σ t + (B - 1) max t of a good slicing whose stages are all on submeshes of one kind, which is quick to find;
     infinite if there is none. Arguments as of `construct`; where a submesh costs more at some places, it is taken to
     cost that everywhere."""
-    best, within = np.inf, _anywhere(len(sizes), devices) if spans is None else spans
+    best, within = np.inf, anywhere(len(sizes), devices) if spans is None else spans
     for m, size in enumerate(sizes.tolist()):
         count, left = divmod(devices, size)
         first, end, every, *_ = within[m].tolist()
         if left or count > len(times_s) or exact_stages not in (None, count) or every < 0 or (every and every % size) \
                 or (first, end) != (0, devices):
             continue
-        mine, one = times_s[:, m:m + 1], np.ones(1, dtype=np.int64)
-        found = least_sum(mine, one, count, np.inf, count)
+        mine = slicings(times_s[:, m:m + 1], np.ones(1, dtype=np.int64), count)
+        found = mine.least_sum(np.inf, count)
         if found is None:
             continue
         low, high = found[0] / count, found[0]  # the slowest stage takes between the two
         best = min(best, found[0] + (microbatches - 1) * high)
         while high > low * 1.01:
             middle = (low * high) ** 0.5
-            found = least_sum(mine, one, count, middle, count)
+            found = mine.least_sum(middle, count)
             low, high = (middle, high) if found is None else (low, middle)
             best = best if found is None else min(best, found[0] + (microbatches - 1) * high)
     return best
 
 
-def _least_work(times_s: Array, sizes: NDArray[np.int64], devices: int, microbatches: int, exact: int | None,
-                alone: float, spans: Spans | None) -> StageChoice | None:
+def _least_work(some: Slicings, times_s: Array, sizes: NDArray[np.int64], devices: int, microbatches: int,
+                exact: int | None, alone: float) -> StageChoice | None:
     """The slicing with the least work on shared cores."""
-    parts = sizes / devices
-    found = least_sum(times_s * parts[None, :, None, None], sizes, devices, np.inf, exact, spans)
+    found = some.least_sum(np.inf, exact, sizes / devices)
     if found is None:
         return None
     least, stages = found
@@ -197,112 +188,15 @@ def _shared_s(stages: Sequence[tuple[int, int, int]], times_s: Array, sizes: NDA
     return pipeline_time_s(times, microbatches, Sharing(parts, devices, alone))
 
 
-def _smallest_feasible(times_s: Array, sizes: NDArray[np.int64], devices: int, finite: Array,
-                       exact: int | None, spans: Spans | None) -> int | None:
+def _smallest_feasible(some: Slicings, finite: Array, exact: int | None) -> int | None:
     """Index of the smallest t_max that allows any slicing (bisection: feasibility is monotone)."""
-    if least_sum(times_s, sizes, devices, finite[-1], exact, spans) is None:
+    if some.least_sum(finite[-1], exact) is None:
         return None
     low, high = 0, len(finite) - 1
     while low < high:
         middle = (low + high) // 2
-        if least_sum(times_s, sizes, devices, finite[middle], exact, spans) is None:
+        if some.least_sum(finite[middle], exact) is None:
             low = middle + 1
         else:
             high = middle
     return low
-
-
-def least_sum(times_s: Array, sizes: NDArray[np.int64], devices: int, t_max: float, exact: int | None,
-              spans: Spans | None = None) -> tuple[float, tuple[tuple[int, int, int], ...]] | None:
-    """The slicing with the least Σ t whose stages are all within `t_max`."""
-    sizes, devices, within = in_units(times_s, sizes, devices, spans)
-    stages, _, layers, _ = times_s.shape
-    best = np.full((2, stages + 1, layers + 1, devices + 1), np.inf)
-    back = np.zeros((2, stages + 1, layers, devices + 1, 2), dtype=np.int32)
-    best[:, 0, layers, 0] = 0.0
-    _least_sum(times_s, sizes, within, t_max, best, back)
-    s = int(np.argmin(best[0, :, 0, devices])) if exact is None else exact
-    if not np.isfinite(best[0, s, 0, devices]):
-        return None
-    return float(best[0, s, 0, devices]), traced(back, s, sizes, within)
-
-
-def traced(back: NDArray[np.int32], count: int, sizes: NDArray[np.int64], within: Spans
-           ) -> tuple[tuple[int, int, int], ...]:
-    """The stages that `back` leads to (see `_least_sum`)."""
-    alone, k, d, chosen = 0, 0, back.shape[3] - 1, list[tuple[int, int, int]]()
-    for s in range(count, 0, -1):
-        j, m = (int(x) for x in back[alone, s, k, d])
-        chosen.append((k, j, m))
-        alone, k, d = int(within[m, 4]), j + 1, d - int(sizes[m])
-    return tuple(chosen)
-
-
-def in_units(times_s: Array, sizes: NDArray[np.int64], devices: int, spans: Spans | None
-             ) -> tuple[NDArray[np.int64], int, Spans]:
-    """Sizes, devices and spans counted in the largest number of devices that divides all of them, submeshes on which
-    nothing is possible left aside."""
-    usable = np.isfinite(times_s).any(axis=(0, 2, 3))
-    within = _anywhere(len(sizes), devices) if spans is None else spans
-    unit = gcd(devices, *sizes[usable].tolist(), *within[usable, :4].ravel().tolist())
-    return np.where(usable, sizes // unit, devices + 1), devices // unit, np.where(
-        np.arange(5) < 4, within // unit, within)
-
-
-def _anywhere(submeshes: int, devices: int) -> Spans:
-    return np.array([(0, devices, 0, 0, 0)] * submeshes, dtype=np.int64)
-
-
-@compiled
-def is_barred(end: int, size: int, span: Spans) -> bool:
-    """Whether a stage must not end there, which is within the end of its span (see `Spans`), for compiled loops."""
-    every, rest = span[2], span[3]
-    if every == 0 or end - size < span[0]:
-        return end - size < span[0]
-    over = (end - rest) % abs(every)
-    return over < size and (over > 0 or every < 0)
-
-
-@compiled
-def _least_sum(times_s: Array, sizes: NDArray[np.int64], within: Spans, t_max: float, best: Array,
-               back: NDArray[np.int32]) -> None:
-    """`best[0, s, k, d]`: the least Σ t of layers from k on as s stages on d devices; `best[1]`: of those whose first
-    shares no node with the stage before it; `back`: where that begins to come from, the first stage's last layer and
-    submesh."""
-    stages, submeshes, layers, _ = times_s.shape
-    for s in range(stages):
-        counts, places = reach(best[0, s] < np.inf)
-        counts_alone, places_alone = reach(best[1, s] < np.inf)
-        for m in range(submeshes):
-            n, span, alone = sizes[m], within[m], within[m, 4]
-            count, place = (counts_alone, places_alone) if alone else (counts, places)
-            for k in range(layers):
-                for j in range(k, layers):
-                    t = times_s[s, m, k, j]
-                    if t > t_max or t == np.inf:
-                        continue
-                    for at in range(count[j + 1]):
-                        d = n + place[j + 1, at]
-                        if d > span[1]:
-                            break
-                        total = t + best[alone, s, j + 1, d - n]
-                        if total >= best[1 if span[2] >= 0 else 0, s + 1, k, d] or is_barred(d, n, span):
-                            continue
-                        for into in range(2 if span[2] >= 0 else 1):
-                            if total < best[into, s + 1, k, d]:
-                                best[into, s + 1, k, d] = total
-                                back[into, s + 1, k, d, 0], back[into, s + 1, k, d, 1] = j, m
-
-
-@compiled
-def reach(there: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Per row, how many places hold, and which, ascending, for compiled loops: few of all, where most submeshes are
-    large."""
-    count = np.zeros(there.shape[0], dtype=np.int64)
-    place = np.empty(there.shape, dtype=np.int32)
-    for k in range(there.shape[0]):
-        for d in range(there.shape[1]):
-            if there[k, d]:
-                place[k, count[k]] = d
-                count[k] += 1
-    return count, place

@@ -21,7 +21,8 @@ from planner.core.hardware import Cluster
 from planner.core.layout import Layout, placed
 from planner.intraop.compose import SliceTable
 from planner.pipelines.pipeline import Candidate, Chosen, Stages, held_moments, under
-from planner.pipelines.stages import construct, least_sum
+from planner.pipelines.slicings import slicings
+from planner.pipelines.stages import construct
 from planner.prepared import Prepared
 from planner.schedules import SCHEDULES, Moment
 from planner.slice_costs import SliceCosts, slice_costs
@@ -102,7 +103,7 @@ def through_s(shape: Shape, seconds: Array) -> float:
     """The least that a microbatch takes through the stages of a shape, at seconds per slice, [first, last], or per
     stage and slice."""
     each = np.broadcast_to(seconds, (shape.stages, *seconds.shape[-2:]))[::-1, None]
-    found = least_sum(each, np.array([1]), shape.stages, np.inf, shape.stages)
+    found = slicings(each, np.array([1]), shape.stages).least_sum(np.inf, shape.stages)
     return found[0] if found else float("inf")
 
 
