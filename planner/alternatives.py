@@ -50,7 +50,7 @@ def _meshes(outcome: Outcome, best: Candidate) -> Iterator[Alternative]:
     costs, choice = outcome.builder.costs, outcome.choice
     assert choice is not None
     entries = outcome.builder.entries(choice)
-    times = [float(costs.times_s[e]) for e in entries]
+    times = [costs.time_s(e) for e in entries]
     slow = int(np.argmax(times))
     index, m, first, last = entries[slow]
     usable, microbatches = costs.usable_bytes(m), outcome.builder.microbatches

@@ -24,6 +24,7 @@ from planner.mesh_tables import stage_limit
 from planner.pipelines.bound import Floors, least_step, least_work
 from planner.pipelines.lines import Columns, Line, columns
 from planner.pipelines.pipeline import WORTH, Candidate, Chosen, Stages, under
+from planner.pipelines.slicings import Times
 from planner.pipelines.stages import StageChoice, construct
 from planner.prepared import Prepared, forbidden_cuts
 from planner.schedules import SCHEDULES
@@ -46,14 +47,11 @@ built for. (Qi et al., arXiv:2401.10241, section 2.1)"""
 @dataclass(frozen=True)
 class Builder:
     """Builds stages out of slices that are allowed ([first, last]), `exact` of them if that is given, and runs them
-    under schedules. `columns` are what they may be put on, `below` what a bound looks at (where nodes are in racks, it
-    leaves out what comes from another node: stages need not lie in order there); `places` gives the index of its
-    microbatches in flight per stage, from the last; `bubble` what share of the bubble of 1F1B stages are built
-    for."""
+    under schedules. `columns` are what they may be put on; `places` gives the index of its microbatches in flight per
+    stage, from the last; `bubble` what share of the bubble of 1F1B stages are built for."""
 
     costs: SliceCosts
     columns: Columns
-    below: Columns
     schedules: tuple[str, ...]
     places: tuple[int, ...]
     allowed: NDArray[np.bool_]
@@ -67,15 +65,15 @@ class Builder:
     def build(self, bubble: float | None = None) -> StageChoice | None:
         """The best stages, for that share of the bubble of 1F1B."""
         many = round(self.microbatches / (self.bubble if bubble is None else bubble))
-        times, on = self._by_stage(self.costs.times_s), self.columns
-        return on.named(construct(on.of(times), on.sizes, on.devices, many, exact_stages=self.exact,
+        times, on = self._times(self.costs.times_s, self.columns), self.columns
+        return on.named(construct(times, on.sizes, on.devices, many, exact_stages=self.exact,
                                   alone=self.costs.hardware.device.alone, spans=on.spans))
 
     def bound(self, upto_s: float) -> StageChoice | None:
         """The stages that a bound of all schedules comes from, or one above `upto_s`."""
-        seconds, on = self._by_stage(self.costs.floors_s), self.below
-        floors = Floors(on.of(seconds), forward_floors_s(self.costs)[on.space], on.sizes, on.devices,
-                        self.microbatches, self.exact, on.spans)
+        times, on = self._times(self.costs.floors_s, self.columns), self.columns
+        floors = Floors(times, forward_floors_s(self.costs)[on.space], on.sizes, on.devices, self.microbatches,
+                        self.exact, on.spans)
         alone = self.costs.hardware.device.alone
         return on.named(least_work(floors) if alone > 1 else least_step(floors, upto_s=upto_s))
 
@@ -84,9 +82,7 @@ class Builder:
         costs = self.costs
         chosen: list[Chosen] = []
         for entry in self.entries(choice):
-            time_s = float(costs.times_s[entry])
-            gap = max(0.0, 1.0 - float(costs.floors_s[entry]) / time_s) if time_s else 0.0
-            chosen.append(Chosen(costs.space(entry), costs.choice(entry), costs.hand_over_s(entry), gap,
+            chosen.append(Chosen(costs.space(entry), costs.choice(entry), costs.hand_over_s(entry), costs.gap(entry),
                                  costs.solver(entry)))
         stages = Stages(tuple(chosen), placed(Placement.LINE, len(chosen)), choice.tried, choice.pruned)
         names = self.schedules[:1] if len(chosen) == 1 else self.schedules
@@ -100,11 +96,12 @@ class Builder:
         return tuple((flight, m, first, last)
                      for flight, (first, last, m) in zip(flights, choice.stages, strict=True))
 
-    def _by_stage(self, seconds: Array) -> Array:
-        """Costs per stage, from the last. One stage alone holds one microbatch, whatever the schedule."""
-        found = np.where(self.allowed, seconds, np.inf)[list(self.places)]
-        found[0, :, 0, -1] = np.where(self.allowed[0, -1], seconds[self.costs.flights.index(1), :, 0, -1], np.inf)
-        return found
+    def _times(self, seconds: Array, on: Columns) -> Times:
+        """Costs of slices as stages on columns. One stage alone holds one microbatch, whatever the schedule."""
+        costs = self.costs
+        at = np.where(self.allowed, costs.slices.at, -1)
+        return on.of(Times(seconds, at, costs.sends_s, np.array(self.places), costs.flights.index(1),
+                           np.arange(len(costs.spaces)), np.zeros(costs.sends_s.shape[:2])))
 
 
 @dataclass(frozen=True)
@@ -163,9 +160,7 @@ def best_pipeline(  # noqa: PLR0913  (one call, its options named)
     costs = slice_costs(prepared, hardware, spaces, tables, [1, *flights])
     exact = pins.stages if pins.stages is not None else len(pins.boundaries) + 1 if pins.boundaries else None
     places = tuple(costs.flights.index(f) for f in flights)
-    on, levels = columns(costs, line, edges=True), any(kind.levels for kind in hardware.kinds)
-    builder = Builder(costs, on, columns(costs, line, edges=False) if levels else on, tuple(schedules), places,
-                      allowed(prepared, pins), exact)
+    builder = Builder(costs, columns(costs, line), tuple(schedules), places, allowed(prepared, pins), exact)
     choice = builder.build()
     found = builder.run(choice) if choice else ()
     outcome = Outcome(found, 0.0, builder, choice, None, builder)
@@ -227,13 +222,13 @@ def _worth_a_look(costs: SliceCosts, microbatches: int, chosen: Sequence[Sequenc
     more = microbatches - 1
     could: dict[Entry, float] = {}
     for entries in chosen:
-        slowest = max(float(costs.floors_s[e]) for e in entries)
+        slowest = max(costs.floor_s(e) for e in entries)
         for e in entries:
-            change = _change(float(costs.floors_s[e]), float(costs.times_s[e]), slowest, more)
+            change = _change(costs.floor_s(e), costs.time_s(e), slowest, more)
             could[e] = max(could.get(e, 0.0), change)
     least = TOLERANCE * below.lower_bound_s
-    ranked = sorted((e for e in could if e not in costs.known and could[e] > least), key=lambda e: (-could[e], e))
-    return ranked[:AT_ONCE]
+    unknown = (e for e in could if costs.key(e) not in costs.known and could[e] > least)
+    return sorted(unknown, key=lambda e: (-could[e], e))[:AT_ONCE]
 
 
 def _change(low: float, high: float, slowest: float, more: int) -> float:
@@ -247,12 +242,12 @@ def _finish(builder: Builder, choice: StageChoice, to_beat_s: float) -> None:
     """Have the solver look at the stages that the step time hangs on, the slowest first."""
     costs, microbatches = builder.costs, builder.microbatches
     entries = builder.entries(choice)
-    if microbatches * max(float(costs.floors_s[e]) for e in entries) >= to_beat_s and costs.hardware.device.alone <= 1:
+    if microbatches * max(costs.floor_s(e) for e in entries) >= to_beat_s and costs.hardware.device.alone <= 1:
         return
-    for entry in sorted(entries, key=lambda e: (-costs.times_s[e], e)):
-        rest = [float(costs.floors_s[e]) for e in entries]
-        now = microbatches * max(float(costs.times_s[e]) for e in entries)
-        if _change(float(costs.floors_s[entry]), float(costs.times_s[entry]), max(rest), microbatches - 1) \
+    for entry in sorted(entries, key=lambda e: (-costs.time_s(e), e)):
+        rest = [costs.floor_s(e) for e in entries]
+        now = microbatches * max(costs.time_s(e) for e in entries)
+        if _change(costs.floor_s(entry), costs.time_s(entry), max(rest), microbatches - 1) \
                 > TOLERANCE * now:
             finish_stage(costs, entry)
 

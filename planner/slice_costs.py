@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from planner.core.hardware import Cluster
 from planner.costs.transfer import cut_transfer_s
 from planner.intraop.compose import SliceTable
+from planner.intraop.distinct import Slices
 from planner.intraop.refine import TOLERANCE, Approach, Stage, approach, finish
 from planner.intraop.slice_choice import SliceChoice, table_choice
 from planner.prepared import Prepared
@@ -23,6 +24,9 @@ Array = NDArray[np.float64]
 
 Entry = tuple[int, int, int, int]
 """Index of the microbatches in flight, submesh, first layer, last layer."""
+
+Key = tuple[int, int, int]
+"""Index of the microbatches in flight, submesh, number of the slice: equal for slices that are alike."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +41,14 @@ class Known:
 
 @dataclass(frozen=True)
 class SliceCosts:
-    """Arrays over `Entry`: seconds per microbatch (what a stage does once per batch spread over them, handing over
-    included), a bound below, and the mesh and variant that the time comes from.
+    """Arrays over `Key`: seconds per microbatch (what a stage does once per batch spread over them), a bound below, and
+    the mesh and variant that the time comes from. With handing over, which depends on where a slice begins, they are
+    those of an `Entry`.
 
     Attributes:
       flights: microbatches in flight, per index.
       sends_s: per submesh, `hand_overs_s`, [submesh, first, last].
-      known: entries that were made sharper; None where the variant stayed the best.
+      known: those that were made sharper; None where the variant stayed the best.
       alike: approaches by what decides them, so that equal stages are searched once.
     """
 
@@ -57,24 +62,52 @@ class SliceCosts:
     floors_s: Array
     mesh: NDArray[np.int32]
     variant: NDArray[np.int32]
-    known: dict[Entry, Known | None] = field(default_factory=dict[Entry, Known | None])
+    known: dict[Key, Known | None] = field(default_factory=dict[Key, Known | None])
     alike: dict[Hashable, Approach] = field(default_factory=dict[Hashable, Approach])
+
+    @property
+    def slices(self) -> Slices:
+        """Which slices are alike."""
+        return self.prepared.slices
+
+    def key(self, entry: Entry) -> Key:
+        """Where an entry is in the arrays."""
+        index, m, first, last = entry
+        return index, m, int(self.slices.at[first, last])
+
+    def time_s(self, entry: Entry) -> float:
+        """Seconds per microbatch, handing over included."""
+        return float(self.times_s[self.key(entry)]) + self.hand_over_s(entry)
+
+    def floor_s(self, entry: Entry) -> float:
+        """The bound below `time_s`."""
+        return float(self.floors_s[self.key(entry)]) + self.hand_over_s(entry)
+
+    def gap(self, entry: Entry) -> float:
+        """By what part of its time an entry may be above its bound."""
+        time_s = self.time_s(entry)
+        return max(0.0, 1.0 - self.floor_s(entry) / time_s) if time_s else 0.0
+
+    def spread_s(self, index: int, m: int) -> Array:
+        """`time_s` of every slice, [first, last]; infinite where there is none."""
+        return self.slices.spread(self.times_s[index, m]) + self.sends_s[m]
 
     def space(self, entry: Entry) -> MeshSpace:
         """The mesh that an entry's time comes from."""
-        found = self.known.get(entry)
-        return found.space if found else self.spaces[entry[1]].meshes[int(self.mesh[entry])]
+        key = self.key(entry)
+        found = self.known.get(key)
+        return found.space if found else self.spaces[entry[1]].meshes[int(self.mesh[key])]
 
     def choice(self, entry: Entry) -> SliceChoice:
         """The choice that an entry's time comes from."""
-        found = self.known.get(entry)
+        found = self.known.get(self.key(entry))
         if found and found.approach.choice is not None:
             return found.approach.choice.moved_to(entry[2])
-        return table_choice(self.tables[self.space(entry)], entry[2], entry[3], int(self.variant[entry]))
+        return table_choice(self.tables[self.space(entry)], entry[2], entry[3], int(self.variant[self.key(entry)]))
 
     def solver(self, entry: Entry) -> str:
         """What chose an entry's choice, in words."""
-        found = self.known.get(entry)
+        found = self.known.get(self.key(entry))
         return found.solver if found else "elimination"
 
     def usable_bytes(self, m: int) -> float:
@@ -89,9 +122,9 @@ class SliceCosts:
 def slice_costs(prepared: Prepared, hardware: Cluster, spaces: Sequence[SubmeshSpace],
                 tables: dict[MeshSpace, SliceTable], flights: Sequence[int]) -> SliceCosts:
     """Per in-flight count and submesh, the fastest fitting variant of every slice, and a bound below all of them."""
-    count, microbatches = len(prepared.layers), prepared.program.microbatches
+    microbatches = prepared.program.microbatches
     distinct = tuple(sorted(set(flights)))
-    shape = (len(distinct), len(spaces), count, count)
+    shape = (len(distinct), len(spaces), len(prepared.slices))
     times, floors = np.full(shape, np.inf), np.full(shape, np.inf)
     where, variant = np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.int32)
     sends = np.stack([hand_overs_s(prepared, hardware, space) for space in spaces])
@@ -104,13 +137,12 @@ def slice_costs(prepared: Prepared, hardware: Cluster, spaces: Sequence[SubmeshS
             for s, flight in enumerate(distinct):
                 fits = np.where(table.memory_bytes(flight) <= capacity, step, np.inf)
                 g = np.argmin(fits, axis=1)
-                value = table.slices.spread(fits[np.arange(len(g)), g]) + sends[m]
+                value = fits[np.arange(len(g)), g]
                 better = value < times[s, m]
-                times[s, m][better], where[s, m][better] = value[better], t
-                variant[s, m][better] = g[table.slices.at[better]]
+                times[s, m][better], where[s, m][better], variant[s, m][better] = value[better], t, g[better]
                 most = max(k for k in table.variants.in_flight if k <= flight)
                 if most not in bounds:
-                    bounds[most] = table.slices.spread(_floor(table, flight, capacity, microbatches)) + sends[m]
+                    bounds[most] = _floor(table, flight, capacity, microbatches)
                 floors[s, m] = np.minimum(floors[s, m], bounds[most])
     return SliceCosts(prepared, hardware, tuple(spaces), tables, distinct, sends, times,
                       np.minimum(floors, times), where, variant)
@@ -135,26 +167,26 @@ def sharpen(costs: SliceCosts, entry: Entry) -> None:
     """Bound a slice more tightly and look for a faster choice, on all meshes of the submesh that may have one."""
     index, m, first, last = entry
     program, flight = costs.prepared.program, costs.flights[index]
-    capacity, send = costs.usable_bytes(m), costs.hand_over_s(entry)
-    costs.known[entry] = None
+    capacity, send, key = costs.usable_bytes(m), costs.hand_over_s(entry), costs.key(entry)
+    costs.known[key] = None
     floors: list[float] = []
     for space in costs.spaces[m].meshes:
         table = costs.tables[space]
         floor = float(_floor(table, flight, capacity, program.microbatches)[table.of(first, last)])
-        if floor + send < costs.times_s[entry] * (1 - TOLERANCE):
+        if floor + send < costs.time_s(entry) * (1 - TOLERANCE):
             stage = Stage(program.micro, table, first, last, flight, program.microbatches, capacity)
             if stage.key not in costs.alike:
                 costs.alike[stage.key] = approach(stage, _fastest(stage))
             found = costs.alike[stage.key]
             floor = max(floor, found.bound_s / program.microbatches)
             _learn(costs, entry, Known(space, found))
-        floors.append(floor + send)
-    costs.floors_s[entry] = min(costs.times_s[entry], *floors)
+        floors.append(floor)
+    costs.floors_s[key] = min(costs.times_s[key], *floors)
 
 
 def finish_stage(costs: SliceCosts, entry: Entry) -> None:
     """Have the solver look for a faster choice where an entry that was made sharper is still open."""
-    found = costs.known.get(entry)
+    found = costs.known.get(costs.key(entry))
     if not found:
         return
     better, did = finish(found.approach)
@@ -164,9 +196,9 @@ def finish_stage(costs: SliceCosts, entry: Entry) -> None:
 
 def _learn(costs: SliceCosts, entry: Entry, found: Known) -> None:
     """Take over what was found if it is no slower (as good is of use: it may get better)."""
-    time_s = found.approach.step_s / costs.prepared.program.microbatches + costs.hand_over_s(entry)
-    if found.approach.choice is not None and time_s <= costs.times_s[entry] * (1 + 1e-12):
-        costs.times_s[entry], costs.known[entry] = time_s, found
+    time_s, key = found.approach.step_s / costs.prepared.program.microbatches, costs.key(entry)
+    if found.approach.choice is not None and time_s <= costs.times_s[key] * (1 + 1e-12):
+        costs.times_s[key], costs.known[key] = time_s, found
 
 
 def _fastest(stage: Stage) -> SliceChoice | None:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.pipelines.slicings import Array, Listed, Slicings, Spans, Stages, is_barred, reach, slicings
+from planner.pipelines.slicings import Array, Listed, Slicings, Spans, Stages, Times, is_barred, reach, slicings
 from planner.pipelines.stages import StageChoice
 from planner.solvers.large.compiled import compiled
 
@@ -35,7 +35,7 @@ class Floors:
     """What slices take at least, and what they are put on.
 
     Attributes:
-      times_s: [S, M, L, L], as in `stages.construct`.
+      times: of slices as stages.
       through_s: [M, L, L]: a forward of one microbatch, at least.
       sizes: [M] devices per submesh.
       devices, microbatches: in all.
@@ -43,7 +43,7 @@ class Floors:
       spans: as in `stages.construct`.
     """
 
-    times_s: Array
+    times: Times
     through_s: Array
     sizes: NDArray[np.int64]
     devices: int
@@ -54,7 +54,7 @@ class Floors:
 
 def least_work(floors: Floors) -> StageChoice | None:
     """The slicing with the least work of all devices: as fast as if none ever waited."""
-    return _least_work(floors, slicings(floors.times_s, floors.sizes, floors.devices, floors.spans))
+    return _least_work(floors, slicings(floors.times, floors.sizes, floors.devices, floors.spans))
 
 
 def _least_work(floors: Floors, some: Slicings) -> StageChoice | None:
@@ -76,7 +76,7 @@ def least_step(floors: Floors, *, upto_s: float = np.inf, tolerance: float = 5e-
     Returns:
       None if no slicing is possible within `upto_s`.
     """
-    some = slicings(floors.times_s, floors.sizes, floors.devices, floors.spans, upto_s / floors.microbatches)
+    some = slicings(floors.times, floors.sizes, floors.devices, floors.spans, upto_s / floors.microbatches)
     work = _least_work(floors, some)
     if work is None:
         return None
@@ -98,7 +98,7 @@ def _total_s(floors: Floors, stages: Stages) -> float:
     """The bound of one slicing."""
     before, most = 0.0, 0.0
     for n, (k, j, m) in enumerate(stages):
-        most = max(most, before + floors.microbatches * float(floors.times_s[len(stages) - 1 - n, m, k, j]))
+        most = max(most, before + floors.microbatches * floors.times.of(len(stages) - 1 - n, m, k, j))
         before += float(floors.through_s[m, k, j])
     return most
 

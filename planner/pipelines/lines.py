@@ -21,7 +21,7 @@ from planner.core.hardware import Cluster, Link
 from planner.costs.topology import hand_over_link, part_link
 from planner.costs.transfer import cut_transfer_s, over_link_s
 from planner.pipelines.places import place
-from planner.pipelines.slicings import Array, Spans
+from planner.pipelines.slicings import Array, Spans, Times
 from planner.pipelines.stages import StageChoice
 from planner.slice_costs import SliceCosts
 
@@ -49,9 +49,9 @@ class Columns:
     devices: int
     line: Line = (0,)
 
-    def of(self, seconds: Array) -> Array:
-        """Costs of submeshes, [..., submesh, first, last], as costs of columns."""
-        return seconds[..., self.space, :, :] + self.extra_s[:, :, None]
+    def of(self, times: Times) -> Times:
+        """Times on submeshes as times on columns."""
+        return times._replace(space=self.space, extra_s=self.extra_s)
 
     def named(self, choice: StageChoice | None) -> StageChoice | None:
         """A choice of columns as one of submeshes."""
@@ -75,9 +75,9 @@ def lines(hardware: Cluster) -> tuple[Line, ...]:
     return tuple(line for count in range(len(some), 1, -1) for line in permutations(some, count))
 
 
-def columns(costs: SliceCosts, line: Line, *, edges: bool) -> Columns:
-    """The columns of a line. `edges`: stages of less than a node stay in one, and pay for what comes from another
-    (`places.place`)."""
+def columns(costs: SliceCosts, line: Line) -> Columns:
+    """The columns of a line. Stages of less than a node stay in one, and pay for what comes from another
+    (`places.place`); racks and pods are left to the pricing of what is chosen."""
     sizes = np.array([s.submesh.device_count for s in costs.spaces], dtype=np.int64)
     layers, hardware = len(costs.prepared.layers), costs.hardware
     possible = [not hardware.parts or bool(np.isfinite(costs.times_s[:, m]).any()) for m in range(len(sizes))]
@@ -90,8 +90,8 @@ def columns(costs: SliceCosts, line: Line, *, edges: bool) -> Columns:
         least = min((int(sizes[m]) for m in mine), default=0)
         for m in mine:
             size, upto = int(sizes[m]), end
-            inside = edges and own.nodes > 1 and size < own.devices_per_node
-            whole = int(edges and not inside)
+            whole = int(size >= own.devices_per_node)
+            inside = own.nodes > 1 and not whole
             if part != line[0]:
                 network = part_link(hardware, part, size)
                 found.append(_Column(m, (end - size, end, 0, 0, whole), _farther_s(costs, part, size, network)))
@@ -126,7 +126,7 @@ def placed_by_part(sizes: Sequence[int], parts: Sequence[int], hardware: Cluster
     for part in dict.fromkeys(parts):
         mine = [s for s, p in enumerate(parts) if p == part]
         first, own = hardware.first_of(part), hardware.kinds[part]
-        node = None if own.torus is not None or own.levels else own.devices_per_node
+        node = None if own.torus is not None else own.devices_per_node
         for s, devices in zip(mine, place([sizes[s] for s in mine], node), strict=True):
             found[s] = tuple(first + d for d in devices)
     return tuple(found[s] for s in range(len(sizes)))

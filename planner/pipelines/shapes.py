@@ -107,7 +107,7 @@ def _rated(costs: SliceCosts, pins: Pins, allowed: NDArray[np.bool_]) -> Iterato
         mine = list(shapes(count, len(costs.prepared.layers), microbatches, space, pins))
         if not mine:
             continue
-        times = np.where(allowed, costs.times_s[costs.flights.index(1), m], np.inf)
+        times = np.where(allowed, costs.spread_s(costs.flights.index(1), m), np.inf)
         for shape in mine:
             whole_s = through_s(shape, times)
             if whole_s < np.inf:

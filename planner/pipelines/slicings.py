@@ -6,7 +6,7 @@ s counts stages from the end. Of all slices few are fast enough to be a stage of
 once, in order of (s, m, k, j), and then looked at as often as times are tried. Devices are counted in the largest
 number that divides all submeshes on which some stage is possible.
 
-In: a cost array t[s, m, k, j], submesh sizes, where submeshes may lie. Out: `Slicings`.
+In: `Times`, submesh sizes, where submeshes may lie. Out: `Slicings`.
 """
 
 from dataclasses import dataclass
@@ -29,6 +29,53 @@ of whole nodes, wherever edges are (`places.place`)."""
 
 Stages = tuple[tuple[int, int, int], ...]
 """(first layer, last layer inclusive, submesh) of each stage, in order."""
+
+
+class Times(NamedTuple):
+    """t(s, m, k, j): seconds of layers k..j on submesh m as the s-th stage from the end (s = 0 is the last), infinite
+    where that is impossible: kept once for slices that are alike.
+
+    Attributes:
+      seconds: [flight, submesh, number]: of distinct slices, for microbatches in flight.
+      at: [first, last]: the number of each slice; negative where there is none or it must not be a stage.
+      more_s: [submesh, first, last]: what each takes on top.
+      flights: per s, the index of its microbatches in flight; `alone`: that of one stage of all layers.
+      space: [m]: the index of the submesh: it may be there several times,
+      extra_s: [m, first]: each with something more on top.
+    """
+
+    seconds: Array
+    at: Ints
+    more_s: Array
+    flights: Ints
+    alone: int
+    space: Ints
+    extra_s: Array
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Numbers of stages at most, submeshes, layers."""
+        return len(self.flights), len(self.space), len(self.at)
+
+    def of(self, s: int, m: int, k: int, j: int) -> float:
+        """One of them."""
+        if self.at[k, j] < 0:
+            return float("inf")
+        flight = self.alone if s == 0 and k == 0 and j == len(self.at) - 1 else self.flights[s]
+        own = self.space[m]
+        return float(self.seconds[flight, own, self.at[k, j]] + self.more_s[own, k, j] + self.extra_s[m, k])
+
+    def only(self, m: int, stages: int) -> "Times":
+        """Of one submesh, for so many stages at most."""
+        return self._replace(flights=self.flights[:stages], space=self.space[m:m + 1], extra_s=self.extra_s[m:m + 1])
+
+
+def each_time(seconds: Array) -> Times:
+    """`Times` that are all there, [s, m, k, j]."""
+    stages, submeshes, layers, _ = seconds.shape
+    at: Ints = np.arange(layers * layers, dtype=np.int64).reshape(layers, layers)
+    return Times(seconds.reshape(stages, submeshes, layers * layers), at, np.zeros((submeshes, layers, layers)),
+                 np.arange(stages), 0, np.arange(submeshes), np.zeros((submeshes, layers)))
 
 
 class Listed(NamedTuple):
@@ -87,22 +134,20 @@ class Slicings:
         return tuple(chosen)
 
 
-def slicings(times_s: Array, sizes: Ints, devices: int, spans: Spans | None = None, most_s: float = np.inf
-             ) -> Slicings:
+def slicings(times: Times, sizes: Ints, devices: int, spans: Spans | None = None, most_s: float = np.inf) -> Slicings:
     """List the slices that take finite time, and no more than `most_s`.
 
     Args:
-      times_s: [S, M, L, L]: time of layers k..j on submesh m as the s-th stage from the end (s index 0 is the last
-        stage); infinite where impossible.
+      times: what they take.
       sizes: [M] devices per submesh.
       devices: total devices, all of which are used.
       spans: where on the line of devices each submesh may lie; None: anywhere.
     """
-    stages, submeshes, layers, _ = times_s.shape
+    stages, submeshes, layers = times.shape
     start = np.zeros(stages * submeshes * layers + 1, dtype=np.int64)
-    _count(times_s, most_s, start)
+    _list(times, most_s, Listed(start, np.empty(0, dtype=np.int32), np.empty(0)))
     listed = Listed(start, np.empty(start[-1], dtype=np.int32), np.empty(start[-1]))
-    _fill(times_s, most_s, listed)
+    _list(times, most_s, listed)
     each = np.diff(start[::layers]).reshape(stages, submeshes)
     usable = each.any(axis=0)
     within = anywhere(len(sizes), devices) if spans is None else spans
@@ -141,32 +186,28 @@ def reach(there: NDArray[np.bool_]) -> tuple[Ints, NDArray[np.int32]]:
 
 
 @compiled
-def _count(times_s: Array, most_s: float, start: Ints) -> None:
-    stages, submeshes, layers, _ = times_s.shape
-    at = 0
-    for s in range(stages):
-        for m in range(submeshes):
+def _list(times: Times, most_s: float, listed: Listed) -> None:
+    """Fill in slices that take no more than `most_s`, or where there is no room for them, only count them."""
+    layers, found, row = len(times.at), 0, 0
+    for s in range(len(times.flights)):
+        for m in range(len(times.space)):
+            own = times.space[m]
+            seconds, more_s = times.seconds[times.flights[s], own], times.more_s[own]
             for k in range(layers):
-                found = 0
+                extra_s = times.extra_s[m, k]
                 for j in range(k, layers):
-                    t = times_s[s, m, k, j]
-                    found += t <= most_s and t < np.inf
-                at += 1
-                start[at] = start[at - 1] + found
-
-
-@compiled
-def _fill(times_s: Array, most_s: float, listed: Listed) -> None:
-    stages, submeshes, layers, _ = times_s.shape
-    at = 0
-    for s in range(stages):
-        for m in range(submeshes):
-            for k in range(layers):
-                for j in range(k, layers):
-                    t = times_s[s, m, k, j]
+                    at = times.at[k, j]
+                    if at < 0:
+                        continue
+                    t = seconds[at] + more_s[k, j] + extra_s
+                    if s == 0 and k == 0 and j == layers - 1:
+                        t = times.seconds[times.alone, own, at] + more_s[k, j] + extra_s
                     if t <= most_s and t < np.inf:
-                        listed.last[at], listed.seconds[at] = j, t
-                        at += 1
+                        if len(listed.last):
+                            listed.last[found], listed.seconds[found] = j, t
+                        found += 1
+                row += 1
+                listed.start[row] = found
 
 
 @compiled

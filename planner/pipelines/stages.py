@@ -12,7 +12,7 @@ not yet tried.
 Where devices share cores (`Device.alone` above 1), a stage that waits leaves its cores to the others, and the path of
 the equation above takes less; never less than all work on all cores, Σ B · t_s · n_s / d of d devices (`Sharing`).
 
-In: a cost array t[s, m, k, j], submesh sizes, B. Out: `StageChoice` with a proven gap. It calls no solver and knows no
+In: `Times`, submesh sizes, B. Out: `StageChoice` with a proven gap. It calls no solver and knows no
 model.
 """
 
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.costs.sharing import sharing_speed
-from planner.pipelines.slicings import Array, Slicings, Spans, anywhere, slicings
+from planner.pipelines.slicings import Array, Slicings, Spans, Times, anywhere, slicings
 
 MANY = 1 << 24
 """Times × devices, beyond which slices that no good pipeline can have are left out first. [chosen: less is done in a
@@ -74,13 +74,12 @@ def pipeline_time_s(stage_times_s: NDArray[np.float64] | list[float], microbatch
 
 
 def construct(  # noqa: PLR0913  (options of one call, all named)
-              times_s: Array, sizes: NDArray[np.int64], devices: int, microbatches: int, *, tolerance: float = 0.002,
+              times: Times, sizes: NDArray[np.int64], devices: int, microbatches: int, *, tolerance: float = 0.002,
               exact_stages: int | None = None, alone: float = 1.0, spans: Spans | None = None) -> StageChoice | None:
     """Find the best slicing.
 
     Args:
-      times_s: [S, M, L, L]: time of layers k..j on submesh m as the s-th stage from the end (s index 0 is the last
-        stage); infinite where impossible. S bounds the number of stages.
+      times: of slices as stages; its `shape` bounds the number of stages.
       sizes: [M] devices per submesh.
       devices: total devices, all of which are used.
       microbatches: B.
@@ -95,19 +94,20 @@ def construct(  # noqa: PLR0913  (options of one call, all named)
       None if no slicing is possible.
     """
     most_s = np.inf
-    if alone <= 1 and times_s.size * devices > MANY:
-        most_s = even_s(times_s, sizes, devices, microbatches, exact_stages, spans) / microbatches * (1 + 1e-9)
-    some = slicings(times_s, sizes, devices, spans, most_s)
+    stages, submeshes, layers = times.shape
+    if alone <= 1 and stages * submeshes * layers**2 * devices > MANY:
+        most_s = even_s(times, sizes, devices, microbatches, exact_stages, spans) / microbatches * (1 + 1e-9)
+    some = slicings(times, sizes, devices, spans, most_s)
     finite = np.unique(some.listed.seconds)
     if finite.size == 0:
         return None
     if alone > 1:
-        work = _least_work(some, times_s, sizes, devices, microbatches, exact_stages, alone)
-        path = construct(times_s, sizes, devices, microbatches, tolerance=tolerance, exact_stages=exact_stages,
+        work = _least_work(some, times, sizes, devices, microbatches, exact_stages, alone)
+        path = construct(times, sizes, devices, microbatches, tolerance=tolerance, exact_stages=exact_stages,
                          spans=spans)
         if work is None or path is None:
             return work
-        return _faster(work, path, times_s, sizes, devices, microbatches, alone)
+        return _faster(work, path, times, sizes, devices, microbatches, alone)
     low = _smallest_feasible(some, finite, exact_stages)
     if low is None:
         return None
@@ -123,18 +123,18 @@ def construct(  # noqa: PLR0913  (options of one call, all named)
         found = some.least_sum(t_max, exact_stages)
         tried += 1
         assert found is not None
-        total_of_times, stages = found
-        slowest = max(times_s[len(stages) - 1 - p, m, k, j] for p, (k, j, m) in enumerate(stages))
+        total_of_times, chosen = found
+        slowest = max(_each_s(chosen, times))
         total = total_of_times + (microbatches - 1) * slowest
         floor = min(floor, total_of_times + (microbatches - 1) * candidates[at])
         if best is None or total < best.total_s:
-            best = StageChoice(stages, total, 0.0, tried, 0)
+            best = StageChoice(chosen, total, 0.0, tried, 0)
         at = upto + 1
     assert best is not None
     return StageChoice(best.stages, best.total_s, min(floor, best.total_s), tried, len(candidates) - tried)
 
 
-def even_s(times_s: Array, sizes: NDArray[np.int64], devices: int, microbatches: int, exact_stages: int | None = None,
+def even_s(times: Times, sizes: NDArray[np.int64], devices: int, microbatches: int, exact_stages: int | None = None,
            spans: Spans | None = None) -> float:
     """Σ t + (B - 1) max t of a good slicing whose stages are all on submeshes of one kind, which is quick to find;
     infinite if there is none. Arguments as of `construct`; where a submesh costs more at some places, it is taken to
@@ -143,10 +143,11 @@ def even_s(times_s: Array, sizes: NDArray[np.int64], devices: int, microbatches:
     for m, size in enumerate(sizes.tolist()):
         count, left = divmod(devices, size)
         first, end, every, *_ = within[m].tolist()
-        if left or count > len(times_s) or exact_stages not in (None, count) or every < 0 or (every and every % size) \
-                or (first, end) != (0, devices):
+        fits = every == 0 or (every > 0 and every % size == 0)
+        if left or count > len(times.flights) or exact_stages not in (None, count) or not fits or (first, end) != (
+                0, devices):
             continue
-        mine = slicings(times_s[:, m:m + 1], np.ones(1, dtype=np.int64), count)
+        mine = slicings(times.only(m, count), np.ones(1, dtype=np.int64), count)
         found = mine.least_sum(np.inf, count)
         if found is None:
             continue
@@ -160,32 +161,35 @@ def even_s(times_s: Array, sizes: NDArray[np.int64], devices: int, microbatches:
     return best
 
 
-def _least_work(some: Slicings, times_s: Array, sizes: NDArray[np.int64], devices: int, microbatches: int,
+def _least_work(some: Slicings, times: Times, sizes: NDArray[np.int64], devices: int, microbatches: int,
                 exact: int | None, alone: float) -> StageChoice | None:
     """The slicing with the least work on shared cores."""
     found = some.least_sum(np.inf, exact, sizes / devices)
     if found is None:
         return None
     least, stages = found
-    total = _shared_s(stages, times_s, sizes, devices, microbatches, alone)
+    total = _shared_s(stages, times, sizes, devices, microbatches, alone)
     return StageChoice(stages, total, microbatches * least, 1, 0)
 
 
-def _faster(work: StageChoice, path: StageChoice, times_s: Array, sizes: NDArray[np.int64], devices: int,
+def _faster(work: StageChoice, path: StageChoice, times: Times, sizes: NDArray[np.int64], devices: int,
             microbatches: int, alone: float) -> StageChoice:
     """Of the stages with the least work and those of the shortest path the faster ones on shared cores."""
-    total = _shared_s(path.stages, times_s, sizes, devices, microbatches, alone)
+    total = _shared_s(path.stages, times, sizes, devices, microbatches, alone)
     tried = work.tried + path.tried
     if total < work.total_s:
         return StageChoice(path.stages, total, work.lower_bound_s, tried, path.pruned)
     return replace(work, tried=tried, pruned=path.pruned)
 
 
-def _shared_s(stages: Sequence[tuple[int, int, int]], times_s: Array, sizes: NDArray[np.int64], devices: int,
+def _shared_s(stages: Sequence[tuple[int, int, int]], times: Times, sizes: NDArray[np.int64], devices: int,
               microbatches: int, alone: float) -> float:
-    times = [times_s[len(stages) - 1 - p, m, k, j] for p, (k, j, m) in enumerate(stages)]
     parts = [float(sizes[m]) / devices for _, _, m in stages]
-    return pipeline_time_s(times, microbatches, Sharing(parts, devices, alone))
+    return pipeline_time_s(_each_s(stages, times), microbatches, Sharing(parts, devices, alone))
+
+
+def _each_s(stages: Sequence[tuple[int, int, int]], times: Times) -> list[float]:
+    return [times.of(len(stages) - 1 - p, m, k, j) for p, (k, j, m) in enumerate(stages)]
 
 
 def _smallest_feasible(some: Slicings, finite: Array, exact: int | None) -> int | None:

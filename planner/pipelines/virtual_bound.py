@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from planner.intraop.compose import SliceTable
 from planner.pipelines.pipeline import held_moments
-from planner.pipelines.slicings import Array, slicings
+from planner.pipelines.slicings import Array, each_time, slicings
 from planner.pipelines.virtual_stages import Ground, Shape
 
 
@@ -31,7 +31,7 @@ def floor_s(ground: Ground, shape: Shape) -> float:
     for price in sorted({p for t in tables for p in t.variants.per_byte_s}):
         at = {n: np.min([_priced(t, price, n) for t in tables], axis=0) for n in set(counts)}
         seconds = np.stack([np.where(ground.allowed, at[n], np.inf) for n in reversed(counts)])[:, None]
-        found = slicings(seconds, np.array([1]), shape.stages).least_sum(np.inf, shape.stages)
+        found = slicings(each_time(seconds), np.array([1]), shape.stages).least_sum(np.inf, shape.stages)
         if found is None:
             return float("inf")
         best = max(best, found[0] / shape.ranks - price * capacity)

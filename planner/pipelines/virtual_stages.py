@@ -21,7 +21,7 @@ from planner.core.hardware import Cluster
 from planner.core.layout import Layout, placed
 from planner.intraop.compose import SliceTable
 from planner.pipelines.pipeline import Candidate, Chosen, Stages, held_moments, under
-from planner.pipelines.slicings import slicings
+from planner.pipelines.slicings import each_time, slicings
 from planner.pipelines.stages import construct
 from planner.prepared import Prepared
 from planner.schedules import SCHEDULES, Moment
@@ -103,7 +103,7 @@ def through_s(shape: Shape, seconds: Array) -> float:
     """The least that a microbatch takes through the stages of a shape, at seconds per slice, [first, last], or per
     stage and slice."""
     each = np.broadcast_to(seconds, (shape.stages, *seconds.shape[-2:]))[::-1, None]
-    found = slicings(each, np.array([1]), shape.stages).least_sum(np.inf, shape.stages)
+    found = slicings(each_time(each), np.array([1]), shape.stages).least_sum(np.inf, shape.stages)
     return found[0] if found else float("inf")
 
 
@@ -169,13 +169,13 @@ def _costs(ground: Ground, part: float, most: Sequence[int]) -> SliceCosts:
 
 def _by_stage(ground: Ground, costs: SliceCosts, most: Sequence[int]) -> Array:
     """Seconds of every slice as every stage, [stage, first, last]."""
-    return np.where(ground.allowed, costs.times_s[[costs.flights.index(n) for n in most], 0], np.inf)
+    return np.where(ground.allowed, np.stack([costs.spread_s(costs.flights.index(n), 0) for n in most]), np.inf)
 
 
 def _start(seconds: Array, shape: Shape, microbatches: int) -> Cuts | None:
     """Cuts with the least slowest stage: under equal shares, or where that is not possible under the largest."""
     for part in (len(seconds) // 2, len(seconds) - 1):
-        times = seconds[part, ::-1, None]  # as stage construction counts them, from the last
+        times = each_time(seconds[part, ::-1, None])  # as stage construction counts them, from the last
         found = construct(times, np.array([1]), shape.stages, microbatches * shape.chunks, exact_stages=shape.stages)
         if found is not None:
             return np.array([*(first for first, _, _ in found.stages), seconds.shape[2]])
@@ -230,6 +230,5 @@ def _parts(seconds: Array, ways: NDArray[np.int64], layout: Layout, cuts: Cuts) 
 
 def _chosen(costs: SliceCosts, held: int, first: int, last: int) -> Chosen:
     entry = (costs.flights.index(held), 0, first, last)
-    time_s = float(costs.times_s[entry])
-    gap = max(0.0, 1.0 - float(costs.floors_s[entry]) / time_s) if time_s else 0.0
-    return Chosen(costs.space(entry), costs.choice(entry), costs.hand_over_s(entry), gap, costs.solver(entry))
+    return Chosen(costs.space(entry), costs.choice(entry), costs.hand_over_s(entry), costs.gap(entry),
+                  costs.solver(entry))

@@ -14,6 +14,7 @@ from planner.core.mixed import mixed
 from planner.costs.transfer import hand_over_s
 from planner.pipelines.bound import Floors, least_step
 from planner.pipelines.lines import columns, lines, placed_by_part
+from planner.pipelines.slicings import each_time
 from planner.pipelines.stages import construct
 from tests.mixing.machines import cpus
 
@@ -70,12 +71,13 @@ def test_stages_on_every_line_are_the_best_there_are(counts: tuple[int, ...], la
                                                      possible: float, seed: int) -> None:
     costs = costs_of(counts, layers, np.random.default_rng(seed), possible=possible)
     for line in lines(costs.hardware):
-        found = columns(costs, line, edges=True)
-        times = found.of(costs.times_s)
+        found = columns(costs, line)
+        times = found.of(each_time(costs.times_s))
         choice = construct(times, found.sizes, found.devices, microbatches, tolerance=0.0, spans=found.spans)
         best, every = brute(costs, line, microbatches)
         assert (choice is None) == (not every)
-        floors = Floors(times, np.zeros(times.shape[1:]), found.sizes, found.devices, microbatches, spans=found.spans)
+        nothing = np.zeros((len(found.sizes), layers, layers))
+        floors = Floors(times, nothing, found.sizes, found.devices, microbatches, spans=found.spans)
         below = least_step(floors, tolerance=1e-6)
         assert (below is None) == (not every)
         if choice is None or below is None:

@@ -15,6 +15,7 @@ from planner.costs.transfer import cut_transfer_s, hand_over_s
 from planner.pipelines.bound import Floors, least_step
 from planner.pipelines.lines import columns
 from planner.pipelines.places import place
+from planner.pipelines.slicings import each_time
 from planner.pipelines.stages import construct
 
 SIZES = (1, 2, 4, 8)
@@ -65,14 +66,15 @@ def test_stages_and_their_bound_are_exact_where_nodes_are_far_apart(layers: int,
     hardware = planner.cluster("p3.16xlarge", nodes, 4)
     costs = costs_of(hardware, layers, np.random.default_rng(seed))
     best, slowest = brute(costs, microbatches)
-    on = columns(costs, (0,), edges=True)
-    times = on.of(costs.times_s)
+    on = columns(costs, (0,))
+    times = on.of(each_time(costs.times_s))
     found = construct(times, on.sizes, on.devices, microbatches, tolerance=0.0, spans=on.spans)
     if found is None:
         assert best == np.inf
         return
     assert found.total_s == pytest.approx(best)
-    floors = Floors(times, np.zeros(times.shape[1:]), on.sizes, on.devices, microbatches, spans=on.spans)
+    nothing = np.zeros((len(on.sizes), layers, layers))
+    floors = Floors(times, nothing, on.sizes, on.devices, microbatches, spans=on.spans)
     bound = least_step(floors, tolerance=1e-6)
     assert bound is not None
     assert bound.lower_bound_s <= slowest * (1 + 1e-9) <= bound.total_s * (1 + 2e-9)
@@ -81,13 +83,14 @@ def test_stages_and_their_bound_are_exact_where_nodes_are_far_apart(layers: int,
 
 def test_a_stage_that_shares_its_node_with_one_before_whole_nodes_takes_its_activations_from_those() -> None:
     assert place((2, 4, 2), 4) == [(0, 1), (4, 5, 6, 7), (2, 3)]
+    assert place((2, 8, 2), 4) == [(8, 9), tuple(range(8)), (10, 11)]  # aligned to whole racks
     hardware = planner.cluster("p3.16xlarge", 2, 4)
     costs = costs_of(hardware, 3, np.random.default_rng(0))
     costs.times_s[:] = np.inf
     for stage, (size, layer) in enumerate(((2, 0), (4, 1), (2, 2))):
         costs.times_s[2 - stage, SIZES.index(size), layer, layer] = 1.0
-    on = columns(costs, (0,), edges=True)
-    found = construct(on.of(costs.times_s), on.sizes, on.devices, 1, spans=on.spans)
+    on = columns(costs, (0,))
+    found = construct(on.of(each_time(costs.times_s)), on.sizes, on.devices, 1, spans=on.spans)
     assert found is not None
     size = costs.prepared.crossing_bytes[2]
     far = 2 * (hand_over_s(size, range(4, 8), range(2, 4), hardware) - cut_transfer_s(size, 2, hardware))

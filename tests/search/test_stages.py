@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from planner.pipelines.slicings import each_time
 from planner.pipelines.stages import Sharing, construct, even_s, pipeline_time_s
 
 
@@ -41,7 +42,7 @@ def test_equals_exhaustive_search(seed, layers, devices, microbatches, holes):
     times[:, :, np.tril_indices(layers, -1)[0], np.tril_indices(layers, -1)[1]] = np.inf
     if holes:
         times[rng.random(times.shape) < 0.3] = np.inf
-    found = construct(times, sizes, devices, microbatches, tolerance=0.0)
+    found = construct(each_time(times), sizes, devices, microbatches, tolerance=0.0)
     best = exhaustive(times, sizes, devices, microbatches)
     if found is None:
         assert best == np.inf
@@ -57,7 +58,7 @@ def test_leaving_out_what_no_good_pipeline_has_changes_nothing(seed, layers, mic
     times[:, :, np.tril_indices(layers, -1)[0], np.tril_indices(layers, -1)[1]] = np.inf
     if holes:
         times[rng.random(times.shape) < 0.3] = np.inf
-    known = even_s(times, sizes, 4, microbatches)
+    known = even_s(each_time(times), sizes, 4, microbatches)
     best = exhaustive(times, sizes, 4, microbatches)
     assert known >= best * (1 - 1e-12)
     few = np.where(times <= known / microbatches * (1 + 1e-9), times, np.inf)
@@ -71,7 +72,7 @@ def test_a_tolerance_is_kept_and_bounded(seed, tolerance):
     times[times == 0] = np.inf
     sizes = np.array([1, 2])
     best = exhaustive(times, sizes, 4, 8)
-    found = construct(times, sizes, 4, 8, tolerance=tolerance)
+    found = construct(each_time(times), sizes, 4, 8, tolerance=tolerance)
     assert found is not None
     assert found.lower_bound_s <= best * (1 + 1e-12) <= found.total_s * (1 + 1e-9)
     assert found.total_s <= best * (1 + tolerance) * (1 + 1e-9)
@@ -80,10 +81,10 @@ def test_a_tolerance_is_kept_and_bounded(seed, tolerance):
 def test_exactly_that_many_stages():
     times = np.full((3, 1, 3, 3), np.inf)
     times[:, 0][:, np.triu(np.ones((3, 3), bool))] = 1.0
-    found = construct(times, np.array([1]), 3, 2, exact_stages=3)
+    found = construct(each_time(times), np.array([1]), 3, 2, exact_stages=3)
     assert found is not None
     assert [stage[:2] for stage in found.stages] == [(0, 0), (1, 1), (2, 2)]
-    assert construct(times, np.array([1]), 3, 2, exact_stages=2) is None  # would leave a device idle
+    assert construct(each_time(times), np.array([1]), 3, 2, exact_stages=2) is None  # would leave a device idle
 
 
 def test_on_shared_cores_waiting_stages_lend_theirs():
@@ -107,7 +108,7 @@ def test_on_shared_cores_the_least_work_bounds_all_and_is_not_lost_to_a_slower_p
     sizes = np.array([1, 2, 4])
     best = exhaustive(times, sizes, 4, microbatches, alone=alone)
     work = exhaustive(times, sizes, 4, microbatches, alone=4.0)  # all cores: nothing but work counts
-    found = construct(times, sizes, 4, microbatches, alone=alone)
+    found = construct(each_time(times), sizes, 4, microbatches, alone=alone)
     assert found is not None
     assert found.lower_bound_s == pytest.approx(work)
     assert found.lower_bound_s <= best * (1 + 1e-12) <= found.total_s * (1 + 1e-12)
@@ -118,7 +119,7 @@ def test_devices_count_in_the_units_that_stages_have():
     rng = np.random.default_rng(3)
     times = np.triu(rng.uniform(0.5, 2.0, size=(4, 2, 5, 5)))
     times[times == 0] = np.inf
-    small = construct(times, np.array([1, 2]), 4, 8)
-    large = construct(np.insert(times, 1, np.inf, axis=1), np.array([24, 5, 48]), 96, 8)
+    small = construct(each_time(times), np.array([1, 2]), 4, 8)
+    large = construct(each_time(np.insert(times, 1, np.inf, axis=1)), np.array([24, 5, 48]), 96, 8)
     assert small is not None and large is not None and large.total_s == small.total_s
     assert [(k, j, {0: 0, 2: 1}[m]) for k, j, m in large.stages] == list(small.stages)
