@@ -11,6 +11,7 @@ In: `Prepared` program, meshes, pins. Out: `Candidate`s: chosen stages with thei
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from planner.intraop.compose import SliceTable
 from planner.intraop.refine import TOLERANCE
 from planner.mesh_tables import stage_limit
 from planner.pipelines.bound import Floors, least_step, least_work
+from planner.pipelines.deep import as_layers, coarse_to_fine, least_slowest_s, of_cells, spacing
 from planner.pipelines.lines import Columns, Line, columns
 from planner.pipelines.pipeline import WORTH, Candidate, Chosen, Stages, under
 from planner.pipelines.slicings import Times
@@ -62,20 +64,31 @@ class Builder:
     def microbatches(self) -> int:
         return self.costs.prepared.program.microbatches
 
+    @cached_property
+    def every(self) -> int:
+        """Layers that stages of very deep models have at least (`pipelines/deep.py`)."""
+        return spacing(self.allowed)
+
     def build(self, bubble: float | None = None) -> StageChoice | None:
         """The best stages, for that share of the bubble of 1F1B."""
         many = round(self.microbatches / (self.bubble if bubble is None else bubble))
-        times, on = self._times(self.costs.times_s, self.columns), self.columns
-        return on.named(construct(times, on.sizes, on.devices, many, exact_stages=self.exact,
-                                  alone=self.costs.hardware.device.alone, spans=on.spans))
+        on = self.columns
+        return on.named(coarse_to_fine(self._times(self.costs.times_s, on), self.every, lambda times: construct(
+            times, on.sizes, on.devices, many, exact_stages=self.exact, alone=self.costs.hardware.device.alone,
+            spans=on.spans)))
 
     def bound(self, upto_s: float) -> StageChoice | None:
         """The stages that a bound of all schedules comes from, or one above `upto_s`."""
         times, on = self._times(self.costs.floors_s, self.columns), self.columns
         floors = Floors(times, forward_floors_s(self.costs)[on.space], on.sizes, on.devices, self.microbatches,
                         self.exact, on.spans)
-        alone = self.costs.hardware.device.alone
-        return on.named(least_work(floors) if alone > 1 else least_step(floors, upto_s=upto_s))
+        alone, layers = self.costs.hardware.device.alone, floors
+        if self.every > 1:
+            floors = of_cells(floors, self.every)
+        found = least_work(floors) if alone > 1 else least_step(floors, upto_s=upto_s)
+        if found is not None and self.every > 1 and alone <= 1:
+            found = replace(found, lower_bound_s=least_slowest_s(layers, found.lower_bound_s, upto_s))
+        return on.named(as_layers(found, len(self.allowed), self.every))
 
     def run(self, choice: StageChoice) -> tuple[Candidate, ...]:
         """Those stages under every schedule, fastest first; the first schedule is the one they were built for."""
@@ -98,8 +111,9 @@ class Builder:
 
     def _times(self, seconds: Array, on: Columns) -> Times:
         """Costs of slices as stages on columns. One stage alone holds one microbatch, whatever the schedule."""
-        costs = self.costs
-        at = np.where(self.allowed, costs.slices.at, -1)
+        costs, layers = self.costs, np.arange(len(self.allowed))
+        long = layers[None, :] - layers[:, None] + 1 >= self.every
+        at = np.where(self.allowed & long, costs.slices.at, -1)
         return on.of(Times(seconds, at, costs.sends_s, np.array(self.places), costs.flights.index(1),
                            np.arange(len(costs.spaces)), np.zeros(costs.sends_s.shape[:2])))
 

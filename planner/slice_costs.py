@@ -154,13 +154,12 @@ def forward_floors_s(costs: SliceCosts) -> Array:
     count = len(costs.prepared.layers)
     found = np.zeros((len(costs.spaces), count, count))
     for m, space in enumerate(costs.spaces):
-        below: list[Array] = []
+        found[m] = np.inf
         for table in (costs.tables[mesh] for mesh in space.meshes):
             least = table.least_forward_s if table.exact else [0.0] * count
             sums = np.concatenate([[0.0], np.cumsum(least)])
-            below.append(sums[None, 1:] - sums[:-1, None])
-        found[m] = np.maximum(np.min(below, axis=0), 0.0)
-    return found
+            found[m] = np.minimum(found[m], sums[None, 1:] - sums[:-1, None])
+    return np.maximum(found, 0.0)
 
 
 def sharpen(costs: SliceCosts, entry: Entry) -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from planner.core.hardware import Cluster
 from planner.core.layout import Placement
 from planner.core.pins import Pins
+from planner.pipelines.deep import at_cells, spacing
 from planner.pipelines.pipeline import WORTH, Candidate
 from planner.pipelines.stages import Sharing
 from planner.pipelines.virtual_bound import floor_s
@@ -102,12 +103,12 @@ def shapes(device_count: int, layers: int, microbatches: int, space: SubmeshSpac
 
 
 def _rated(costs: SliceCosts, pins: Pins, allowed: NDArray[np.bool_]) -> Iterator[Rated]:
-    count, microbatches = costs.hardware.device_count, costs.prepared.program.microbatches
+    count, microbatches, every = costs.hardware.device_count, costs.prepared.program.microbatches, spacing(allowed)
     for m, space in enumerate(costs.spaces):
-        mine = list(shapes(count, len(costs.prepared.layers), microbatches, space, pins))
+        mine = list(shapes(count, -(-len(allowed) // every), microbatches, space, pins))
         if not mine:
             continue
-        times = np.where(allowed, costs.spread_s(costs.flights.index(1), m), np.inf)
+        times = at_cells(np.where(allowed, costs.spread_s(costs.flights.index(1), m), np.inf), every)
         for shape in mine:
             whole_s = through_s(shape, times)
             if whole_s < np.inf:

@@ -149,11 +149,16 @@ def slicings(times: Times, sizes: Ints, devices: int, spans: Spans | None = None
     listed = Listed(start, np.empty(start[-1], dtype=np.int32), np.empty(start[-1]))
     _list(times, most_s, listed)
     each = np.diff(start[::layers]).reshape(stages, submeshes)
-    usable = each.any(axis=0)
+    return Slicings(listed, (stages, submeshes, layers), *in_units(sizes, devices, spans, np.asarray(each.any(axis=0))))
+
+
+def in_units(sizes: Ints, devices: int, spans: Spans | None, usable: NDArray[np.bool_]) -> tuple[Ints, int, Spans]:
+    """Sizes, devices and spans counted in the largest number of devices that divides all of them, submeshes that are
+    not usable left aside."""
     within = anywhere(len(sizes), devices) if spans is None else spans
     unit = gcd(devices, *sizes[usable].tolist(), *within[usable, :4].ravel().tolist())
-    return Slicings(listed, (stages, submeshes, layers), np.where(usable, sizes // unit, devices + 1), devices // unit,
-                    np.where(np.arange(5) < 4, within // unit, within))
+    return np.where(usable, sizes // unit, devices + 1), devices // unit, np.where(
+        np.arange(5) < 4, within // unit, within)
 
 
 def anywhere(submeshes: int, devices: int) -> Spans:

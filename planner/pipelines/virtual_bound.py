@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.intraop.compose import SliceTable
+from planner.pipelines.deep import at_cells
 from planner.pipelines.pipeline import held_moments
 from planner.pipelines.slicings import Array, each_time, slicings
 from planner.pipelines.virtual_stages import Ground, Shape
@@ -30,7 +31,8 @@ def floor_s(ground: Ground, shape: Shape) -> float:
     best = 0.0
     for price in sorted({p for t in tables for p in t.variants.per_byte_s}):
         at = {n: np.min([_priced(t, price, n) for t in tables], axis=0) for n in set(counts)}
-        seconds = np.stack([np.where(ground.allowed, at[n], np.inf) for n in reversed(counts)])[:, None]
+        cells = {n: at_cells(np.where(ground.allowed, own, np.inf), ground.every) for n, own in at.items()}
+        seconds = np.stack([cells[n] for n in reversed(counts)])[:, None]
         found = slicings(each_time(seconds), np.array([1]), shape.stages).least_sum(np.inf, shape.stages)
         if found is None:
             return float("inf")

@@ -5,13 +5,15 @@ Stage construction over stages of one rank does not see which stages share one. 
 slowest stage (`stages.construct`), then the cuts are moved, one or several neighbouring ones at a time by one layer, as
 long as that makes the slowest rank faster. The stages of a rank share its memory: a few ways of sharing it are priced,
 and each rank takes the fastest; what all of it takes together is counted at the end (`pipelines.under`), so that a
-first and a last stage on one rank, as of zb-v, may take unequal parts.
+first and a last stage on one rank, as of zb-v, may take unequal parts. Stages of very deep models are of whole cells
+(`deep.py`): layers below are those.
 
 In: slice tables of one submesh, a schedule, ranks and stages per rank. Out: the `Candidate`, if it fits.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 
 import numpy as np
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 from planner.core.hardware import Cluster
 from planner.core.layout import Layout, placed
 from planner.intraop.compose import SliceTable
+from planner.pipelines.deep import at_cells, spacing
 from planner.pipelines.pipeline import Candidate, Chosen, Stages, held_moments, under
 from planner.pipelines.slicings import each_time, slicings
 from planner.pipelines.stages import construct
@@ -65,6 +68,11 @@ class Ground:
     space: SubmeshSpace
     tables: dict[MeshSpace, SliceTable]
     allowed: NDArray[np.bool_]
+
+    @cached_property
+    def every(self) -> int:
+        """Layers of a cell."""
+        return spacing(self.allowed)
 
 
 @dataclass(frozen=True)
@@ -138,7 +146,8 @@ def virtual_stages(drafted: Draft) -> Candidate | None:
     parts = _parts(seconds, ways, shape.layout, cuts)
     if parts is None:
         return None
-    chosen = [_chosen(offered.costs[part], offered.most[s], int(cuts[s]), int(cuts[s + 1]) - 1)
+    begins = np.minimum(cuts * ground.every, len(ground.allowed))
+    chosen = [_chosen(offered.costs[part], offered.most[s], int(begins[s]), int(begins[s + 1]) - 1)
               for s, part in enumerate(parts)]
     found = under(ground.prepared, ground.hardware, Stages(tuple(chosen), shape.layout), shape.schedule)
     return found if found.fits else None
@@ -169,7 +178,9 @@ def _costs(ground: Ground, part: float, most: Sequence[int]) -> SliceCosts:
 
 def _by_stage(ground: Ground, costs: SliceCosts, most: Sequence[int]) -> Array:
     """Seconds of every slice as every stage, [stage, first, last]."""
-    return np.where(ground.allowed, np.stack([costs.spread_s(costs.flights.index(n), 0) for n in most]), np.inf)
+    of = {n: at_cells(np.where(ground.allowed, costs.spread_s(costs.flights.index(n), 0), np.inf), ground.every)
+          for n in set(most)}
+    return np.stack([of[n] for n in most])
 
 
 def _start(seconds: Array, shape: Shape, microbatches: int) -> Cuts | None:
