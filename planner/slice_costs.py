@@ -15,6 +15,7 @@ from planner.core.hardware import Cluster
 from planner.costs.transfer import cut_transfer_s
 from planner.intraop.compose import SliceTable
 from planner.intraop.distinct import Slices
+from planner.intraop.fastest import fastest_fitting
 from planner.intraop.refine import TOLERANCE, Approach, Stage, approach, finish
 from planner.intraop.slice_choice import SliceChoice, table_choice
 from planner.prepared import Prepared
@@ -132,14 +133,11 @@ def slice_costs(prepared: Prepared, hardware: Cluster, spaces: Sequence[SubmeshS
         capacity = hardware.kinds[space.part].device.usable_bytes
         for t, mesh in enumerate(space.meshes):
             table = tables[mesh]
-            step = table.microbatch_s + table.batch_s / microbatches
+            value, g = fastest_fitting(table, distinct, capacity, microbatches)
+            better = value < times[:, m]
+            times[:, m][better], where[:, m][better], variant[:, m][better] = value[better], t, g[better]
             bounds: dict[int, Array] = {}  # by the most in flight of what bounds, which few counts differ in
             for s, flight in enumerate(distinct):
-                fits = np.where(table.memory_bytes(flight) <= capacity, step, np.inf)
-                g = np.argmin(fits, axis=1)
-                value = fits[np.arange(len(g)), g]
-                better = value < times[s, m]
-                times[s, m][better], where[s, m][better], variant[s, m][better] = value[better], t, g[better]
                 most = max(k for k in table.variants.in_flight if k <= flight)
                 if most not in bounds:
                     bounds[most] = _floor(table, flight, capacity, microbatches)
