@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from planner.processes import distributed as distributed
     from planner.profiles import cluster as cluster
     from planner.replanning import replan as replan
+    from planner.sweeping.grid import Training as Training
+    from planner.sweeping.run import Terms as Terms
     from planner.sweeping.run import sweep as sweep
     from planner.whatif.changes import what_if as what_if
     from planner.whatif.tensor import why as why
@@ -45,6 +47,8 @@ NAMES = MappingProxyType({
     "distributed": "planner.processes",
     "cluster": "planner.profiles",
     "replan": "planner.replanning",
+    "Training": "planner.sweeping.grid",
+    "Terms": "planner.sweeping.run",
     "sweep": "planner.sweeping.run",
     "what_if": "planner.whatif.changes",
     "why": "planner.whatif.tensor",

@@ -14,7 +14,7 @@ from planner.measure import local_cluster
 from tests.quickly import QUICKLY
 
 ROOT = Path(__file__).resolve().parent.parent
-EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py") if path.stem != "demo")
+EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py") if path.stem not in ("demo", "which_cluster"))
 WITHOUT_LOSS = ("inference",)
 SLOW = ("linen_module",)
 """Left to `make test-all`: the largest search; `tests/adapters` has Linen too."""
@@ -55,6 +55,12 @@ def test_example_shows_its_plan_and_learns(name, home):
         assert len(differences) == 3 and max(differences) < 1e-4
     else:
         assert len(losses) == 5 and losses[-1] < losses[0]
+
+
+def test_example_says_which_cluster_to_rent(home):
+    output = run("which_cluster", home)
+    assert re.search(r"^cheapest within a day: 1 × \S+, [\d.]+ hours, \d+ USD$", output, re.MULTILINE)
+    assert "none is both faster and cheaper than: " in output
 
 
 def test_demo_trains_like_one_device_and_draws(home, tmp_path):
