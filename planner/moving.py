@@ -3,13 +3,14 @@
 A parameter is cut by its spec, its optimizer state as its update is; a shard is a box. What a device of the new plan
 needs is put together from the boxes of the old plan that it overlaps. Each comes from the nearest device that has it:
 itself, one of its node, one of another node (of several, they take turns); where none is left, from a checkpoint. Only
-the stage that a parameter is home to counts: copies of tied weights are made by whatever runs the plan.
+the stage that a parameter is home to counts: copies of tied weights are made by whatever runs the plan. Replicas of a
+pipeline each have all of it; one comes from one of the old plan, that which has most of it in place.
 
 In: two plans of one model, its update graph, who the new devices were. Out: `Moves`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from math import prod
 
@@ -17,6 +18,7 @@ from planner.core.graph import Graph, Role
 from planner.core.hardware import Cluster, Link
 from planner.core.moves import OPTIMIZER, PARAMETER, Arrivals, Moves, Piece
 from planner.core.plan import ParamPlan, PlanRecord
+from planner.core.replicas import as_if_alone
 from planner.core.spec import Spec
 from planner.costs.memory import itemsize
 from planner.costs.topology import stage_link
@@ -47,6 +49,20 @@ def moves(old: PlanRecord, new: PlanRecord, update: Graph | None, was: Sequence[
       update: the update graph of the model; None if it has no optimizer.
       was: per device of the new cluster, its flat index in the old one; None for a device that is new.
     """
+    pairs: list[Moves] = []
+    for target in as_if_alone(new):  # a replica is made from the one that has most of it already
+        tries = [_moves(source, target, update, was) for source in as_if_alone(old)]
+        pairs.append(max(tries, key=lambda m: (-m.checkpoint_bytes, m.kept_bytes)))
+    found, stages = list[Arrivals](), 0
+    for some, target in zip(pairs, as_if_alone(new), strict=True):
+        found += [replace(d, stage=stages + d.stage) for d in some.devices]
+        stages += len(target.stages)
+    now = {w: d for d, w in enumerate(was) if w is not None}
+    return Moves(tuple(found), _seconds(found, now, new.cluster))
+
+
+def _moves(old: PlanRecord, new: PlanRecord, update: Graph | None, was: Sequence[int | None]) -> Moves:
+    """The same between plans without replicas."""
     before = {(h.what, h.path, h.row): h for h in held(old, update)}
     holders = {key: _holders(h, old, was) for key, h in before.items()}
     now = {w: d for d, w in enumerate(was) if w is not None}
@@ -62,7 +78,7 @@ def moves(old: PlanRecord, new: PlanRecord, update: Graph | None, was: Sequence[
                 arrivals.need(h, box(h.shape, h.spec, stage.mesh_shape, position), before[key],
                               old.stages[before[key].stage].mesh_shape, holders[key])
             found.append(arrivals.done(stage.index, device_name(device, was[device], old.cluster, new.cluster)))
-    return Moves(tuple(found), _seconds(found, now, new.cluster))
+    return Moves(tuple(found), 0.0)
 
 
 def held(record: PlanRecord, update: Graph | None) -> Iterator[Held]:

@@ -68,6 +68,9 @@ def replan(plan: Plan, *, cluster: Cluster | None = None, without: Sequence[str]
     """
     record, kept = plan.record, cache_of(cache)
     changed = another(cluster) if cluster is not None else without_nodes(record.cluster, without, nodes)
+    if (pins_of(record).replicas or 1) > len(changed.cluster.kinds):
+        changed = replace(changed, notes=(*changed.notes, "there are no replicas on as many types any more"))
+        pinned = {"replicas": None, **pinned}
     if cluster is not None and (without or nodes):
         raise PlannerError("another cluster is given, and what is lost of the old one", "give one of the two")
     programs, notes = _programs(record, kept, model)

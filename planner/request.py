@@ -63,6 +63,20 @@ class Remembered:
         return self.known[microbatches]
 
 
+def check_replicas(request: Request) -> None:
+    """Refuse more replicas than there are types of devices.
+
+    Raises:
+      PinError: see its message.
+    """
+    count, kinds = request.pins.replicas, request.cluster.kinds
+    if count is not None and count < 1:
+        raise PinError(f"{count} replicas", "ask for at least one")
+    if count is not None and count > len(kinds):
+        raise PinError(f"{count} replicas on {len(kinds)} type{'s' if len(kinds) > 1 else ''} of devices",
+                       "each is on a type of its own; on one type, data parallelism is a mesh axis of every stage")
+
+
 def check_pins(request: Request) -> None:
     """Refuse pins that contradict the batch or one another.
 
@@ -77,6 +91,7 @@ def check_pins(request: Request) -> None:
                          f"use one of {', '.join(map(str, sorted(near, key=lambda n: abs(n - b))[:4]))}")
     if pins.stages is not None and pins.stages < 1:
         raise PinError(f"{pins.stages} stages", "ask for at least one stage")
+    check_replicas(request)
     check_schedule(pins, request.kind, request.cluster)
     stages = pins.stages or len(pins.boundaries or ()) + 1
     if stages_per_rank(pins) == 1 and stages > request.cluster.device_count:

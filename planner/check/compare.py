@@ -25,6 +25,7 @@ from planner.emit.match import matching_devices
 from planner.errors import PlannerError
 from planner.model import Model, leaves_with_paths
 from planner.runtime import compile_plan
+from planner.runtime.replicated import model_of_share
 from planner.trace import trace_program
 
 TOLERANCE = MappingProxyType({"float64": 1e-9, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1})
@@ -140,9 +141,15 @@ def _planned(record: PlanRecord, model: Model, devices: Sequence[Any], data: Seq
 
 def _gradients(record: PlanRecord, model: Model, devices: Sequence[Any], batch: Any) -> Any:
     recorded = replace(model, optimizer=Recorder())
-    own = replace(record, fingerprint=trace_program(recorded, record.microbatches).fingerprint)
+    own = _of_program(record, recorded)
     step, state = compile_plan(own, recorded, devices)
     return step(state, batch)[0].opt_state
+
+
+def _of_program(record: PlanRecord, model: Model) -> PlanRecord:
+    """The plan as one for a model with another optimizer."""
+    replicas = tuple(_of_program(r, model_of_share(record, model, n)) for n, r in enumerate(record.replicas))
+    return replace(record, fingerprint=trace_program(model, record.microbatches).fingerprint, replicas=replicas)
 
 
 def _outputs(parts: Any, like: Any) -> Any:

@@ -104,7 +104,7 @@ class Checkpoints:
         except _FAULTS as fault:
             raise CheckpointError(f"cannot load {found.newest.folder}: {fault}",
                                   "use the library versions that its about/metadata names") from fault
-        return Resumed(built.step, restored(template, arrays), found.newest.count, found.skipped,
+        return Resumed(built.step, built.ready(restored(template, arrays)), found.newest.count, found.skipped,
                        _differences(found.newest, self._plan))
 
     def due(self, count: int) -> bool:

@@ -95,6 +95,8 @@ def add_pins(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--offload", choices=("auto", "none", "optimizer", "activations"),
                        help="keep all optimizer state, or all activations of stages, in host memory; auto: what is "
                        "fastest; default: what has to be, where nothing fits without")
+    group.add_argument("--replicas", type=int, metavar="N", help="on several types of devices, replicas of the whole "
+                       "pipeline, each on a type with its share of the batch (1: none; default: where that is fastest)")
     group.add_argument("--recipe", choices=("data", "zero-1", "zero-2", "fsdp", "tensor", "none"),
                        help="keep to a standard recipe")
     group.add_argument("--pin", action="append", default=[], metavar="PATH=SPEC",
@@ -132,7 +134,7 @@ def pins(args: argparse.Namespace) -> Pins:
     return Pins(
         stages=args.stages, boundaries=_numbers(args.boundaries), mesh_axes=_mesh(args.mesh),
         microbatches=args.microbatches, schedule=args.schedule, chunks=args.chunks, recompute=args.recompute,
-        recipe=args.recipe, offload=args.offload,
+        recipe=args.recipe, offload=args.offload, replicas=args.replicas,
         params=tuple(_spec(text) for text in args.pin),
         activations=tuple(_spec(text) for text in args.pin_activation))
 

@@ -24,3 +24,27 @@ class Alternative:
     peak_bytes: int | None
     missing_bytes: int = 0
     note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """A standard recipe priced by the same cost code; `note` says why it is missing or does not fit."""
+
+    name: str
+    step_time_s: float | None
+    peak_bytes: int | None
+    fits: bool
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleCost:
+    """The best pipeline found under one schedule: seconds of a step, share of time in which devices wait, peak bytes as
+    the sum of what layers hold; None where none was priced. `note` says which it is, or why there is none."""
+
+    name: str
+    step_time_s: float | None
+    bubble: float
+    peak_bytes: int | None
+    fits: bool
+    note: str = ""

@@ -27,6 +27,8 @@ class Pins:
       offload: what may be kept in the memory of the devices' hosts: `"none"`; `"optimizer"`: all optimizer state is;
         `"activations"`: all activations of pipeline stages are; `"auto"`: what makes the step fastest. None: what has
         to be, where nothing fits without.
+      replicas: on several types of devices, replicas of the whole pipeline, one on a type, with a share of the batch
+        each: so many, or 1 for none. None: where that is fastest.
     """
 
     stages: int | None = None
@@ -40,6 +42,7 @@ class Pins:
     recompute: bool | str | None = None
     recipe: str | None = None
     offload: str | None = None
+    replicas: int | None = None
 
     @property
     def recomputed(self) -> Recompute | None:

@@ -5,8 +5,11 @@ device. The handle with verbs that users hold is `planner.Plan` (`planner/planne
 """
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 from planner.core.alternative import Alternative
+from planner.core.alternative import Baseline as Baseline
+from planner.core.alternative import ScheduleCost as ScheduleCost
 from planner.core.hardware import Cluster
 from planner.core.layout import Layout, layout_of
 from planner.core.spec import Spec
@@ -214,33 +217,13 @@ class OpInfo:
     source: str
 
 
-@dataclass(frozen=True, slots=True)
-class Baseline:
-    """A standard recipe priced by the same cost code; `note` says why it is missing or does not fit."""
-
-    name: str
-    step_time_s: float | None
-    peak_bytes: int | None
-    fits: bool
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ScheduleCost:
-    """The best pipeline found under one schedule: seconds of a step, share of time in which devices wait, peak bytes as
-    the sum of what layers hold; None where none was priced. `note` says which it is, or why there is none."""
-
-    name: str
-    step_time_s: float | None
-    bubble: float
-    peak_bytes: int | None
-    fits: bool
-    note: str = ""
-
-
 @dataclass(frozen=True)
 class PlanRecord:
-    """See the module. `step_time_s` is predicted for one training step (all microbatches)."""
+    """See the module. `step_time_s` is predicted for one training step (all microbatches).
+
+    A plan of several replicas (`core/replicas.py`) has a plan for each: its own stages are all of theirs, one replica
+    after the other, its parameters those of the first, and its microbatches are shared out among them.
+    """
 
     schema_version: int
     planner_version: str
@@ -267,6 +250,17 @@ class PlanRecord:
     warnings: tuple[str, ...]
     schedules: tuple[ScheduleCost, ...] = ()  # what other schedules would cost
     alternatives: tuple[Alternative, ...] = ()  # what other counts and meshes would
+    replicas: tuple["PlanRecord", ...] = ()
+    sync_s: float = 0.0  # adding up their gradients, and waiting for the update of the slowest
+
+    def replica_of(self, stage: StagePlan) -> int:
+        """The replica that a stage is of."""
+        ends = accumulate(len(r.stages) for r in self.replicas)
+        return next((n for n, end in enumerate(ends) if stage.index < end), 0)
+
+    def microbatches_of(self, stage: StagePlan) -> int:
+        """Microbatches that a stage computes in a step."""
+        return self.replicas[self.replica_of(stage)].microbatches if self.replicas else self.microbatches
 
     @property
     def layout(self) -> Layout:

@@ -15,6 +15,7 @@ from typing import Any, cast
 from planner.core.hardware import Cluster
 from planner.core.layout import Placement, layout_of
 from planner.core.plan import DEVICE, HOST, SCHEMA_VERSION, ParamPlan, PlanRecord, StagePlan
+from planner.core.replicas import all_stages
 from planner.core.spec import Spec, is_legal
 
 _KINDS = ("train", "inference", "step")
@@ -36,9 +37,13 @@ def check_plan_record(plan: PlanRecord) -> None:
     _check_cluster(plan.cluster, "plan.cluster")
     _check_whole(plan)
     _check_layers(plan)
+    if plan.replicas:
+        _check_replicas(plan)
     for n, stage in enumerate(plan.stages):
-        _check_stage(plan, n, stage)
-    _check_sequence(plan.stages)
+        if not plan.replicas:
+            _check_stage(plan, n, stage)
+    if not plan.replicas:
+        _check_sequence(plan.stages)
     for n, param in enumerate(plan.params):
         _check_param(plan.stages, param, f"plan.params[{n}]")
 
@@ -102,6 +107,33 @@ def _check_whole(plan: PlanRecord) -> None:
              "is 'step', which is one stage and one microbatch")
     _require(plan.lower_bound_s <= plan.step_time_s * (1 + 1e-9), "plan.lower_bound_s",
              f"is {plan.lower_bound_s:g}, above plan.step_time_s, {plan.step_time_s:g}")
+
+
+def _check_replicas(plan: PlanRecord) -> None:
+    """Each is a plan by itself, on a part of the cluster; what the whole says of them is what they say."""
+    place, replicas = "plan.replicas", plan.replicas
+    _require(len(replicas) > 1, place, "has one, which is no replica")
+    _require(plan.kind == "train", place, f"are of a plan for {plan.kind}")
+    size = plan.batch_size // plan.microbatches
+    for n, replica in enumerate(replicas):
+        _require(not replica.replicas, f"{place}[{n}].replicas", "is not empty")
+        _require(replica.batch_size == size * replica.microbatches, f"{place}[{n}].batch_size",
+                 f"is {replica.batch_size}, not {replica.microbatches} microbatches of {size}")
+        _require([(p.path, p.row) for p in replica.params] == [(p.path, p.row) for p in plan.params],
+                 f"{place}[{n}].params", "are not those of the plan")
+        try:
+            check_plan_record(replica)
+        except PlanSenseError as fault:
+            raise PlanSenseError(f"{place}[{n}]: {fault}") from fault
+    for name in ("microbatches", "batch_size"):
+        whole = sum(getattr(r, name) for r in replicas)
+        _require(getattr(plan, name) == whole, f"plan.{name}", f"is {getattr(plan, name)}, its replicas have {whole}")
+    try:
+        stages = all_stages(plan.cluster, replicas)
+    except ValueError as fault:
+        raise PlanSenseError(f"{place}: {fault}") from fault
+    _require(plan.stages == stages, "plan.stages", "are not those of its replicas")
+    _require(plan.params == replicas[0].params, "plan.params", "are not those of its first replica")
 
 
 def _check_layers(plan: PlanRecord) -> None:

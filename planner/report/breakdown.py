@@ -41,8 +41,10 @@ def device_seconds(record: PlanRecord) -> dict[str, float]:
     """Device time of one step by kind, in device-seconds, summed over all devices; `"idle"` is what remains (>= 0)."""
     parts = dict.fromkeys(TIME_KINDS, 0.0)
     for stage in record.stages:
-        for kind, busy in zip(TIME_KINDS, stage_busy_s(stage, record.microbatches), strict=False):
+        for kind, busy in zip(TIME_KINDS, stage_busy_s(stage, record.microbatches_of(stage)), strict=False):
             parts[kind] += len(stage.devices) * busy
+    used = {d for s in record.stages for d in s.devices}
+    parts["gradient sync"] += len(used) * record.sync_s
     parts["idle"] = max(0.0, record.device_count * record.step_time_s - sum(parts.values()))
     return parts
 
@@ -61,7 +63,7 @@ def stage_microbatch_s(stage: StagePlan) -> float:
 
 def bottleneck(record: PlanRecord) -> StagePlan:
     """The stage whose devices are busy longest in a step (the first of equals)."""
-    return max(record.stages, key=lambda s: (sum(stage_busy_s(s, record.microbatches)), -s.index))
+    return max(record.stages, key=lambda s: (sum(stage_busy_s(s, record.microbatches_of(s))), -s.index))
 
 
 def memory_parts(stage: StagePlan) -> tuple[int, ...]:
@@ -112,7 +114,7 @@ def collectives_by_cause(record: PlanRecord) -> tuple[tuple[str, str, str, int, 
     found: dict[tuple[str, str, str], tuple[int, float]] = {}
     for stage in record.stages:
         for c in stage.collectives:
-            times = record.microbatches if c.per == "microbatch" else 1
+            times = record.microbatches_of(stage) if c.per == "microbatch" else 1
             tensors = times * c.count
             key = (c.kind, ", ".join(stage.mesh_axes[a] for a in c.axes), c.where)
             count, spent = found.get(key, (0, 0.0))

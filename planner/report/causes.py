@@ -14,6 +14,7 @@ from enum import StrEnum
 from functools import reduce
 
 from planner.core.plan import GATHER_OF, GRADIENT_OF, Collective, PlanRecord, StagePlan
+from planner.core.replicas import inside
 from planner.costs.collectives import ALL_REDUCE, ALL_TO_ALL, REDUCE_SCATTER
 from planner.report.breakdown import stage_busy_s
 from planner.schedules import SCHEDULES
@@ -64,6 +65,7 @@ def cause_of(move: Collective) -> Cause:
 def stage_causes(record: PlanRecord, stage: StagePlan) -> Seconds:
     """Seconds of a step that each device of a stage is busy with each cause; their sum is that of
     `breakdown.stage_busy_s`."""
+    record, stage = inside(record, stage)
     t, often = stage.time, [c for c in stage.collectives if c.per == "microbatch"]
     reducing = [c for c in often if c.kind in (ALL_REDUCE, REDUCE_SCATTER)]
     moving = [c for c in often if c.kind not in (ALL_REDUCE, REDUCE_SCATTER)]
@@ -90,10 +92,23 @@ def step_causes(record: PlanRecord) -> Seconds:
     as it was priced; work is shown as much shorter then.
     """
     found = dict.fromkeys(CAUSES, 0.0)
+    if record.replicas:
+        return _of_replicas(record, found)
     for rank in range(record.layout.ranks):
         part = len(record.stages[record.layout.stages_of(rank)[0]].devices) / record.device_count
         for cause, value in rank_causes(record, rank).items():
             found[cause] += part * value
+    return found
+
+
+def _of_replicas(record: PlanRecord, found: Seconds) -> Seconds:
+    """Of each replica by itself, waiting for the slowest of them, and adding up their gradients."""
+    for replica in record.replicas:
+        part = replica.device_count / record.device_count
+        for cause, value in step_causes(replica).items():
+            found[cause] += part * value
+        found[Cause.SYNC] += part * record.sync_s
+        found[Cause.UNEVEN] += part * (record.step_time_s - record.sync_s - replica.step_time_s)
     return found
 
 
@@ -111,7 +126,7 @@ def rank_causes(record: PlanRecord, rank: int) -> Seconds:
 
 def top_moves(record: PlanRecord, stage: StagePlan) -> tuple[tuple[Collective, float], ...]:
     """A stage's communications and the seconds of a step in each, as if nothing ran beside them, dearest first."""
-    times = [(c, c.time_s * (record.microbatches if c.per == "microbatch" else 1)) for c in stage.collectives]
+    times = [(c, c.time_s * (record.microbatches_of(stage) if c.per == "microbatch" else 1)) for c in stage.collectives]
     return tuple(sorted(times, key=lambda ct: (-ct[1], ct[0].where, ct[0].kind)))
 
 
@@ -138,7 +153,8 @@ def crossing(record: PlanRecord) -> Crossing:
         far = sent if stage.index and not _share_node(record, record.stages[stage.index - 1], stage) else 0.0
         between += part * (away + far)
         inside += part * (exposed - away + sent - far)
-    return Crossing(inside, between)
+    used = len({d for s in record.stages for d in s.devices})
+    return Crossing(inside, between + used / record.device_count * record.sync_s)
 
 
 def crosses_nodes(record: PlanRecord, stage: StagePlan, axes: Iterable[int]) -> bool:

@@ -11,8 +11,8 @@ from planner.core.plan import Baseline, PlanRecord, ScheduleCost, StagePlan
 from planner.report import breakdown, units
 from planner.report.causes import WAITING, stage_causes, step_causes, top_moves
 from planner.report.first_order import Help, helps, recomputed_s
-from planner.report.kinds import in_words
-from planner.report.tables import mesh_text
+from planner.report.kinds import in_words, shares_in_words
+from planner.report.tables import mesh_text, pipelined
 from planner.simulate import simulate
 
 TOP = 3
@@ -57,12 +57,13 @@ def _choice(record: PlanRecord) -> list[str]:
              f"{units.plural(len(record.stages), 'pipeline stage')}, "
              f"{units.plural(record.microbatches, 'microbatch')} of "
              f"{record.batch_size // max(1, record.microbatches):,}"
-             + (f", schedule {record.schedule}." if len(record.stages) > 1 else ".")]
+             + (f", schedule {record.schedule}." if pipelined(record) else ".")]
     shapes: dict[tuple[str, str], list[int]] = {}
     for s in record.stages:
         shapes.setdefault((mesh_text(s), s.summary or "everything replicated"), []).append(s.index)
     for (mesh, summary), which in shapes.items():
         lines.append(f"stage {units.ranges(which)} on {mesh}: {summary}.")
+    lines += shares_in_words(record)
     split = [p for p in record.params if any(p.spec)]
     finer = [p for p in record.params if p.update_spec != p.spec]
     more = f"; {len(finer)} keep gradients and optimizer state sharded finer than themselves" if finer else ""
@@ -78,7 +79,7 @@ def _time(record: PlanRecord) -> list[str]:
     lines = [f"one step takes {units.seconds(step)} (predicted), on the mean device: " + ", ".join(
         f"{cause} {units.seconds(s)} ({units.share(s / step)})" for cause, s in causes.items() if _seen(s, record))
         + "."]
-    if len(record.stages) > 1:
+    if pipelined(record):
         ranks = f" on {units.plural(record.layout.ranks, 'group')} of devices" if record.layout.chunks > 1 else ""
         line = simulate(record, intervals=False)
         lines.append(f"devices wait {units.share(sum(causes[c] for c in WAITING) / step)} of it: for the pipeline of "
@@ -136,7 +137,7 @@ def _operators(record: PlanRecord, stage: StagePlan, total: int) -> list[str]:
 
 
 def _busy(stage: StagePlan, record: PlanRecord) -> float:
-    return sum(breakdown.stage_busy_s(stage, record.microbatches))
+    return sum(breakdown.stage_busy_s(stage, record.microbatches_of(stage)))
 
 
 def _communication(record: PlanRecord) -> list[str]:

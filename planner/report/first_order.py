@@ -46,7 +46,7 @@ def recomputed_s(record: PlanRecord) -> float:
     for stage in record.stages:
         times = dict(zip(range(*stage.layers), stage.layer_times, strict=False))
         mine = sum(times[n].forward_s for n in stage.recompute if n in times)
-        again += len(stage.devices) / record.device_count * record.microbatches * mine
+        again += len(stage.devices) / record.device_count * record.microbatches_of(stage) * mine
     return again
 
 

@@ -46,6 +46,25 @@ def in_words(record: PlanRecord) -> list[str]:
     return list(_lines(record)) if record.cluster.parts else []
 
 
+def shares_in_words(record: PlanRecord) -> list[str]:
+    """What each replica got of the batch, and why; nothing where there is one."""
+    if not record.replicas:
+        return []
+    size = record.batch_size // record.microbatches
+    slowest = max(r.step_time_s for r in record.replicas)
+    lines = [f"{len(record.replicas)} replicas of the whole pipeline share the batch, as many microbatches each as its "
+             f"devices are fast; gradients are added up between them in {units.seconds(record.sync_s)}."]
+    for replica in record.replicas:
+        each, part = replica.step_time_s / replica.microbatches, replica.microbatches / record.microbatches
+        mine = [s.index for s in record.stages if record.replicas[record.replica_of(s)] is replica]
+        lines.append(f"{replica.cluster.described} got {units.plural(replica.microbatches, 'microbatch')} of {size}, "
+                     f"{units.share(part)} of the batch: it takes {units.seconds(each)} for one and "
+                     f"{units.seconds(replica.step_time_s)} for all, {units.share(replica.step_time_s / slowest)} of "
+                     "the slowest; stages "
+                     f"{units.ranges(mine)}.")
+    return lines
+
+
 def _lines(record: PlanRecord) -> Iterator[str]:
     for got in by_kind(record):
         if not got.stages:
@@ -62,11 +81,12 @@ def _lines(record: PlanRecord) -> Iterator[str]:
 def _got(record: PlanRecord, part: int, kind: Cluster, speed: float) -> Got:
     mine = [s for s in record.stages if record.cluster.part_of(s.devices[0]) == part]
     layers = tuple(n for s in mine for n in range(*s.layers))
-    whole = sum(layer.flops for layer in record.layers) or 1
+    whole = record.microbatches * sum(layer.flops for layer in record.layers) or 1
+    done = sum(record.microbatches_of(s) * record.layers[n].flops for s in mine for n in range(*s.layers))
     ranks = {record.layout.rank_of[s.index] for s in mine}
     devices = {record.layout.rank_of[s.index]: len(s.devices) for s in mine}
-    spent = sum(len(s.devices) * sum(breakdown.stage_busy_s(s, record.microbatches)) for s in mine)
+    spent = sum(len(s.devices) * sum(breakdown.stage_busy_s(s, record.microbatches_of(s))) for s in mine)
     busy = spent / (sum(devices.values()) * record.step_time_s) if mine and record.step_time_s else 0.0
     return Got(f"{kind.device_count} × {kind.device.name}", tuple(s.index for s in mine), layers, speed,
-               sum(record.layers[n].flops for n in layers) / whole,
+               done / whole,
                max((record.rank_bytes[r] for r in ranks), default=0), kind.device.memory_bytes, busy)

@@ -76,7 +76,8 @@ def header(record: PlanRecord) -> Table:
         ("batch", f"{record.batch_size:,} as {units.plural(record.microbatches, 'microbatch')} of "
                   f"{record.batch_size // max(1, record.microbatches):,}"),
         ("pipeline", f"{units.plural(len(record.stages), 'stage')}"
-                     + (f", schedule {record.schedule}" if len(record.stages) > 1 else "")),
+                     + (f" of {len(record.replicas)} replicas" if record.replicas else "")
+                     + (f", schedule {record.schedule}" if pipelined(record) else "")),
         ("step", f"{units.seconds(step)} predicted, {units.rate(breakdown.flops_per_device_s(record))} a device, "
                  f"{units.share(breakdown.mfu(record))} of the {peak.dtype} peak"),
         ("gap", f"{units.gap(record.gap)}: proven, no plan of those searched can take less than "
@@ -84,11 +85,27 @@ def header(record: PlanRecord) -> Table:
     ]
     if uses_host_memory(record):
         rows.append(("on hosts", host_text(record)))
+    if record.replicas:
+        rows.insert(3, ("replicas", _replicas_text(record)))
     if record.pins:
         rows.append(("pinned", ", ".join(f"{name} = {value}" for name, value in record.pins)))
     for name, value in rows:
         table.add_row(name, value)
     return table
+
+
+def pipelined(record: PlanRecord) -> bool:
+    """Whether stages hand over to each other."""
+    return any(len(r.stages) > 1 for r in record.replicas or (record,))
+
+
+def _replicas_text(record: PlanRecord) -> str:
+    """`"5 microbatches on 4 × A, 3 on 4 × B; gradients added up in 2 ms"`."""
+    first = "microbatches on"
+    each = [f"{r.microbatches} {first if n == 0 else 'on'} {r.device_count} × {r.cluster.device.name} "
+            f"({units.plural(len(r.stages), 'stage')}, {units.seconds(r.step_time_s)})"
+            for n, r in enumerate(record.replicas)]
+    return f"{', '.join(each)}; gradients added up in {units.seconds(record.sync_s)}"
 
 
 def _nodes_text(on: Cluster) -> str:
@@ -108,7 +125,8 @@ def stages(record: PlanRecord) -> Table:
     on = record.cluster
 
     def alike(s: StagePlan) -> tuple[object, ...]:
-        return s.layers[1] - s.layers[0], submesh_text(s, on), mesh_text(s), s.summary, _recompute_text(s)
+        return (record.replica_of(s), s.layers[1] - s.layers[0], submesh_text(s, on), mesh_text(s), s.summary,
+                _recompute_text(s))
 
     for run in _runs(record.stages, key=alike):
         first, each = run[0], " each" if len(run) > 1 else ""
@@ -129,7 +147,7 @@ def times(record: PlanRecord) -> Table:
     unit, scale = units.common_time(v for row in parts.values() for v in row)
     whole = record.step_time_s or 1.0
     rows = [(s, *(units.plain(v / scale) for v in parts[s.index]),
-             units.share(sum(breakdown.stage_busy_s(s, record.microbatches)) / whole)) for s in record.stages]
+             units.share(sum(breakdown.stage_busy_s(s, record.microbatches_of(s))) / whole)) for s in record.stages]
     merged = [(_indices(s for s, *_ in run), *run[0][1:]) for run in _runs(rows, key=lambda row: row[1:])]
     return table_of(f"time on each device, {unit}", [Column("stage"), *map(Column, titles)], merged)
 

@@ -6,6 +6,7 @@ updates them.
 In: a plan, its program, placement. Out: `PipelineStep`, a step as `compile_plan` tells.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +29,7 @@ from planner.runtime.placement import Placement, update_graph
 from planner.runtime.stage_functions import Scale, StageFunctions
 from planner.runtime.stage_program import stage_program
 from planner.runtime.staged import StagedFunction
-from planner.runtime.state import RunState
+from planner.runtime.state import GradientStep, RunState
 from planner.runtime.together import Told
 from planner.runtime.transfer import Transfers
 from planner.schedules import Task
@@ -79,18 +80,32 @@ class PipelineStep:
         return self._told(state, batch)
 
     def _step(self, state: RunState, batch: Any) -> Any:
+        run, new_state, outputs = self._run(state, batch)
+        if self._record.kind != "train":
+            new = RunState(state.param_leaves, (), new_state, state.layout)
+            return outputs["aux"] if self._model.state is None else (outputs["aux"], new)
+        params, opt = self.updated(state, self._gradients(run))
+        return RunState(params, opt, new_state, state.layout), outputs
+
+    def gradients(self, state: RunState, batch: Any) -> GradientStep:
+        """A step of training up to its update."""
+        run, new_state, outputs = self._run(state, batch)
+        return GradientStep(self._gradients(run), new_state, outputs)
+
+    def updated(self, state: RunState, grads: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """New parameters and optimizer state. Takes over the buffers of `state`."""
+        assert self._update is not None
+        ends = self._update((*state.param_leaves, *state.opt_leaves, *grads))
+        count = len(state.param_leaves)
+        return tuple(ends[:count]), tuple(ends[count:])
+
+    def _run(self, state: RunState, batch: Any) -> tuple[Drive, tuple[Any, ...], dict[str, Any]]:
         waiting = Waiting(self._away, self._moves, self._record.layout) if self._moves else None
         run = Drive(self._driver, self._record.microbatches, waiting)
         run.give(state.param_leaves, checked_batch(self._leaves, batch), state.state_leaves)
         for task in self._order:
             run.do(task)
-        new_state = run.last_state()
-        outputs = self._outputs(run)
-        if self._record.kind != "train":
-            new = RunState(state.param_leaves, (), new_state, state.layout)
-            return outputs["aux"] if self._model.state is None else (outputs["aux"], new)
-        params, opt = self._updated(state, run)
-        return RunState(params, opt, new_state, state.layout), outputs
+        return run, run.last_state(), self._outputs(run)
 
     def _outputs(self, run: Drive) -> dict[str, Any]:
         graph = self._code.given.graph
@@ -116,17 +131,13 @@ class PipelineStep:
         found = {v: combined_loss(jnp.stack(xs), self._model.loss_reduction) for v, xs in losses.items()}
         return found | {v: combined(jnp.stack(xs), examples_of(self._leaves, m)) for v, xs in others.items()}
 
-    def _updated(self, state: RunState, run: Drive) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        assert self._update is not None
+    def _gradients(self, run: Drive) -> tuple[Any, ...]:
         parts: dict[int, list[Any]] = {}
         for stage, functions in enumerate(self._stages):
             for (p, _), grad in zip(self._code.grads[stage], functions.finish(run.sums[stage]), strict=True):
                 parts.setdefault(p.value, []).append(grad if stage == p.home else self._home(p, stage, grad))
-        grads = [parts[p.value][0] if len(parts[p.value]) == 1 else self._add[p.home](parts[p.value])
-                 for p in self._record.params]
-        ends = self._update((*state.param_leaves, *state.opt_leaves, *grads))
-        count = len(state.param_leaves)
-        return tuple(ends[:count]), tuple(ends[count:])
+        return tuple(parts[p.value][0] if len(parts[p.value]) == 1 else self._add[p.home](parts[p.value])
+                     for p in self._record.params)
 
     def _home(self, param: ParamPlan, stage: int, grad: Any) -> Any:
         """A gradient that another stage than the parameter's own has summed, at home."""

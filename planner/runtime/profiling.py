@@ -60,6 +60,9 @@ class Profiler:
         if len(numbers) < 2 or trace.steps < 1:
             raise RunError(f"{len(numbers)} steps with {trace.steps} of them traced", "run at least two steps, for the "
                            "first one compiles, and trace at least one")
+        if record.replicas:
+            raise RunError("programs of several replicas have the same names, and none is told from the other",
+                           "trace a plan with replicas=1")
         self._record, self._trace = record, trace
         self._first = numbers.start + min(2, len(numbers) - 1)
         self._stop = min(self._first + trace.steps, numbers.stop)

@@ -29,7 +29,7 @@ from planner.runtime.host_transfers import UnderWay
 from planner.runtime.placement import Placement, update_graph
 from planner.runtime.stage_program import named
 from planner.runtime.staged import StagedFunction
-from planner.runtime.state import RunState
+from planner.runtime.state import GradientStep, RunState
 from planner.runtime.together import Told
 from planner.runtime.transfer import Transfers
 
@@ -45,6 +45,7 @@ class SingleStage:
     placed: Placement
     aux_tree: Any
     warnings: tuple[str, ...] = ()
+    apart: bool = False  # the update is no part of the jitted step, whatever the memory of optimizer state
 
     @property
     def mesh(self) -> Mesh:
@@ -71,7 +72,7 @@ class SingleStep:
         kept = [placed.shardings(x) for x in (placed.params, placed.opt_state, placed.state)]
         self._transfers = Transfers(placed.meshes)
         in_all = None if self._transfers.one_process else NamedSharding(code.mesh, jax.sharding.PartitionSpec())
-        apart = any(p.memory == HOST for p in placed.opt_state)
+        apart = code.apart or any(p.memory == HOST for p in placed.opt_state)
         self.update = StagedFunction(update_graph(code.record, code.program), placed.meshes, self._transfers) \
             if apart else None
         whole = code.record.kind == "train" and not apart
@@ -92,17 +93,27 @@ class SingleStep:
         return self._told(state, batch)
 
     def _step(self, state: RunState, batch: Any) -> Any:
-        self._under_way.settle(1)
-        leaves, opt, own, loss, aux = self._call(state, batch)
+        updated, own, loss, aux = self._started(state, batch)
         code = self._code
-        if self._bounded:
-            ends = [x for x in (loss, *aux) if x is not None] or jax.block_until_ready([*leaves, *opt, *own])
-            self._under_way.add([min(ends, key=lambda x: x.size)])
+        leaves, opt = self.updated(state, updated) if self.update else updated or (state.param_leaves, ())
         outputs = jax.tree_util.tree_unflatten(code.aux_tree, aux)
         new = RunState(leaves, opt, own, state.layout)
         if code.record.kind == "train":
             return new, {"loss": loss, "aux": outputs}
         return (new, outputs) if code.record.kind == "step" else outputs if code.model.state is None else (outputs, new)
+
+    def gradients(self, state: RunState, batch: Any) -> GradientStep:
+        """A step of training up to its update, which is apart."""
+        assert self.update is not None
+        grads, own, loss, aux = self._started(state, batch)
+        return GradientStep(tuple(grads), tuple(own),
+                            {"loss": loss, "aux": jax.tree_util.tree_unflatten(self._code.aux_tree, aux)})
+
+    def updated(self, state: RunState, grads: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """New parameters and optimizer state, where the update is apart. Takes over the buffers of `state`."""
+        assert self.update is not None
+        ends, count = self.update((*state.param_leaves, *state.opt_leaves, *grads)), len(state.param_leaves)
+        return tuple(ends[:count]), tuple(ends[count:])
 
     def lower(self, state: RunState, batch: Any) -> jax.stages.Lowered:
         """The step lowered for compilation, for those who look into it; leaves may be abstract."""
@@ -114,17 +125,20 @@ class SingleStep:
         m = self._code.record.microbatches
         return (m, leaf.shape[0] // m, *leaf.shape[1:]) if leaf.split else leaf.shape
 
-    def _call(self, state: RunState, batch: Any) -> tuple[Any, ...]:
+    def _started(self, state: RunState, batch: Any) -> tuple[Any, ...]:
+        """What the jitted step gives; on CPU it is started when the one before it is done."""
+        self._under_way.settle(1)
         m = self._code.record.microbatches
         given = [in_microbatches(leaf, x, m) for leaf, x in
                  zip(self._leaves, checked_batch(self._leaves, batch), strict=True)]
         arrays = self._transfers.place(given, self._batch_shardings)
         opt = () if self.update else state.opt_leaves
         updated, own, loss, aux = self._jitted(state.param_leaves, opt, state.state_leaves, tuple(arrays))
-        if self.update:
-            ends, count = self.update((*state.param_leaves, *state.opt_leaves, *updated)), len(state.param_leaves)
-            updated = tuple(ends[:count]), tuple(ends[count:])
-        return (*(updated or (state.param_leaves, ())), own, loss, aux)
+        if self._bounded:
+            made = jax.tree_util.tree_leaves((updated, own)) or list(state.param_leaves)
+            ends = [x for x in (loss, *aux) if x is not None] or jax.block_until_ready(made)
+            self._under_way.add([min(ends, key=lambda x: x.size)])
+        return updated, own, loss, aux
 
     def _run(self, params: Sequence[Any], opt: Sequence[Any], state: Sequence[Any], batch: Sequence[Any]) -> Any:
         code = self._code

@@ -16,6 +16,16 @@ from planner.trace import join_leaves
 
 
 @dataclass(frozen=True)
+class GradientStep:
+    """What a step has before its update: gradients as the optimizer sees them, one per parameter where the update wants
+    them, leaves of the new state, and loss and other outputs."""
+
+    grads: tuple[Any, ...]
+    state: tuple[Any, ...]
+    outputs: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Layout:
     """Places and pytree structures of a state's leaves (hashable: the static part of the pytree)."""
 
@@ -27,8 +37,8 @@ class Layout:
     state_tree: Any
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["param_leaves", "opt_leaves", "state_leaves"],
-         meta_fields=["layout"])
+@partial(jax.tree_util.register_dataclass, data_fields=["param_leaves", "opt_leaves", "state_leaves",
+                                                               "copies"], meta_fields=["layout"])
 @dataclass(frozen=True)
 class RunState:
     """What a step takes and gives. Its buffers are donated to the step: keep only the newest.
@@ -36,12 +46,14 @@ class RunState:
     Attributes:
       param_leaves, opt_leaves, state_leaves: arrays in the order of the program's inputs; rows of stacked leaves apart.
       layout: how they become the user's pytrees again.
+      copies: of other replicas of the pipeline, which are updated in the same way.
     """
 
     param_leaves: tuple[Any, ...]
     opt_leaves: tuple[Any, ...]
     state_leaves: tuple[Any, ...]
     layout: Layout
+    copies: tuple["RunState", ...] = ()
 
     @property
     def params(self) -> Any:

@@ -23,6 +23,7 @@ from planner.core.layout import Layout, Placement, placed
 from planner.core.plan import PlanRecord
 from planner.costs.sharing import sharing_speed
 from planner.schedules import SCHEDULES, Kind, Schedule, Task, Timetable, predecessors
+from planner.simulate.replicas import of_replicas
 from planner.simulate.stage import StageRun, Streams
 from planner.simulate.timeline import Columns, Timeline
 from planner.simulate.work import StageWork, faster, stage_works
@@ -42,6 +43,8 @@ def simulate(record: PlanRecord, *, intervals: bool = True) -> Timeline:
     Raises:
       UnknownNameError: there is no schedule of that name.
     """
+    if record.replicas:
+        return of_replicas(record, [simulate(r, intervals=intervals) for r in record.replicas])
     schedule = SCHEDULES[record.schedule]
     if len(record.stages) == 1 and schedule.trains:
         schedule = SCHEDULES[ALONE]

@@ -19,6 +19,7 @@ from planner.emit.update_specs import visiting_bytes
 from planner.runtime.compile import Built
 from planner.runtime.pipeline import PipelineParts, PipelineStep
 from planner.runtime.placement import abstract_state
+from planner.runtime.single import SingleStep
 from planner.runtime.staged import StagedFunction
 from planner.runtime.state import RunState
 from planner.schedules import Kind
@@ -48,6 +49,7 @@ def compile_all(record: PlanRecord, built: Built, model: Any, progress: Progress
     if isinstance(built.step, PipelineStep):
         return _Pipeline(record, built, built.step.parts, progress).compile()
     progress("step", 0.0)
+    assert isinstance(built.step, SingleStep)
     state = abstract_state(built.program, built.placed)
     program, _ = compile_program(built.step.lower(state, model.batch), 0, "step", 1, len(record.stages[0].devices))
     if built.step.update is None:

@@ -11,11 +11,13 @@ from typing import Any
 from planner.core.graph import Graph, Phase
 from planner.core.hardware import Cluster, LogicalMesh, Submesh
 from planner.core.plan import GRADIENT_OF, PlanRecord, StagePlan
+from planner.core.replicas import devices_of
 from planner.costs.collectives import KINDS, REDUCE_SCATTER, collective, sent_bytes
 from planner.costs.topology import logical_mesh
 from planner.emit.names import named_gradient, named_operator
 from planner.model import Model
 from planner.runtime.compile import Built, build_step
+from planner.runtime.replicated import model_of_share
 from planner.verify.expected import expected_matrix_flops
 from planner.verify.matching import Foreseen, Made, Matched, match
 from planner.verify.programs import Compilation, Progress, compile_all
@@ -38,12 +40,28 @@ def verify_plan(record: PlanRecord, model: Model, target: str = "auto", *, devic
       VerifyError, UnknownNameError: no such target, or a program does not compile for it.
       PlanMismatchError: plan and model don't belong together.
     """
-    place = target_of(target, record, devices)
-    built = build_step(record, model, place.devices)
-    compiled = compile_all(record, built, model, progress or (lambda *_: None))
+    place, tell = target_of(target, record, devices), progress or (lambda *_: None)
+    if not record.replicas:
+        stages, notes = _verified(record, model, place, tell)
+        return VerifyReport(record.model_name, place.name, record.device_count, stages, notes)
+    found, said = list[StageReport](), list[str]()
+    for n, replica in enumerate(record.replicas):
+        own = replace(place, devices=tuple(place.devices[d] for d in devices_of(record, n)))
+        stages, notes = _verified(replica, model_of_share(record, model, n), own, tell, apart=True)
+        found += [replace(s, index=len(found) + m) for m, s in enumerate(stages)]
+        said += notes
+    return VerifyReport(record.model_name, place.name, record.device_count, tuple(found), (
+        *dict.fromkeys(said), "gradients that replicas exchange are not compiled: they are copies between devices"))
+
+
+def _verified(record: PlanRecord, model: Model, place: Target, progress: Progress, *, apart: bool = False
+              ) -> tuple[tuple[StageReport, ...], tuple[str, ...]]:
+    """Stages of a plan, or of a replica, whose update is apart, and what the reader should know."""
+    built = build_step(record, model, place.devices, apart=apart)
+    compiled = compile_all(record, built, model, progress)
     flops = expected_matrix_flops(record, built)
     stages = tuple(_Stage(record, stage, built, place).report(compiled, flops[stage.index]) for stage in record.stages)
-    return VerifyReport(record.model_name, place.name, record.device_count, stages, _notes(record, place, built))
+    return stages, _notes(record, place, built)
 
 
 class _Stage:

@@ -96,6 +96,9 @@ def why(record: PlanRecord, model: Model, tensor: str, progress: Callable[[str],
       UnknownNameError: there is no such tensor.
       PlannerError: the stage has one device: nothing can be sharded.
     """
+    if record.replicas:
+        raise PlannerError("a tensor has a sharding in each replica of the plan",
+                           "ask of a plan of one: plan a part alone, or with replicas=1")
     prepared = prepare(matching_program(record, model), record.cluster.device)
     subject = _subject(record, prepared, tensor)
     stage = subject.stage

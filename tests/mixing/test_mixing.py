@@ -55,6 +55,7 @@ def test_never_worse_than_the_best_on_one_type(a: Cluster, b: Cluster, between: 
         assert not alone
         return
     assert found.step_time_s <= min(alone, default=float("inf")) * (1 + 1e-9)
+    assert not found.replicas or found.step_time_s > max(r.step_time_s for r in found.replicas)
     assert found.lower_bound_s <= found.step_time_s
     for stage in found.stages:
         parts = {found.cluster.part_of(d) for d in stage.devices}
@@ -65,7 +66,7 @@ def test_never_worse_than_the_best_on_one_type(a: Cluster, b: Cluster, between: 
 
 def test_slow_devices_get_fewer_layers_and_both_are_used() -> None:
     on = mixed([cpus("fast", 2, flops=2e5, link=1e10), cpus("slow", 2, flops=1e5, link=1e10)], Link(1e10, 1e-7))
-    found = record_on(on, microbatches=8)
+    found = record_on(on, microbatches=8, replicas=1)
     fast, slow = by_kind(found)
     assert fast.stages and slow.stages and len(fast.layers) > len(slow.layers)
     assert fast.speed == pytest.approx(2 / 3) and fast.work == pytest.approx(2 / 3, abs=0.1)
@@ -86,7 +87,7 @@ def test_types_that_would_only_slow_it_down_are_idle() -> None:
 @pytest.mark.parametrize("pins", [
     {"stages": 2, "mesh_axes": (("data", 4),)},  # one stage on each type
     {"stages": 4, "mesh_axes": (("data", 2),), "schedule": "zb-h1"},
-    {"stages": 1, "mesh_axes": (("data", 4),)}])  # on the fast ones, the others idle
+    {"stages": 1, "mesh_axes": (("data", 4),), "replicas": 1}])  # on the fast ones, the others idle
 @pytest.mark.parametrize("make", [mlp, tied])
 def test_two_types_of_devices_train_as_one(make: Any, pins: dict[str, Any]) -> None:
     model = make()
@@ -141,9 +142,10 @@ def test_where_nothing_fits_the_devices_are_named() -> None:
 
 
 def test_what_several_types_cannot_have_is_said() -> None:
-    found = record_on(fast_and_slow(), microbatches=4, schedule="interleaved", stages=4, mesh_axes=(("data", 2),))
+    found = record_on(fast_and_slow(), microbatches=4, schedule="interleaved", stages=4, mesh_axes=(("data", 2),),
+                      replicas=1)
     (several,) = (b for b in found.baselines if b.name == "several types")
     assert several.note == "several stages per rank are not built over several types"
     assert {found.cluster.part_of(d) for s in found.stages for d in s.devices} == {0}
-    free = record_on(fast_and_slow(), microbatches=4)
+    free = record_on(fast_and_slow(), microbatches=4, replicas=1)
     assert any("several stages per rank were not searched" in w for w in free.warnings)

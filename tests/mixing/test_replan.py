@@ -34,7 +34,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def plan(folder: Path) -> Plan:
-    return planner.plan(build("mlp-tiny", batch_size=16), two_types(), cache=Cache(folder), microbatches=4, stages=2)
+    return planner.plan(build("mlp-tiny", batch_size=16), two_types(), cache=Cache(folder), microbatches=4, stages=2,
+                        replicas=1)
 
 
 @pytest.mark.parametrize("lost", ["node1", "node2", "node3.gpu1"])
@@ -51,7 +52,8 @@ def test_a_node_of_one_type_is_lost(plan: Plan, folder: Path, lost: str, monkeyp
         plan.record, new, update, was)
     check_pieces(found.moves, plan.record, update, was)
     assert all(d.name == plan.cluster.device_name(was[d.device]) for d in found.moves.devices)
-    cold = planner.plan(build("mlp-tiny", batch_size=16), new.cluster, cache=False, microbatches=4, stages=2)
+    cold = planner.plan(build("mlp-tiny", batch_size=16), new.cluster, cache=False, microbatches=4, stages=2,
+                        replicas=1)
     assert new.step_time_s <= cold.step_time_s * 1.01
 
 
@@ -97,3 +99,16 @@ def test_a_slice_of_a_torus_goes_on(tmp_path: Path) -> None:
     assert found.plan.cluster == planner.cluster("tpu-v5e", nodes=1)
     assert [d.was for d in found.moves.devices] == [8 + d for s in found.plan.record.stages for d in s.devices]
     assert "a slice by itself goes on: 2 x 4 chips of one host, from chip 8 on" in found.notes[0]
+
+
+def test_replicas_share_the_batch_anew(tmp_path: Path) -> None:
+    """Until one is left, which is none; what a replica has lost comes from the other."""
+    cache = Cache(tmp_path)
+    plan = planner.plan(build("mlp-tiny", batch_size=16), two_types(), cache=cache, microbatches=4, stages=1,
+                        replicas=2)
+    found = replan(plan, without=["node1"], cache=cache)
+    assert len(found.plan.record.replicas) == 2 and found.plan.record.pins == plan.record.pins
+    assert found.moves.checkpoint_bytes == 0 and len(found.moves.devices) == 6
+    alone = replan(plan, without=["node0", "node1"], cache=cache)
+    assert not alone.plan.record.replicas and alone.moves.checkpoint_bytes == 0
+    assert any("no replicas" in n for n in alone.notes)
