@@ -146,7 +146,7 @@ def test_it_is_saved_and_checked(shared: PlanRecord) -> None:
 @pytest.mark.parametrize(("make", "pins"), [
     (tied, {"stages": 1}), (mlp, {"stages": 2, "schedule": "zb-h1"}), pytest.param(tied, {"stages": 2}, marks=SLOW),
     pytest.param(mlp, {"recipe": "fsdp", "stages": 1}, marks=SLOW),
-    pytest.param(mlp, {"microbatches": 8, "schedule": "interleaved", "stages": 4}, marks=SLOW)], ids=str)
+    pytest.param(mlp, {"microbatches": 8, "schedule": "interleaved", "stages": 4}, marks=SLOW)])
 def test_it_trains_as_one_device_does(make: Any, pins: dict[str, Any]) -> None:
     """Losses of several steps, gradients, parameters and optimizer state."""
     model = make()
