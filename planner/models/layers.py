@@ -22,10 +22,12 @@ def cast(tree: Any, dtype: str) -> Any:
 
 
 def run_layers(layer: Callable[[Any, Any], Any], layers: Any, x: Any) -> Any:
-    """`x = layer(params, x)` for each layer in a row; a list is unrolled, stacked parameters go through `lax.scan`."""
+    """`x = layer(params, x)` for each layer in a row; a list is unrolled, stacked parameters go through `lax.scan`.
+    Layers of a list that are alike are traced once: `jax.jit` keeps what it traced."""
     if isinstance(layers, list):
+        once = jax.jit(layer)
         for params in layers:
-            x = layer(params, x)
+            x = once(params, x)
         return x
     return jax.lax.scan(lambda carry, params: (layer(params, carry), None), x, layers)[0]
 

@@ -97,18 +97,18 @@ def _unet_params(c: UnetConfig) -> dict[str, Any]:
 
 def _denoise(params: Any, x: jax.Array, level: jax.Array) -> jax.Array:
     x = convolve(params["input"], x)
-    skips = []
+    skips, apply = [], jax.jit(_block)  # blocks that are alike are traced once
     for n, blocks in enumerate(params["down"]):
         x = _halve(x) if n else x
         for block in blocks:
-            x = _block(block, x, level)
+            x = apply(block, x, level)
             skips.append(x)
     for block in params["middle"]:
-        x = _block(block, x, level)
+        x = apply(block, x, level)
     for n, blocks in enumerate(params["up"]):
         x = _double(x) if n else x
         for block in blocks:
-            x = _block(block, jnp.concatenate([x, skips.pop()], axis=-1), level)
+            x = apply(block, jnp.concatenate([x, skips.pop()], axis=-1), level)
     return convolve(params["output"], jax.nn.silu(group_norm(params["norm"], x)))
 
 

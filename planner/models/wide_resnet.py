@@ -62,8 +62,9 @@ def wide_resnet(c: WideResnetConfig) -> Network:
         x, stem = batch_norm(params["stem_norm"], state["stem_norm"], x, train=train)
         x = _max_pool(jax.nn.relu(x))
         new = {"stem_norm": stem, "blocks": []}
+        block = jax.jit(_block, static_argnames=("stride", "train"))  # blocks that are alike are traced once
         for weights, statistics, stride in zip(params["blocks"], state["blocks"], strides, strict=True):
-            x, updated = _block(weights, statistics, x, stride, train=train)
+            x, updated = block(weights, statistics, x, stride, train=train)
             new["blocks"].append(updated)
         return x.mean((1, 2)) @ params["head"] + params["head_bias"], new
 
