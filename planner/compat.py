@@ -12,16 +12,20 @@ from jax.extend.core import Literal as JaxprLiteral  # 0.10.2: as above
 from jaxlib import xla_client  # 0.10.2: a second CPU client; the public way fixes their number when JAX starts
 
 __all__ = ["ClosedJaxpr", "Jaxpr", "JaxprEqn", "JaxprLiteral", "Var", "add_any_p", "bind",
-           "cpu_devices", "eqn_frames", "file_of", "told_params"]
+           "cpu_devices", "file_of", "frames_of", "place_of", "told_params"]
 
 
-def eqn_frames(eqn: Any) -> list[tuple[str, int, str]]:
-    """(file, line, function) of the Python stack that created a jaxpr equation, innermost first; empty if not recorded.
+def place_of(eqn: Any) -> Any:
+    """The Python stack that created a jaxpr equation, equal for equations of one place; None if not recorded.
 
-    0.10.2: `source_info.traceback.frames` of an equation has no documented accessor.
+    0.10.2: `source_info.traceback` of an equation has no documented accessor.
     """
-    traceback = eqn.source_info.traceback
-    return [] if traceback is None else [(f.file_name, f.line_num, f.function_name) for f in traceback.frames]
+    return eqn.source_info.traceback
+
+
+def frames_of(place: Any) -> list[tuple[str, int, str]]:
+    """(file, line, function) of a `place_of`, innermost first. 0.10.2: as above."""
+    return [] if place is None else [(f.file_name, f.line_num, f.function_name) for f in place.frames]
 
 
 def file_of(jaxpr: Any) -> str:

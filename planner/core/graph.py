@@ -4,7 +4,7 @@
 equation that an operator came from rides along as an opaque `payload` that only `interpret.py` opens.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -86,7 +86,7 @@ class Op:
     @property
     def inputs(self) -> tuple[int, ...]:
         """The value indices among the operands (literals left out)."""
-        return tuple(o for o in self.operands if isinstance(o, int))
+        return tuple([o for o in self.operands if isinstance(o, int)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +159,25 @@ class Graph:
         return found
 
     @cached_property
+    def kinds(self) -> tuple[int, ...]:
+        """A number per operator, equal for those with equal primitive, parameters, bodies and types (of repeated
+        layers): all that rules see."""
+        types: dict[Value, int] = {}
+        of_value = [types.setdefault(v, len(types)) for v in self.values]
+        params: dict[int, int] = {}  # id, which the operator holds -> number
+        said: dict[Hashable, int] = {}
+        seen: dict[Hashable, int] = {}
+        found: list[int] = []
+        for op in self.ops:
+            number = params.get(id(op.params))
+            if number is None:
+                number = params[id(op.params)] = said.setdefault(_hashable(op.params), len(said))
+            ends = tuple([of_value[o] if isinstance(o, int) else (o.shape, o.dtype) for o in op.operands])
+            key = (op.primitive, number, id(op.bodies), ends, tuple([of_value[r] for r in op.results]))
+            found.append(seen.setdefault(key, len(seen)))
+        return tuple(found)
+
+    @cached_property
     def contributions(self) -> Mapping[tuple[str, int | None], tuple[int, ...]]:
         """(path, row) of a parameter -> the values whose sum is its gradient."""
         found: dict[tuple[str, int | None], tuple[int, ...]] = {}
@@ -174,6 +193,16 @@ class Graph:
     def outputs_of(self, role: Role) -> Iterator[Output]:
         """The outputs of one role, in order."""
         return (o for o in self.outputs if o.role is role)
+
+
+def _hashable(params: Mapping[str, Any]) -> Hashable:
+    """Parameters by their contents, or by themselves where something in them has no hash."""
+    contents = tuple(params.items())
+    try:
+        hash(contents)
+    except TypeError:
+        return id(params)
+    return contents
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,10 @@ In: `Graph` and `Op`. Out: `OpRule`, FLOPs, and a warning for each primitive tha
 replicated: that costs time, never numbers.
 """
 
-from collections import defaultdict
-from collections.abc import Hashable
+from collections import Counter, defaultdict
 
 from planner.core.graph import Graph, Op, Operand, Value
 from planner.core.spec import OpRule
-from planner.rules.alike import Alike
 from planner.rules.labels import elements, replicated_rule
 from planner.rules.table import RULES
 
@@ -59,23 +57,23 @@ def graph_flops(graph: Graph) -> int:
 
 def flops_by_op(graph: Graph) -> list[int]:
     """`flops_of` every operator, in order; those that are alike (of repeated layers) are asked once."""
-    alike, known = Alike(graph), dict[Hashable, int]()
+    known: dict[int, int] = {}
     found: list[int] = []
-    for op in graph.ops:
-        key = alike.key(op)
-        if key not in known:
-            known[key] = flops_of(graph, op)
-        found.append(known[key])
+    for kind, op in zip(graph.kinds, graph.ops, strict=True):
+        if kind not in known:
+            known[kind] = flops_of(graph, op)
+        found.append(known[kind])
     return found
 
 
 def main_dtype(graph: Graph) -> str:
     """The dtype that most floating-point operations of the graph read; `"default"` where none is floating."""
     work: defaultdict[str, int] = defaultdict(int)
-    for op, flops in zip(graph.ops, flops_by_op(graph), strict=True):
-        floats = [v.dtype for v in operand_types(graph, op.operands) if "float" in v.dtype]
+    first = dict(zip(reversed(graph.kinds), reversed(graph.ops), strict=True))
+    for kind, times in Counter(graph.kinds).items():
+        floats = [v.dtype for v in operand_types(graph, first[kind].operands) if "float" in v.dtype]
         if floats:
-            work[floats[0]] += flops
+            work[floats[0]] += times * flops_of(graph, first[kind])
     return max(work, key=lambda dtype: (work[dtype], dtype), default="default")
 
 

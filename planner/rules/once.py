@@ -3,11 +3,8 @@
 In: a `Graph`. Out: operator -> `OpRule`.
 """
 
-from collections.abc import Hashable
-
 from planner.core.graph import Graph
 from planner.core.spec import OpRule
-from planner.rules.alike import Alike
 from planner.rules.lookup import rule_of
 
 
@@ -15,16 +12,12 @@ class RuleTable:
     """The rules of a graph's operators, computed once."""
 
     def __init__(self, graph: Graph) -> None:
-        self.graph, self._alike = graph, Alike(graph)
-        self._rules: dict[int, OpRule] = {}
-        self._by_key: dict[Hashable, OpRule] = {}
+        self.graph = graph
+        self._by_kind: dict[int, OpRule] = {}
 
     def __getitem__(self, op: int) -> OpRule:
-        rule = self._rules.get(op)
+        kind = self.graph.kinds[op]
+        rule = self._by_kind.get(kind)
         if rule is None:
-            key = self._alike.key(self.graph.ops[op])
-            rule = self._by_key.get(key)
-            if rule is None:
-                rule = self._by_key[key] = rule_of(self.graph, self.graph.ops[op])
-            self._rules[op] = rule
+            rule = self._by_kind[kind] = rule_of(self.graph, self.graph.ops[op])
         return rule

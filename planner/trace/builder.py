@@ -15,8 +15,8 @@ import numpy as np
 from planner import compat
 from planner.core.graph import Graph, Input, Literal, Op, Operand, Output, Phase, Role, Value
 from planner.interpret import Bound
-from planner.trace.dtypes import name_of_dtype
-from planner.trace.sources import is_machinery, source_of
+from planner.trace.dtypes import name_of_dtype, struct_of
+from planner.trace.sources import Sources, is_machinery
 
 CALLS = frozenset({"jit", "pjit", "closed_call", "core_call", "core_closed_call", "composite"})
 """Primitives that only wrap a body: always inlined."""
@@ -70,24 +70,50 @@ class Stamp:
     origin: int = -1
 
 
+@dataclass(frozen=True, slots=True)
+class _Emitted:
+    """What an equation says, however often it is emitted."""
+
+    eqn: Any  # held, so that its id stays taken
+    primitive: str
+    payload: Bound
+    params: MappingProxyType[str, Any]
+    bodies: tuple[Graph, ...]
+    source: str
+    results: tuple[Value, ...]
+
+
 @dataclass
 class Builder:
-    """See the module. `avals[v]` is the abstract value (shape, dtype) behind `values[v]`."""
+    """See the module. Equations, literals and types that appear again (a body that is called for every layer) are
+    looked into once."""
 
     inlining: Inlining = Inlining()
     values: list[Value] = field(default_factory=list)
-    avals: list[Any] = field(default_factory=list)
     ops: list[Op] = field(default_factory=list)
     constants: list[tuple[int, Any]] = field(default_factory=list)
     stamp: Stamp = Stamp()
-    _seen: dict[int, tuple[Any, Any]] = field(default_factory=dict)
+    sources: Sources = field(default_factory=Sources)
+    _seen: dict[int, _Emitted] = field(default_factory=dict)
+    _literals: dict[int, tuple[Any, Literal]] = field(default_factory=dict)
+    _types: dict[Any, Value] = field(default_factory=dict)
     _calls: dict[Any, Any] = field(default_factory=dict)
 
     def value(self, aval: Any) -> int:
         """A new value of that abstract value."""
-        self.values.append(Value(tuple(aval.shape), name_of_dtype(aval.dtype)))
-        self.avals.append(jax.ShapeDtypeStruct(aval.shape, aval.dtype))
+        return self.typed(self._type(aval))
+
+    def typed(self, value: Value) -> int:
+        """A new value of that type."""
+        self.values.append(value)
         return len(self.values) - 1
+
+    def _type(self, aval: Any) -> Value:
+        key = (aval.shape, aval.dtype)
+        found = self._types.get(key)
+        if found is None:
+            found = self._types[key] = Value(tuple(aval.shape), name_of_dtype(aval.dtype))
+        return found
 
     def constant(self, array: Any) -> int:
         """A value that holds an array of the program, the same one for the same array."""
@@ -102,7 +128,7 @@ class Builder:
         """Shape and dtype of an operand."""
         if isinstance(operand, Literal):
             return jax.ShapeDtypeStruct(operand.shape, np.asarray(operand.value).dtype)
-        return self.avals[operand]
+        return struct_of(self.values[operand])
 
     def inline(self, jaxpr: compat.Jaxpr, consts: Sequence[Any], args: Sequence[Operand]) -> list[Operand]:
         """Emit a jaxpr's equations applied to `consts` (arrays) and `args`; returns the operands of its outputs."""
@@ -120,10 +146,14 @@ class Builder:
 
     def literal(self, atom: Any) -> Operand:
         """The operand for a literal of a jaxpr."""
-        array = np.asarray(atom.val, dtype=atom.aval.dtype)
-        if array.size > LARGEST_LITERAL:
-            return self.constant(array)
-        return Literal(array, tuple(array.shape), str(atom.aval.dtype))
+        known = self._literals.get(id(atom))
+        if known is None:
+            array = np.asarray(atom.val, dtype=atom.aval.dtype)
+            if array.size > LARGEST_LITERAL:
+                return self.constant(array)
+            found = Literal(array, tuple(array.shape), name_of_dtype(atom.aval.dtype))
+            known = self._literals[id(atom)] = (atom, found)  # holding the atom keeps its id taken
+        return known[1]
 
     def equation(self, eqn: Any, operands: list[Operand]) -> list[Operand]:
         """Emit one equation, or what it is inlined to; returns the operands of its results."""
@@ -136,7 +166,7 @@ class Builder:
             return self._inside(eqn, operands)
         if name == "scan" and self.inlining.unroll is not None:
             outside = self.stamp
-            self.stamp = replace(outside, fallback=self._stamped(source_of(eqn)))
+            self.stamp = replace(outside, fallback=self._stamped(self.sources.of(eqn)))
             unrolled = self.inlining.unroll(self, eqn, operands)
             self.stamp = outside
             if unrolled is not None:
@@ -145,19 +175,18 @@ class Builder:
 
     def add(self, eqn: Any, operands: Sequence[Operand]) -> tuple[int, ...]:
         """Emit one equation as one operator; returns its results."""
-        payload, params, bodies, source = self._shared(eqn)
-        results = tuple(self.value(v.aval) for v in eqn.outvars)
-        name = "checkpoint" if eqn.primitive.name in CHECKPOINTS else eqn.primitive.name
-        self.ops.append(Op(name, tuple(operands), results, params, bodies,
-                           self._stamped(source), self.stamp.phase, self.stamp.origin, payload))
+        said = self._seen.get(id(eqn)) or self._look_into(eqn)
+        results = tuple(range(len(self.values), len(self.values) + len(said.results)))
+        self.values += said.results
+        self.ops.append(Op(said.primitive, tuple(operands), results, said.params, said.bodies,
+                           self._stamped(said.source), self.stamp.phase, self.stamp.origin, said.payload))
         return results
 
     def call(self, key: Any, fn: Callable[..., Any], *operands: Operand) -> list[Operand]:
         """Emit what a JAX function does to some operands. `key` names the function with its static arguments."""
-        avals = [self.aval(o) for o in operands]
-        full_key = (key, tuple((a.shape, str(a.dtype)) for a in avals))
+        full_key = (key, tuple(self.values[o] if isinstance(o, int) else (o.shape, o.dtype) for o in operands))
         if full_key not in self._calls:
-            self._calls[full_key] = jax.make_jaxpr(fn)(*avals)
+            self._calls[full_key] = jax.make_jaxpr(fn)(*(self.aval(o) for o in operands))
         closed = self._calls[full_key]
         return self.inline(closed.jaxpr, closed.consts, operands)
 
@@ -171,7 +200,7 @@ class Builder:
     def _inside(self, eqn: Any, operands: list[Operand]) -> list[Operand]:
         """Emit the body of a call in its place, each operator with a source that the user knows."""
         outside = self.stamp
-        here = self._stamped(source_of(eqn))
+        here = self._stamped(self.sources.of(eqn))
         body = body_of(eqn.params)
         library = is_machinery(compat.file_of(getattr(body, "jaxpr", body)))
         self.stamp = replace(outside, source=here if library and here else outside.source, fallback=here)
@@ -196,14 +225,15 @@ class Builder:
             operands = [*operands[:n], o, *operands[n + 1:]]
         return operands
 
-    def _shared(self, eqn: Any) -> tuple[Bound, MappingProxyType[str, Any], tuple[Graph, ...], str]:
-        """Payload, parameters, bodies and source of an equation, made once per equation however often it is emitted."""
-        if id(eqn) not in self._seen:
-            payload = Bound(eqn.primitive, MappingProxyType(dict(eqn.params)))
-            bodies = tuple(body_graph(b) for b in bodies_of(eqn))
-            params = MappingProxyType(compat.told_params(eqn))
-            self._seen[id(eqn)] = (eqn, (payload, params, bodies, source_of(eqn)))
-        return self._seen[id(eqn)][1]
+    def _look_into(self, eqn: Any) -> _Emitted:
+        name = "checkpoint" if eqn.primitive.name in CHECKPOINTS else eqn.primitive.name
+        payload = Bound(eqn.primitive, MappingProxyType(dict(eqn.params)))
+        bodies = tuple(body_graph(b) for b in bodies_of(eqn))
+        params = MappingProxyType(compat.told_params(eqn))
+        results = tuple(self._type(v.aval) for v in eqn.outvars)
+        found = _Emitted(eqn, name, payload, params, bodies, self.sources.of(eqn), results)
+        self._seen[id(eqn)] = found
+        return found
 
 
 def _held_back(prevent_cse: Any, count: int) -> tuple[bool, ...]:

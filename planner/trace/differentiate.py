@@ -13,7 +13,6 @@ backward operators, gradient outputs, and `cotangent_of`. Forward values keep th
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
 
 import jax
 import numpy as np
@@ -27,6 +26,9 @@ from planner.trace.jaxpr import operand_of, scalar_literal, without_dead_ops
 from planner.trace.vjp import Reverse, ReverseRules
 
 _KEPT_CALLS = DIFFERENTIATED_CALLS | {"checkpoint"}
+
+_SUM = Bound(compat.add_any_p, MappingProxyType({}))
+"""What adds up two cotangents."""
 
 
 def differentiate(graph: Graph) -> Graph:
@@ -65,8 +67,7 @@ class _Walk:
     backward: list[Op] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        for value in self.graph.values:
-            self.builder.value(jax.ShapeDtypeStruct(value.shape, dtype_of(value.dtype)))
+        self.builder.values.extend(self.graph.values)
         self.params = {i.value: i for i in self.graph.inputs_of(Role.PARAM)}
         self.active = active_values(self.graph)
 
@@ -81,13 +82,12 @@ class _Walk:
     def visit(self, n: int) -> None:
         """Replace forward operator `n` by its reverse rule, if a gradient flows through it."""
         op = self.graph.ops[n]
-        given = tuple(i for i, v in enumerate(op.results) if v in self.pending)
-        wanted = tuple(i for i, o in enumerate(op.operands) if isinstance(o, int) and o in self.active)
+        given = tuple([i for i, v in enumerate(op.results) if v in self.pending])
+        wanted = tuple([i for i, o in enumerate(op.operands) if isinstance(o, int) and o in self.active])
         cotangents = [self._total(op.results[i], n) for i in given]
         if not given or not wanted or op.primitive == "stop_gradient":
             return
-        rule = self.rules.of(op, [self.builder.aval(o) for o in op.operands],
-                             [self.builder.avals[v] for v in op.results], wanted, given)
+        rule = self.rules.of(op, self.builder.values, wanted, given)
         self._emit(n, op, rule, cotangents, wanted)
 
     def finish(self) -> Graph:
@@ -102,8 +102,7 @@ class _Walk:
         return replace(live, cotangent_of=pairs)
 
     def _emit(self, n: int, op: Op, rule: Reverse, cotangents: Sequence[Operand], wanted: Sequence[int]) -> None:
-        ends = [*op.inputs, *cotangents]
-        env: dict[int, Operand] = {i.value: o for i, o in zip(rule.graph.inputs, ends, strict=True)}
+        env: dict[int, Operand] = dict(zip(rule.inputs, (*op.inputs, *cotangents), strict=True))
         for v, array in rule.graph.constants:
             env[v] = self.builder.constant(array)
         own = {}
@@ -111,13 +110,13 @@ class _Walk:
             if isinstance(local, int) and local not in env and local not in own:
                 own[local] = value
         ahead: list[Op] = []
+        types, typed = rule.graph.values, self.builder.typed
         for index, inner in enumerate(rule.graph.ops):
+            results = tuple([own[v] if v in own else typed(types[v]) for v in inner.results])
+            env.update(zip(inner.results, results, strict=True))
             is_forward = index in rule.forward
-            for v in inner.results:
-                env[v] = own[v] if v in own else self.builder.value(_aval(rule.graph, v))
-            phase = Phase.FORWARD if is_forward else Phase.BACKWARD
-            made = replace(inner, operands=_mapped(inner.operands, env), results=tuple(env[v] for v in inner.results),
-                           source=inner.source or op.source, phase=phase, origin=n)
+            made = Op(inner.primitive, _mapped(inner.operands, env), results, inner.params, inner.bodies,
+                      inner.source or op.source, Phase.FORWARD if is_forward else Phase.BACKWARD, n, inner.payload)
             (ahead if is_forward else self.backward).append(made)
         for local, value in zip(rule.results, op.results, strict=True):
             if isinstance(local, Literal) or env[local] != value:
@@ -138,18 +137,17 @@ class _Walk:
         return total
 
     def _add(self, a: Operand, b: Operand, value: int, origin: int) -> int:
-        out = self.builder.value(self.builder.avals[value])
-        payload = Bound(compat.add_any_p, MappingProxyType({}))
+        out = self.builder.typed(self.builder.values[value])
         source = self.graph.ops[origin].source if origin >= 0 else ""
-        self.backward.append(Op("add_any", (a, b), (out,), payload.params, (), source, Phase.BACKWARD, origin, payload))
+        self.backward.append(Op("add_any", (a, b), (out,), _SUM.params, (), source, Phase.BACKWARD, origin, _SUM))
         return out
 
     def _copy(self, source: Operand, value: int, origin: int, where: str) -> list[Op]:
         """`value` as a copy of another operand: for an operator whose result is one of its operands, or a constant."""
-        aval = self.builder.avals[value]
         if isinstance(source, Literal):
+            shape, kept = self.builder.values[value].shape, tuple(range(len(source.shape)))
             payload = Bound(jax.lax.broadcast_in_dim_p, MappingProxyType(
-                {"shape": aval.shape, "broadcast_dimensions": tuple(range(len(source.shape))), "sharding": None}))
+                {"shape": shape, "broadcast_dimensions": kept, "sharding": None}))
         else:
             payload = Bound(jax.lax.copy_p, MappingProxyType({}))
         name = payload.primitive.name
@@ -158,7 +156,7 @@ class _Walk:
     def _unchanged(self, n: int, op: Op) -> list[Op]:
         """A forward operator without gradient; its body takes its place if it was kept only for differentiation."""
         if op.primitive not in _KEPT_CALLS:
-            return [replace(op, origin=n)]
+            return [op if op.origin == n else replace(op, origin=n)]
         self.builder.ops, self.builder.stamp = [], Stamp(None, op.source, Phase.FORWARD, n)
         outs = self.builder.inline_body(op.payload.params, list(op.operands))
         own: dict[int, int] = {}
@@ -185,9 +183,9 @@ class _Walk:
         return outputs
 
     def _zeros(self, value: int, origin: int) -> int:
-        aval = self.builder.avals[value]
-        zero = Literal(np.zeros((), aval.dtype), (), str(aval.dtype))
-        out = self.builder.value(aval)
+        typed = self.builder.values[value]
+        zero = Literal(np.zeros((), dtype_of(typed.dtype)), (), typed.dtype)
+        out = self.builder.typed(typed)
         self.backward += [replace(o, phase=Phase.BACKWARD) for o in self._copy(zero, out, origin, "")]
         return out
 
@@ -201,9 +199,5 @@ def active_values(graph: Graph) -> set[int]:
     return active
 
 
-def _aval(graph: Graph, value: int) -> Any:
-    return jax.ShapeDtypeStruct(graph.values[value].shape, dtype_of(graph.values[value].dtype))
-
-
 def _mapped(operands: Sequence[Operand], env: Mapping[int, Operand]) -> tuple[Operand, ...]:
-    return tuple(o if isinstance(o, Literal) else env.get(o, o) for o in operands)
+    return tuple([o if isinstance(o, Literal) else env.get(o, o) for o in operands])

@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 
+from planner.core.graph import Value
+
 _KEY_IMPLEMENTATIONS = MappingProxyType({"fry": "threefry2x32", "rbg": "rbg", "urbg": "unsafe_rbg"})
 
 
@@ -36,3 +38,8 @@ def name_of_dtype(dtype: Any) -> str:
 def is_inexact(name: str) -> bool:
     """Whether values of that dtype can have gradients (floating or complex)."""
     return not name.startswith("key<") and bool(jax.numpy.issubdtype(jax.numpy.dtype(name), jax.numpy.inexact))
+
+
+def struct_of(value: Value) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of a value, as JAX takes them."""
+    return jax.ShapeDtypeStruct(value.shape, dtype_of(value.dtype))

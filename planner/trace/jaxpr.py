@@ -68,7 +68,7 @@ def without_dead_ops(graph: Graph) -> Graph:
     live = {o.operand for o in graph.outputs if isinstance(o.operand, int)}
     kept = []
     for op in reversed(graph.ops):
-        if live.intersection(op.results):
+        if not live.isdisjoint(op.results):
             live.update(op.inputs)
             kept.append(op)
     return replace(graph, ops=tuple(reversed(kept)), constants=tuple(c for c in graph.constants if c[0] in live))

@@ -68,6 +68,8 @@ class _Copies:
         return replace(self.graph, values=tuple(self.values), ops=tuple(self.ops))
 
     def _reading_copies(self, op: Op) -> Op:
+        if self.made_by.keys().isdisjoint(op.inputs):
+            return op
         return replace(op, operands=tuple(self._copy(o) if isinstance(o, int) and o in self.made_by else o
                                           for o in op.operands))
 

@@ -71,6 +71,6 @@ def _new(operand: Operand, renamed: dict[int, int]) -> Operand:
 
 
 def _rename(op: Op, renamed: dict[int, int]) -> Op:
-    if not any(v in renamed for v in op.inputs):
+    if renamed.keys().isdisjoint(op.inputs):
         return op
     return replace(op, operands=tuple(_new(o, renamed) for o in op.operands))

@@ -18,9 +18,19 @@ _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 """This package. Its frames end the search: what lies outside them is whoever called the planner."""
 
 
-def source_of(eqn: Any) -> str:
-    """The user's `file.py:line (function)` of an equation, or "" where none is recorded."""
-    return first_user_frame(compat.eqn_frames(eqn))
+class Sources:
+    """Sources of equations: those that one line of a loop traced stand in the same place, and are asked for once."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, str] = {}
+
+    def of(self, eqn: Any) -> str:
+        """The user's `file.py:line (function)` of an equation, or "" where none is recorded."""
+        place = compat.place_of(eqn)
+        found = self._known.get(place)
+        if found is None:
+            found = self._known[place] = first_user_frame(compat.frames_of(place))
+        return found
 
 
 def first_user_frame(frames: Sequence[tuple[str, int, str]]) -> str:
@@ -33,6 +43,7 @@ def first_user_frame(frames: Sequence[tuple[str, int, str]]) -> str:
     return ""
 
 
+@functools.cache
 def is_machinery(file: str) -> bool:
     """Whether a file belongs to JAX, to a library on top of it, or to Python itself."""
     parts = file.replace(os.sep, "/").split("/")

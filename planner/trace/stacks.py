@@ -14,9 +14,8 @@ from typing import Any
 
 import jax
 
-from planner.core.graph import Graph, Input, Literal, Op, Operand, Output, Phase, Role
+from planner.core.graph import Graph, Input, Literal, Op, Operand, Output, Phase, Role, Value
 from planner.trace.builder import Builder, Stamp
-from planner.trace.dtypes import dtype_of
 from planner.trace.jaxpr import without_dead_ops
 
 ELEMENTWISE = frozenset("""
@@ -48,13 +47,16 @@ def by_rows(graph: Graph, stacked: Mapping[tuple[Role, str], int], phase: Phase 
       stacked: (role, path) of inputs and outputs -> number of rows.
       phase: phase of the operators of the result.
     """
+    if not stacked:
+        return replace(graph, ops=tuple([Op(op.primitive, op.operands, op.results, op.params, op.bodies, op.source,
+                                            phase, -1, op.payload) for op in graph.ops]))
     work = _ByRows(graph, Builder(stamp=Stamp(phase=phase)))
     inputs: list[Input] = []
     for given in graph.inputs:
         count = stacked.get((given.role, given.path))
         value = graph.values[given.value]
         shape = value.shape if count is None else value.shape[1:]
-        made = [work.builder.value(jax.ShapeDtypeStruct(shape, dtype_of(value.dtype))) for _ in range(count or 1)]
+        made = [work.builder.typed(Value(shape, value.dtype)) for _ in range(count or 1)]
         inputs += [replace(given, value=v, row=None if count is None else n) for n, v in enumerate(made)]
         work.env[given.value] = made[0] if count is None else Rows(tuple(made))
     for v, array in graph.constants:
@@ -142,10 +144,10 @@ class _ByRows:
         return total
 
     def _emit(self, op: Op, operands: list[Operand], shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-        results = tuple(self.builder.value(jax.ShapeDtypeStruct(shape, dtype_of(self.graph.values[v].dtype)))
-                        for v, shape in zip(op.results, shapes, strict=True))
-        self.builder.ops.append(replace(op, operands=tuple(operands), results=results, phase=self.builder.stamp.phase,
-                                        origin=-1))
+        results = tuple([self.builder.typed(Value(shape, self.graph.values[v].dtype))
+                         for v, shape in zip(op.results, shapes, strict=True)])
+        self.builder.ops.append(Op(op.primitive, tuple(operands), results, op.params, op.bodies, op.source,
+                                   self.builder.stamp.phase, -1, op.payload))
         return results
 
     def _cached(self, key: Any, call_key: Any, fn: Any, *operands: Operand) -> Operand:

@@ -10,15 +10,16 @@ Flows in: an `Op`, which operands need gradients and which results have cotangen
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import jax
 import numpy as np
 
-from planner.core.graph import Graph, Input, Literal, Op, Operand, Output, Role
+from planner.core.graph import Graph, Input, Literal, Op, Operand, Output, Role, Value
 from planner.errors import TraceError
 from planner.trace.builder import Builder
-from planner.trace.dtypes import is_inexact
+from planner.trace.dtypes import is_inexact, struct_of
 from planner.trace.jaxpr import without_dead_ops
 
 HEAVY = frozenset({"dot_general", "ragged_dot_general", "conv_general_dilated", "scan", "while", "cond", "sort", "fft",
@@ -43,6 +44,11 @@ class Reverse:
     results: tuple[Operand, ...]
     cotangents: tuple[Operand | None, ...]
 
+    @cached_property
+    def inputs(self) -> tuple[int, ...]:
+        """The values of the inputs of `graph`."""
+        return tuple(i.value for i in self.graph.inputs)
+
 
 @dataclass
 class ReverseRules:
@@ -51,26 +57,24 @@ class ReverseRules:
     _rules: dict[Any, Reverse] = field(default_factory=dict)
     _param_keys: dict[int, tuple[Any, Any]] = field(default_factory=dict)
 
-    def of(self, op: Op, avals: Sequence[Any], result_avals: Sequence[Any], wanted: tuple[int, ...],
-           given: tuple[int, ...]) -> Reverse:
-        """The rule of `op` for operands of these abstract values.
+    def of(self, op: Op, types: Sequence[Value], wanted: tuple[int, ...], given: tuple[int, ...]) -> Reverse:
+        """The rule of `op`.
 
         Args:
           op: the operator.
-          avals: abstract value per operand.
-          result_avals: abstract value per result.
+          types: shape and dtype of every value of its graph.
           wanted: positions of the operands whose cotangents are wanted.
           given: positions of the results that have a cotangent; the others' are zero.
 
         Raises:
           TraceError: if JAX cannot differentiate it.
         """
-        literals = tuple((n, o.value.tobytes()) for n, o in enumerate(op.operands) if isinstance(o, Literal))
-        types = tuple((a.shape, str(a.dtype)) for a in avals)
-        key = (op.primitive, self._params_key(op), types, literals, wanted, given)
-        if key not in self._rules:
-            self._rules[key] = _make_rule(op, avals, result_avals, wanted, given)
-        return self._rules[key]
+        ends = tuple([types[o] if isinstance(o, int) else (o.value.tobytes(), o.shape, o.dtype) for o in op.operands])
+        key = (op.primitive, self._params_key(op), ends, wanted, given)
+        found = self._rules.get(key)
+        if found is None:
+            found = self._rules[key] = _make_rule(op, types, wanted, given)
+        return found
 
     def _params_key(self, op: Op) -> Any:
         known = self._param_keys.get(id(op.params))
@@ -91,9 +95,9 @@ def _value_key(value: Any) -> Any:
         return (type(value).__name__, id(value))
 
 
-def _make_rule(op: Op, avals: Sequence[Any], result_avals: Sequence[Any], wanted: tuple[int, ...],
-               given: tuple[int, ...]) -> Reverse:
+def _make_rule(op: Op, types: Sequence[Value], wanted: tuple[int, ...], given: tuple[int, ...]) -> Reverse:
     places = [n for n, o in enumerate(op.operands) if isinstance(o, int)]
+    result_avals = [struct_of(types[v]) for v in op.results]
     given_avals = [result_avals[n] for n in given]
 
     def both(values: list[Any], cotangents: list[Any]) -> tuple[list[Any], list[Any]]:
@@ -112,7 +116,7 @@ def _make_rule(op: Op, avals: Sequence[Any], result_avals: Sequence[Any], wanted
         return outs, list(pull([seeds[n] if n in seeds else _zero(a) for n, a in enumerate(result_avals)]))
 
     try:
-        closed = jax.make_jaxpr(both)([avals[n] for n in places], given_avals)
+        closed = jax.make_jaxpr(both)([struct_of(types[v]) for v in op.inputs], given_avals)
     except Exception as error:  # whatever JAX, or the user's custom rule, raises while it differentiates
         where = f" at {op.source}" if op.source else ""
         raise TraceError(f"the gradient through {op.primitive}{where} cannot be formed: {type(error).__name__}: "
