@@ -8,7 +8,6 @@ In: a `Program`, and which values cross where. Out: `Layers`: cut positions, and
 have equal operators (forward and backward), operand structure and shapes, so that solving one solves all.
 """
 
-import hashlib
 from collections.abc import Hashable, Sequence, Set
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,9 +15,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.core.graph import Graph, Literal, Op, Role, Value
+from planner.core.graph import Graph, Value
 from planner.costs.memory import value_bytes
-from planner.program_index import ProgramIndex, crossing, torn_bytes
+from planner.layer_classes import classify
+from planner.program_index import ProgramIndex, torn_bytes
 from planner.rules import flops_by_op
 
 IMBALANCE = 0.6
@@ -94,23 +94,24 @@ def cut_positions(index: ProgramIndex, target: int | None = None) -> tuple[int, 
 def _tokens(graph: Graph) -> list[int]:
     """A number per operator, equal for those that are alike: in primitive, result types, operand types."""
     seen: dict[Hashable, int] = {}
+    known: dict[int, int] = {}  # of a kind of operators, which also have equal parameters
     values = graph.values
-    keys = ((op.primitive, len(op.results), *(values[o] if isinstance(o, int) else Value(o.shape, o.dtype)
-                                              for o in (*op.results, *op.operands))) for op in graph.ops)
-    return [seen.setdefault(key, len(seen)) for key in keys]
+    for kind, op in zip(graph.kinds, graph.ops, strict=True):
+        if kind not in known:
+            types = (values[o] if isinstance(o, int) else Value(o.shape, o.dtype) for o in (*op.results, *op.operands))
+            known[kind] = seen.setdefault((op.primitive, len(op.results), *types), len(seen))
+    return [known[kind] for kind in graph.kinds]
 
 
 def crossing_bytes(index: ProgramIndex) -> NDArray[np.float64]:
     """Per position p, bytes of the forward values made before operator p and read at or after it; [operators + 1]."""
-    micro = index.program.micro
+    values = index.program.micro.values
+    owner, made, read = index.spans
+    crosses = (read > made) & (made >= 0)
+    size = np.array([value_bytes(values[int(v)]) for v in owner[crosses]], dtype=np.float64)
     change = np.zeros(len(index.program.forward.ops) + 2)
-    for value, origin in index.maker.items():
-        readers = index.readers.get(value)
-        if value in index.role or not readers or readers[-1] <= origin or origin < 0:
-            continue
-        size = value_bytes(micro.values[value])
-        change[origin + 1] += size
-        change[readers[-1] + 1] -= size
+    np.add.at(change, made[crosses] + 1, size)
+    np.subtract.at(change, read[crosses] + 1, size)
     return np.cumsum(change)[: len(index.program.forward.ops) + 1]
 
 
@@ -244,57 +245,3 @@ def _received(graph: Graph, first: int, last: int) -> NDArray[np.float32]:
             table[max(start, 0): k + 1, k] += value_bytes(graph.values[v])
             latest[v] = k
     return table
-
-
-def classify(index: ProgramIndex, cuts: Sequence[int]) -> tuple[int, ...]:
-    """A class number per layer, equal for layers that are the same but for the numbers of their values."""
-    seen: dict[str, int] = {}
-    said: dict[int, str] = {}
-    return tuple(seen.setdefault(_digest(index, said, a, b), len(seen)) for a, b in pairwise(cuts))
-
-
-def layer_ops(index: ProgramIndex, first: int, last: int) -> tuple[int, ...]:
-    """All operators of a layer, forward and backward, in the order of the graph; sums of cotangents are left out, for
-    how many there are depends on the layers that read its results."""
-    return tuple(sorted(n for o in range(first, last) for n in index.by_origin.get(o, ()) if n not in index.sums))
-
-
-def _digest(index: ProgramIndex, texts: dict[int, str], first: int, last: int) -> str:
-    """Of operators and their types; `texts`: what parameters say, by identity, as operators share them."""
-    micro = index.program.micro
-    names: dict[int, str] = {}
-    text = hashlib.sha256()
-
-    def name(v: int) -> str:
-        if v not in names:
-            value = micro.values[v]
-            role = index.role.get(v)
-            flags = (str(role) if role else "", v in index.differentiable, index.owner.get(v, v) != v,
-                     tuple((v, d) in index.batch_dims for d in range(len(value.shape))))
-            if role is Role.PARAM:
-                flags = (*flags, first <= index.first_reader[v] < last)
-            names[v] = f"%{len(names)}:{value.shape}{value.dtype}{flags}"
-        return names[v]
-
-    for n in layer_ops(index, first, last):
-        op = micro.ops[n]
-        operands = [repr((o.shape, o.dtype, _scalar(o.value))) if isinstance(o, Literal) else name(o)
-                    for o in op.operands]
-        results = [name(r) for r in op.results]
-        if id(op.params) not in texts:
-            texts[id(op.params)] = _params_text(op)
-        said = (op.primitive, op.origin - first, op.phase.value, operands, results, texts[id(op.params)])
-        text.update(repr(said).encode())
-    for position in (first, last):
-        text.update(repr([name(v) for v in crossing(index, position)]).encode())
-    return text.hexdigest()
-
-
-def _scalar(value: object) -> str:
-    return repr(value) if np.ndim(value) == 0 else f"array{np.shape(value)}"  # type: ignore[arg-type]
-
-
-def _params_text(op: Op) -> str:
-    """Static parameters that are plain data; functions and nested programs are covered by the operator's bodies."""
-    plain = {k: v for k, v in op.params.items() if not callable(v) and "jaxpr" not in k and "sharding" not in k}
-    return repr(sorted((k, repr(v)) for k, v in plain.items() if " at 0x" not in repr(v)))

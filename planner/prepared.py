@@ -16,7 +16,8 @@ from planner.intraop.choices import LayerModel
 from planner.intraop.distinct import Slices, distinct_slices
 from planner.intraop.selection import selection
 from planner.intraop.structure import layer_model
-from planner.layers import Layers, classify, cluster_layers, crossing_bytes, cut_positions
+from planner.layer_classes import classify
+from planner.layers import Layers, cluster_layers, crossing_bytes, cut_positions
 from planner.program_index import ProgramIndex, RuleTable, index_program, input_dimensions
 from planner.rules import graph_flops, main_dtype
 from planner.weight_part import WeightPart

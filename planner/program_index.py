@@ -4,7 +4,7 @@ In: a `Program`. Out: a `ProgramIndex`. Cotangents and carried state are stored 
 their *owner*; the batch is followed from the inputs through the operators' factors.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -48,10 +48,9 @@ class ProgramIndex:
     @cached_property
     def spans(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Owners that operators make and read, ascending, with the origins that make and last read each."""
-        rows = sorted((v, o, self.readers[v][-1]) for v, o in self.maker.items()
-                      if v not in self.role and self.readers.get(v))
-        owner, made, read = np.array(rows, dtype=np.int64).reshape(-1, 3).T
-        return owner, made, read
+        owner = sorted([v for v in self.maker if v not in self.role and self.readers.get(v)])
+        made, read = [self.maker[v] for v in owner], [self.readers[v][-1] for v in owner]
+        return np.array(owner, dtype=np.int64), np.array(made, dtype=np.int64), np.array(read, dtype=np.int64)
 
 
 def index_program(program: Program) -> ProgramIndex:
@@ -65,16 +64,14 @@ def index_program(program: Program) -> ProgramIndex:
     if program.kind == "step":
         owner.update(_carried(micro))
     by_origin: dict[int, list[int]] = {}
-    for n, op in enumerate(micro.ops):
-        by_origin.setdefault(op.origin, []).append(n)
     readers: dict[int, set[int]] = {}
     maker: dict[int, int] = {}
-    for op in micro.ops:
+    for n, op in enumerate(micro.ops):
+        by_origin.setdefault(op.origin, []).append(n)
         for v in op.inputs:
             readers.setdefault(owner.get(v, v), set()).add(op.origin)
         if op.phase is Phase.FORWARD:
-            for v in op.results:
-                maker[v] = op.origin
+            maker.update(dict.fromkeys(op.results, op.origin))
     for op in micro.ops:
         for v in op.results:
             maker.setdefault(owner.get(v, v), op.origin)
@@ -140,15 +137,17 @@ def batch_dimensions(graph: Graph, rules: RuleTable) -> frozenset[tuple[int, int
 
 def input_dimensions(graph: Graph, rules: RuleTable, dimension: int) -> frozenset[tuple[int, int]]:
     """(value, dimension) pairs that come from one dimension of the batch inputs, by operators' factors."""
-    found = {(i.value, dimension) for i in graph.inputs_of(Role.BATCH) if len(graph.values[i.value].shape) > dimension}
+    found = {i.value: {dimension} for i in graph.inputs_of(Role.BATCH) if len(graph.values[i.value].shape) > dimension}
     for n, op in enumerate(graph.ops):
+        if found.keys().isdisjoint(op.inputs):
+            continue
         rule = rules[n]
-        marked = {f for o, binding in zip(op.operands, rule.operands, strict=True) if isinstance(o, int)
-                  for d, f in enumerate(binding) if f is not None and (o, d) in found}
-        if marked:
-            found |= {(r, d) for r, binding in zip(op.results, rule.results, strict=True)
-                      for d, f in enumerate(binding) if f in marked}
-    return frozenset(found)
+        marked = {binding[d] for o, binding in zip(op.operands, rule.operands, strict=True) if isinstance(o, int)
+                  for d in found.get(o, ())} - {None}
+        for r, binding in zip(op.results, rule.results, strict=True):
+            if not marked.isdisjoint(binding):
+                found[r] = {d for d, f in enumerate(binding) if f in marked}
+    return frozenset((v, d) for v, dims in found.items() for d in dims)
 
 
 def _param_forms(forward: Graph) -> tuple[int, ...]:
@@ -190,6 +189,18 @@ def crossing(index: ProgramIndex, boundary: int) -> tuple[int, ...]:
     """Owners made before forward operator `boundary` and read at or after it (inputs and constants left out)."""
     owner, made, read = index.spans
     return tuple(int(v) for v in owner[(made < boundary) & (read >= boundary)])
+
+
+def crossing_at(index: ProgramIndex, boundaries: Sequence[int]) -> dict[int, list[int]]:
+    """`crossing` at each of some boundaries, ascending."""
+    owner, made, read = index.spans
+    first = np.searchsorted(boundaries, made, side="right")
+    end = np.searchsorted(boundaries, read, side="right")
+    found: dict[int, list[int]] = {b: [] for b in boundaries}
+    for n in np.flatnonzero(first < end).tolist():
+        for b in boundaries[first[n]:end[n]]:
+            found[b].append(int(owner[n]))
+    return found
 
 
 def torn_bytes(index: ProgramIndex) -> NDArray[np.float64]:

@@ -3,7 +3,8 @@
 In: a program in layers. Out: values and operators of a class's representative -> those of a layer.
 """
 
-from planner.layers import Layers, layer_ops
+from planner.layer_classes import layer_ops
+from planner.layers import Layers
 from planner.program_index import ProgramIndex
 
 

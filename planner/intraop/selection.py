@@ -29,7 +29,7 @@ from planner.costs.memory import value_bytes
 from planner.intraop.choices import Selection
 from planner.intraop.group_costs import LAYOUT, op_work
 from planner.intraop.structure import ANCHORS
-from planner.layers import layer_ops
+from planner.layer_classes import layer_ops
 from planner.program_index import ProgramIndex, crossing
 from planner.rules import is_elementwise
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from planner.core.fingerprint import named
-from planner.core.graph import Graph, Program, Role
+from planner.core.graph import Graph, Op, Program, Role
 from planner.errors import BatchError, ModelError, TraceError
 from planner.model import Model, leaves_with_paths
 from planner.trace.batched_lookups import with_batched_lookups
@@ -184,7 +184,8 @@ def _forward(model: Model, microbatches: int) -> Graph:
 
 
 def _with_own_origins(graph: Graph) -> Graph:
-    return replace(graph, ops=tuple(replace(op, origin=n) for n, op in enumerate(graph.ops)))
+    return replace(graph, ops=tuple([Op(op.primitive, op.operands, op.results, op.params, op.bodies, op.source,
+                                        op.phase, n, op.payload) for n, op in enumerate(graph.ops)]))
 
 
 def _check_loss(model: Model, parts: tuple[Any, ...]) -> None:

@@ -13,7 +13,8 @@ from planner.core.pins import Pins
 from planner.core.recomputation import run_again
 from planner.costs.memory import value_bytes
 from planner.intraop.selection import cheapest_again, seconds_again, selection
-from planner.layers import cluster_layers, layer_ops
+from planner.layer_classes import layer_ops
+from planner.layers import cluster_layers
 from planner.mesh_tables import priced_layers
 from planner.prepared import prepare
 from planner.program_index import crossing, index_program
