@@ -10,6 +10,7 @@ from math import prod
 from planner.core.graph import Graph, Phase, Role
 from planner.intraop.choices import Group, LayerModel, Link, Param, Read, Tensor
 from planner.intraop.dims import Classes, unify
+from planner.intraop.joining import Joint
 from planner.program_index import ProgramIndex, crossing
 from planner.rules import has_rule
 
@@ -64,7 +65,7 @@ def _merge(index: ProgramIndex, units: Mapping[int, tuple[int, ...]]) -> list[tu
     """
     micro = index.program.micro
     groups: list[list[int]] = []
-    classes: list[Classes] = []
+    classes: list[Joint] = []
     anchors: list[bool] = []
     home: dict[int, int] = {}  # value -> group that makes it
     readers: dict[int, int] = {}  # value -> last anchor group that reads it
@@ -74,7 +75,7 @@ def _merge(index: ProgramIndex, units: Mapping[int, tuple[int, ...]]) -> list[tu
         anchor = any(micro.ops[n].primitive in ANCHORS or not has_rule(micro.ops[n].primitive) for n in unit)
         mine = len(groups)
         groups.append(unit)
-        classes.append(unify(micro, unit, index.rules, index.owner))
+        classes.append(joint_of(index, unit))
         anchors.append(anchor)
         reads = _by_size(micro, {v for n in unit for v in micro.ops[n].inputs})
         for v in reads if not anchor else reads if together else ():
@@ -82,11 +83,9 @@ def _merge(index: ProgramIndex, units: Mapping[int, tuple[int, ...]]) -> list[tu
             if other is None or other == mine or anchors[other] != anchor or not groups[other] or \
                     len(groups[other]) + len(groups[mine]) > MAX_GROUP:
                 continue
-            joined = unify(micro, groups[other] + groups[mine], index.rules, index.owner)
-            if joined.conflict or _freezes(classes[other], joined) or _freezes(classes[mine], joined):
+            if not classes[other].take(classes[mine]):
                 continue
             groups[other] += groups[mine]
-            classes[other] = joined
             groups[mine] = []
             for where in (home, readers):
                 where.update({v2: other for v2, g in where.items() if g == mine})
@@ -101,10 +100,12 @@ def _by_size(graph: Graph, values: Iterable[int]) -> list[int]:
     return sorted(values, key=lambda v: (-prod(graph.values[v].shape), v))
 
 
-def _freezes(before: Classes, after: Classes) -> bool:
-    """Whether a class that could be sharded before can no longer be, or only by fewer."""
-    return any(before.size[c] > 1 and after.size[after.of[key]] < before.size[c] for key, c in before.of.items()
-               if key in after.of)
+def joint_of(index: ProgramIndex, unit: Sequence[int]) -> Joint:
+    """The classes of a few operators, to be joined with others'."""
+    micro, owner = index.program.micro, index.owner
+    values = {v for n in unit for v in (*micro.ops[n].inputs, *micro.ops[n].results)}
+    touched = ((owner.get(v, v), d) for v in values for d in range(len(micro.values[v].shape)))
+    return Joint.from_classes(unify(micro, unit, index.rules, owner), touched)
 
 
 def _params(index: ProgramIndex, units: Mapping[int, tuple[int, ...]], chains: Mapping[int, tuple[int, ...]],
