@@ -1,13 +1,13 @@
 """Stage construction: slice layers into pipeline stages and give each a submesh (Alpa, OSDI'22, §5.2).
 
 Minimises  Σ_s t_s + (B - 1) · max_s t_s  over slices of the layers and submeshes that together use every device. For
-each bound t_max on the slowest stage, tried in increasing order, a dynamic program finds the least Σ t_s:
+a bound t_max on the slowest stage, a dynamic program finds the least Σ t_s:
 
     F(s, k, d) = min over j, m of  t(s, k, j, m) + F(s-1, j+1, d - n_m)   where t <= t_max
 
 s counts stages from the end, so that under 1F1B the stage that starts at layer k holds min(s, B) microbatches: memory
-limits are inside t (infinite where it does not fit). Bounds end the search: B · t_max is a lower bound of everything
-not yet tried.
+limits are inside t (infinite where it does not fit). Of a range of bounds, from a to b, no slicing takes less than
+the least Σ t_s within b and (B - 1) · a: ranges are halved as long as that is less than the best that was found.
 
 Where devices share cores (`Device.alone` above 1), a stage that waits leaves its cores to the others, and the path of
 the equation above takes less; never less than all work on all cores, Σ B · t_s · n_s / d of d devices (`Sharing`).
@@ -16,6 +16,7 @@ In: `Times`, submesh sizes, B. Out: `StageChoice` with a proven gap. It calls no
 model.
 """
 
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -111,27 +112,61 @@ def construct(  # noqa: PLR0913  (options of one call, all named)
     low = _smallest_feasible(some, finite, exact_stages)
     if low is None:
         return None
-    candidates = finite[low:]
+    return _best_of(some, times, finite[low:], Wanted(microbatches, tolerance, exact_stages))
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Microbatches, which bounds t_max are tried as one (see `construct`), how many stages if that is given."""
+
+    microbatches: int
+    tolerance: float
+    exact: int | None
+
+
+def _best_of(some: Slicings, times: Times, bounds: Array, wanted: Wanted) -> StageChoice:
+    """The best slicing within any of the bounds t_max, which are ascending and all possible: ranges of them are halved,
+    the one that may hold the best first, for Σ t within its largest is the least that any of the range has."""
+    more = wanted.microbatches - 1
+    groups = _groups(bounds, wanted.tolerance)
     best: StageChoice | None = None
-    tried, at = 0, 0
-    floor = np.inf
-    while at < len(candidates):
-        if best is not None and microbatches * candidates[at] >= best.total_s:
-            break
-        upto = int(np.searchsorted(candidates, float(candidates[at]) * (1 + tolerance), side="right")) - 1
-        t_max = candidates[upto]
-        found = some.least_sum(t_max, exact_stages)
-        tried += 1
+    tried = 0
+
+    def least_sum(group: int) -> float:
+        nonlocal best, tried
+        found = some.least_sum(float(bounds[groups[group][1]]), wanted.exact)
         assert found is not None
-        total_of_times, chosen = found
-        slowest = max(_each_s(chosen, times))
-        total = total_of_times + (microbatches - 1) * slowest
-        floor = min(floor, total_of_times + (microbatches - 1) * candidates[at])
+        tried += 1
+        total = found[0] + more * max(_each_s(found[1], times))
         if best is None or total < best.total_s:
-            best = StageChoice(chosen, total, 0.0, tried, 0)
-        at = upto + 1
+            best = StageChoice(found[1], total, 0.0, tried, 0)
+        return found[0]
+
+    def at_least(group: int, least: float) -> float:
+        return least + more * float(bounds[groups[group][0]])
+
+    least = least_sum(len(groups) - 1)
     assert best is not None
-    return StageChoice(best.stages, best.total_s, min(floor, best.total_s), tried, len(candidates) - tried)
+    floor, queue = np.inf, [(at_least(0, least), 0, len(groups) - 1, least)]
+    while queue and queue[0][0] < best.total_s:
+        bound, low, high, least = heapq.heappop(queue)
+        if low == high:
+            floor = min(floor, bound)
+            continue
+        middle = (low + high) // 2
+        lower = least_sum(middle)
+        heapq.heappush(queue, (at_least(low, lower), low, middle, lower))
+        heapq.heappush(queue, (at_least(middle + 1, least), middle + 1, high, least))
+    return StageChoice(best.stages, best.total_s, min(floor, best.total_s), tried, len(bounds) - tried)
+
+
+def _groups(bounds: Array, tolerance: float) -> list[tuple[int, int]]:
+    """First and last index of bounds that are tried as one."""
+    found: list[tuple[int, int]] = []
+    while not found or found[-1][1] + 1 < len(bounds):
+        at = found[-1][1] + 1 if found else 0
+        found.append((at, int(np.searchsorted(bounds, float(bounds[at]) * (1 + tolerance), side="right")) - 1))
+    return found
 
 
 def even_s(times: Times, sizes: NDArray[np.int64], devices: int, microbatches: int, exact_stages: int | None = None,
