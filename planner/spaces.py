@@ -22,6 +22,10 @@ RECIPES = (("data parallel", "data"), ("FSDP", "fsdp"), ("tensor parallel", "ten
 
 DEFAULT_NAMES = ("x", "y", "z")
 
+SMALLEST = 256
+"""Stages are looked for on one in so many of all devices at least. [chosen: a quarter of what the most stages that are
+searched have each; what has less to do than they, as an embedding, wastes no more than that]"""
+
 
 @dataclass(frozen=True)
 class MeshSpace:
@@ -72,6 +76,8 @@ def mesh_spaces(cluster: Cluster, pins: Pins, *, max_dims: int = 2, single: bool
     found: list[SubmeshSpace] = []
     for submesh in searched_submeshes(cluster):
         if (single or pins.stages == 1) and submesh.device_count != whole:
+            continue
+        if submesh.device_count * max(SMALLEST, 4 * (pins.stages or 0)) < whole:
             continue
         meshes = logical_meshes(cluster, submesh, max_dims)
         if pins.recipe is not None and pins.recipe != "megatron":
