@@ -30,7 +30,7 @@ from planner.known import Known
 from planner.request import Request
 from planner.search import Found, search
 
-LOOSER = (1.1, 1.3, 1.8, 3.0)
+LOOSER = (1.1, 1.3, 1.5, 1.8, 3.0)
 """How much more memory the search is told of, one after the other. [chosen: Adam's moments are half of what a
 mixed-precision parameter takes, so that a plan with twice the memory may fit without them; beyond, activations]"""
 
