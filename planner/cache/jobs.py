@@ -25,10 +25,10 @@ class Job:
         self.taken = False
         self.made: Made | None = None
 
-    @property
-    def key(self) -> Hashable:
-        """Equal for what is the same to make."""
-        return id(self.task.prepared), self.task.space, self.task.hardware, self.task.pins
+
+def _key(task: Task) -> Hashable:
+    """Equal for what is the same to make."""
+    return id(task.prepared), task.space, task.hardware, task.pins
 
 
 class Jobs:
@@ -94,7 +94,7 @@ class Jobs:
         """These were asked for, and given."""
         with self._changed:
             for job in jobs:
-                self._known.pop(job.key, None)
+                self._known.pop(_key(job.task), None)
             there = {id(job.task.prepared) for job in self._known.values()} | {id(job.task.prepared) for job in jobs}
             self._programs = [(known, content) for known, content in self._programs if id(known) in there]
 
@@ -112,10 +112,12 @@ class Jobs:
     def _job(self, task: Task) -> Job:
         """What is to be sent is made here, where nobody computes with it meanwhile: what finds out more about a program
         changes it."""
-        job = Job(task)
         if all(known is not task.prepared for known, _ in self._programs):
             self._programs.append((task.prepared, sent(task.prepared)))
-        return self._known.setdefault(job.key, job)
+        key = _key(task)
+        if key not in self._known:
+            self._known[key] = Job(task)
+        return self._known[key]
 
     def _taken(self, job: Job) -> Job:
         self._left.remove(job)

@@ -5,7 +5,7 @@ the code; its key is a hash of them all, so that what is read is what would have
 the cluster around the mesh counts but what those name: a cluster that lost a node finds the tables of the smaller
 meshes, as long as the prices are those of the cluster that it was.
 
-In: a `Cache`, processes to work in. Out: `KnownTables`, which stands in for `mesh_tables`.
+In: a `Cache`, processes to work in. Out: `KnownTables`, a way to make the tables of a search (`mesh_tables.Tables`).
 """
 
 import weakref
@@ -68,7 +68,7 @@ class KnownTables:
 
     def __call__(self, prepared: Prepared, spaces: Sequence[MeshSpace], hardware: Cluster, pins: Pins
                  ) -> list[SliceTable]:
-        """See `mesh_tables.mesh_tables`; equal to what it gives."""
+        """See `mesh_tables.Tables`; each is equal to what `mesh_table` gives."""
         tasks = [Task(prepared, *self._as_it_was(space, hardware), pins) for space in spaces]
         keys = [self._key(task) for task in tasks]
         found = [self._kept(key, task) for key, task in zip(keys, tasks, strict=True)]
@@ -82,8 +82,7 @@ class KnownTables:
         return "" if self.cache is None else digest(self._of_program(task.prepared), *task.rest())
 
     def _kept(self, key: str, task: Task) -> SliceTable | None:
-        kept = None if self.cache is None else self.cache.get(KIND, key)
-        if self.cache is None or kept is None:
+        if self.cache is None or (kept := self.cache.get(KIND, key)) is None:
             return None
         try:
             return read(kept, task)

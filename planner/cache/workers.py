@@ -90,7 +90,7 @@ class Workers:
                     self._jobs.done(job, job.task.table())
                 if self._jobs.wait_for(asked):
                     break
-            made = [job.task.table() if job.made is None or job.made == b"" else job.made for job in asked]
+            made = [job.made or job.task.table() for job in asked]  # what others could not make says why here
         except BaseException:  # Ctrl-C as well: what they are at is of no use any more
             self.end()
             raise
