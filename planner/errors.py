@@ -53,6 +53,10 @@ class PinError(PlannerError):
     """Pins contradict each other, the model or the mesh."""
 
 
+class RewriteError(PlannerError):
+    """A rewrite does not apply where it is said to."""
+
+
 class PlanFileError(PlannerError):
     """A plan file is corrupt, truncated, or of another schema version."""
 

@@ -22,8 +22,8 @@ LONGER: dict[str, str] = {}
 
 JAX_ROOMS = frozenset({"adapters", "api", "check", "checkpoint", "cli", "compat", "emit", "fitting", "footprint",
                        "interpret", "measure", "mixing", "model", "models", "moving", "offloading", "planned",
-                       "processes", "replanning", "runtime", "shares", "sweeping", "trace", "verify", "whatif",
-                       "would_fit"})
+                       "processes", "replanning", "rewrites", "rewriting", "runtime", "shares", "sweeping", "trace",
+                       "verify", "whatif", "would_fit"})
 """The top-level modules of `planner` that may import JAX; `__init__` imports what they define."""
 
 VAGUE_NAMES = frozenset({"util", "utils", "helper", "helpers", "common", "misc"})
