@@ -138,7 +138,7 @@ def _programs(record: PlanRecord, cache: Cache | None, model: "Model | None") ->
 
 def _traced(record: PlanRecord, model: "Model | None") -> Program:
     from planner import models
-    from planner.trace import trace_program
+    from planner.rewriting.program import traced_with
 
     named = model is not None
     if model is None:
@@ -147,7 +147,7 @@ def _traced(record: PlanRecord, model: "Model | None") -> Program:
                              "give the model: --model path.py:function, or model=")
         model = models.build(record.model_name, batch_size=record.batch_size, dtype=record.compute_dtype,
                              inference=record.kind == "inference")
-    program = trace_program(model, record.microbatches)
+    program = traced_with(model, record.microbatches, record.rewritings)
     if program.fingerprint != record.fingerprint:
         raise ModelError(f"the plan is of another {'model' if named else 'version or size'} than {model.name!r}",
                          "give the model with the sizes and the batch that it was planned with: --model "

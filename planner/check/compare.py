@@ -24,6 +24,7 @@ from planner.core.plan import PlanRecord
 from planner.emit.match import matching_devices
 from planner.errors import PlannerError
 from planner.model import Model, leaves_with_paths
+from planner.rewriting.program import traced_with
 from planner.runtime import compile_plan
 from planner.runtime.replicated import model_of_share
 from planner.trace import trace_program
@@ -149,7 +150,8 @@ def _gradients(record: PlanRecord, model: Model, devices: Sequence[Any], batch: 
 def _of_program(record: PlanRecord, model: Model) -> PlanRecord:
     """The plan as one for a model with another optimizer."""
     replicas = tuple(_of_program(r, model_of_share(record, model, n)) for n, r in enumerate(record.replicas))
-    return replace(record, fingerprint=trace_program(model, record.microbatches).fingerprint, replicas=replicas)
+    program = traced_with(model, record.microbatches, record.rewritings)
+    return replace(record, fingerprint=program.fingerprint, replicas=replicas)
 
 
 def _outputs(parts: Any, like: Any) -> Any:

@@ -12,6 +12,7 @@ from planner.core.alternative import Baseline as Baseline
 from planner.core.alternative import ScheduleCost as ScheduleCost
 from planner.core.hardware import Cluster
 from planner.core.layout import Layout, layout_of
+from planner.core.rewriting import AppliedRewrite, Rewriting
 from planner.core.spec import Spec
 
 SCHEMA_VERSION = 2
@@ -252,6 +253,12 @@ class PlanRecord:
     alternatives: tuple[Alternative, ...] = ()  # what other counts and meshes would
     replicas: tuple["PlanRecord", ...] = ()
     sync_s: float = 0.0  # adding up their gradients, and waiting for the update of the slowest
+    rewrites: tuple[AppliedRewrite, ...] = ()  # made of the model's program, in order
+
+    @property
+    def rewritings(self) -> tuple[Rewriting, ...]:
+        """What was applied where, in order."""
+        return tuple(r.rewriting for r in self.rewrites)
 
     def replica_of(self, stage: StagePlan) -> int:
         """The replica that a stage is of."""

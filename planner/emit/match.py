@@ -9,22 +9,27 @@ from typing import Any
 from planner.core.graph import Program
 from planner.core.plan import PlanRecord
 from planner.core.spec import is_legal
-from planner.errors import PlanMismatchError
+from planner.errors import PlanMismatchError, RewriteError
 from planner.model import Model
-from planner.trace import trace_program
+from planner.rewriting.program import traced_with
 
 
 def matching_program(record: PlanRecord, model: Model) -> Program:
     """The program of the model, as it was when the plan was made.
 
     Raises:
-      PlanMismatchError: if the model is another, or a spec of the plan does not fit the tensor it is for.
+      PlanMismatchError: if the model is another, a rewrite of the plan does not apply to it, or a spec of the plan does
+        not fit the tensor it is for.
     """
     if model.kind != record.kind:
         raise PlanMismatchError(f"the plan is for {record.kind} of {record.model_name!r}, "
                                 f"the model {model.name!r} is for {model.kind}",
                                 "use the model that was planned, or plan this one")
-    program = trace_program(model, record.microbatches)
+    try:
+        program = traced_with(model, record.microbatches, record.rewritings)
+    except RewriteError as error:
+        raise PlanMismatchError(f"the plan rewrites {record.model_name!r}, and {error.what}",
+                                "use the model and the library versions of the plan, or plan again") from error
     if program.fingerprint != record.fingerprint:
         raise PlanMismatchError(
             f"the plan was made for a model with fingerprint {record.fingerprint[:12]}, {model.name!r} has "

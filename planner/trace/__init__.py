@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from planner.trace.program import join_params as join_params
     from planner.trace.program import micro_batch as micro_batch
     from planner.trace.program import optimizer_init_graph as optimizer_init_graph
+    from planner.trace.program import program_of as program_of
     from planner.trace.program import program_trees as program_trees
     from planner.trace.program import split_params as split_params
     from planner.trace.program import trace_program as trace_program
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 NAMES = MappingProxyType({
     "trace_graph": "planner.trace.jaxpr",
     **dict.fromkeys(("join_leaves", "split_leaves"), "planner.trace.params"),
-    **dict.fromkeys(("ProgramTrees", "join_params", "micro_batch", "optimizer_init_graph", "program_trees",
+    **dict.fromkeys(("ProgramTrees", "join_params", "micro_batch", "optimizer_init_graph", "program_of", "program_trees",
                      "split_params", "trace_program", "trace_unnamed"), "planner.trace.program"),
 })
 """Public name -> where it is from: what the block above says, for when it runs."""

@@ -80,15 +80,19 @@ def without_collector() -> Iterator[None]:
 def _program(model: Model, microbatches: int, update: Graph | None) -> Program:
     forward = with_local_copies(sink(with_batched_lookups(split_rows(_forward(model, microbatches)))))
     if model.kind != "train":
-        forward = _with_own_origins(forward)
-        return Program(model.kind, forward, forward, None, microbatches, "")
+        return program_of(model.kind, forward, microbatches, None)
     _check_trainable(model, forward)
-    forward = _with_own_origins(forward)
-    micro = differentiate(forward)
     params = tuple(forward.inputs_of(Role.PARAM))
     if update is None or [(i.path, i.row) for i in update.inputs_of(Role.PARAM)] != [(i.path, i.row) for i in params]:
         update = update_graph(model, params)
-    return Program("train", forward, micro, update, microbatches, "")
+    return program_of("train", forward, microbatches, update)
+
+
+def program_of(kind: str, forward: Graph, microbatches: int, update: Graph | None) -> Program:
+    """The program of a forward graph, differentiated where its kind is `"train"`; without a fingerprint."""
+    forward = _with_own_origins(forward)
+    micro = differentiate(forward) if kind == "train" else forward
+    return Program(kind, forward, micro, update, microbatches, "")
 
 
 def program_trees(model: Model, microbatches: int = 1) -> ProgramTrees:
