@@ -21,13 +21,14 @@ from planner.core.pins import Pins
 from planner.core.plan import PlanRecord
 from planner.core.version import package_version
 from planner.errors import MeshError, ModelError, PlannerError
+from planner.joint.plan import plan_jointly
 from planner.measure import local_cluster
 from planner.model import Model
 from planner.planned import Plan
 from planner.request import Remembered, Request
+from planner.rewriting.program import rewritten
 from planner.spaces import RECIPES
 from planner.trace import trace_unnamed
-from planner.would_fit import plan_or_say
 
 
 def plan(  # noqa: PLR0913  (options of one call, all named)
@@ -68,7 +69,7 @@ def plan(  # noqa: PLR0913  (options of one call, all named)
     kept = cache_of(cache, cache_dir and cache_dir / FRONTIERS)
     with Workers(jobs, progress or _quiet) as workers:
         request = request_for(model, cluster, cache=kept or False, workers=workers)
-        record = plan_or_say(replace(request, pins=fixed, budget_s=budget_s, progress=progress or _quiet))
+        record = plan_jointly(replace(request, pins=fixed, budget_s=budget_s, progress=progress or _quiet))
     if kept is not None and isinstance(request.trace, Remembered):
         _keep_program(kept, request.trace.known, record)
     return Plan(record)
@@ -92,7 +93,8 @@ def request_for(model: Model, cluster: Cluster, *, cache: Cache | bool = True, w
 def _keep_program(cache: Cache, traced: Mapping[int, Program], record: PlanRecord) -> None:
     """Keep the plan's program, so that it can be planned again without the model."""
     if record.microbatches in traced:
-        keep_programs(cache, [replace(traced[record.microbatches], fingerprint=record.fingerprint)])
+        program = rewritten(traced[record.microbatches], record.rewritings)
+        keep_programs(cache, [replace(program, fingerprint=record.fingerprint)])
 
 
 def _check_optimizer(model: Model) -> None:

@@ -76,7 +76,7 @@ def replan(plan: Plan, *, cluster: Cluster | None = None, without: Sequence[str]
     programs, notes = _programs(record, kept, model)
     asked = _asked(record, changed, batch_size or record.batch_size, programs, pinned)
     found = _planned(replace(asked, was=None if cluster else record.cluster), kept, progress or _quiet)
-    found = replace(found, pins=record.pins if not pinned else asked.pins.describe())
+    found = replace(found, pins=record.pins if not pinned else asked.pins.describe(), rewrites=record.rewrites)
     update = next(iter(programs.values())).update
     return Replanned(plan, Plan(found), moves(record, found, update, changed.was), (*changed.notes, *notes))
 

@@ -21,7 +21,7 @@ LONGER: dict[str, str] = {}
 """Module -> why it may be longer than `MAX_LINES`."""
 
 JAX_ROOMS = frozenset({"adapters", "api", "check", "checkpoint", "cli", "compat", "emit", "fitting", "footprint",
-                       "interpret", "measure", "mixing", "model", "models", "moving", "offloading", "planned",
+                       "interpret", "joint", "measure", "mixing", "model", "models", "moving", "offloading", "planned",
                        "processes", "replanning", "rewrites", "rewriting", "runtime", "shares", "sweeping", "trace",
                        "verify", "whatif", "would_fit"})
 """The top-level modules of `planner` that may import JAX; `__init__` imports what they define."""

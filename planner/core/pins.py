@@ -27,6 +27,11 @@ class Pins:
       offload: what may be kept in the memory of the devices' hosts: `"none"`; `"optimizer"`: all optimizer state is;
         `"activations"`: all activations of pipeline stages are; `"auto"`: what makes the step fastest. None: what has
         to be, where nothing fits without.
+      rewrite: whether the graph may be rewritten (`planner/rewrites/`): `"joint"`: where that makes the plan faster,
+        searched together with shardings; `"first"`: where it is faster on one device, before anything is sharded, as a
+        baseline; `"none"` or None: not at all.
+      allow, forbid: names of rules: only these, and not these.
+      rewrites: (rule, where) of rewrites to apply, in order, as a plan lists them: these and no others.
       replicas: on several types of devices, replicas of the whole pipeline, one on a type, with a share of the batch
         each: so many, or 1 for none. None: where that is fastest.
     """
@@ -43,6 +48,10 @@ class Pins:
     recipe: str | None = None
     offload: str | None = None
     replicas: int | None = None
+    rewrite: str | None = None
+    allow: tuple[str, ...] = ()
+    forbid: tuple[str, ...] = ()
+    rewrites: tuple[tuple[str, str], ...] = ()
 
     @property
     def recomputed(self) -> Recompute | None:

@@ -86,13 +86,14 @@ class _Edit:
             self.constants.append((kept, array))
         place = min(self.graph.producers[r] for r in match.roots)
         source = next((s for s in (match.op(n).source for n in reversed(tuple(match.ops))) if s), "")
+        origin = self.graph.ops[place].origin
         for op in made.ops:
             for r in op.results:
                 if r not in called:
                     called[r] = self._value(made.values[r])
             results = tuple(v for v in (called[r] for r in op.results) if isinstance(v, int))
             self.new.append((place, replace(op, operands=tuple(_operand(o, called) for o in op.operands),
-                                            results=results, source=source)))
+                                            results=results, source=source, origin=origin)))
 
     def _value(self, typed: Value) -> int:
         self.values.append(typed)

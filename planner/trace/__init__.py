@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 NAMES = MappingProxyType({
     "trace_graph": "planner.trace.jaxpr",
     **dict.fromkeys(("join_leaves", "split_leaves"), "planner.trace.params"),
-    **dict.fromkeys(("ProgramTrees", "join_params", "micro_batch", "optimizer_init_graph", "program_of", "program_trees",
-                     "split_params", "trace_program", "trace_unnamed"), "planner.trace.program"),
+    **dict.fromkeys(("ProgramTrees", "join_params", "micro_batch", "optimizer_init_graph", "program_of",
+                     "program_trees", "split_params", "trace_program", "trace_unnamed"), "planner.trace.program"),
 })
 """Public name -> where it is from: what the block above says, for when it runs."""
 
