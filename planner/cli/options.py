@@ -103,6 +103,13 @@ def add_pins(parser: argparse.ArgumentParser) -> None:
                        help="sharding of parameters, per dimension: 'params/**/wq=None,model', 'embed=data+model,None'")
     group.add_argument("--pin-activation", action="append", default=[], metavar="NAME=SPEC",
                        help="sharding of an activation named by jax.ad_checkpoint.checkpoint_name")
+    group.add_argument("--rewrite", choices=("joint", "first", "none"),
+                       help="rewrite the graph where that makes the plan faster (joint), or where it is faster on one "
+                       "device, before sharding (first, a baseline); default none")
+    group.add_argument("--allow", action="append", default=[], metavar="RULE", help="use only these rewrites")
+    group.add_argument("--forbid", action="append", default=[], metavar="RULE", help="do not use this rewrite")
+    group.add_argument("--apply", action="append", default=[], metavar="RULE@WHERE",
+                       help="apply this rewrite, as plans name it, and no others; may be repeated, in order")
 
 
 def add_under_plan(parser: argparse.ArgumentParser, *, verb: str, steps: int) -> None:
@@ -136,7 +143,16 @@ def pins(args: argparse.Namespace) -> Pins:
         microbatches=args.microbatches, schedule=args.schedule, chunks=args.chunks, recompute=args.recompute,
         recipe=args.recipe, offload=args.offload, replicas=args.replicas,
         params=tuple(_spec(text) for text in args.pin),
-        activations=tuple(_spec(text) for text in args.pin_activation))
+        activations=tuple(_spec(text) for text in args.pin_activation), rewrite=args.rewrite,
+        allow=tuple(args.allow), forbid=tuple(args.forbid), rewrites=tuple(_rewriting(text) for text in args.apply))
+
+
+def _rewriting(text: str) -> tuple[str, str]:
+    """`"fuse_matmuls@layers/*/wq, layers/*/wk"`, read."""
+    rule, at, where = text.partition("@")
+    if not at:
+        raise PinError(f"--apply {text!r} does not say where", "give RULE@WHERE, as `planner explain` lists them")
+    return rule.strip(), where.strip()
 
 
 def check_steps(args: argparse.Namespace) -> None:

@@ -29,6 +29,7 @@ def explain(record: PlanRecord, width: int = 100) -> str:
     """The explanation, wrapped at `width` columns."""
     parts = [
         ("What was chosen", _choice(record)),
+        ("What was rewritten", _rewritten(record)),
         ("Where the time goes", _time(record)),
         ("What sets the pace", _pace(record)),
         ("Communication, dearest first", _communication(record)),
@@ -70,6 +71,18 @@ def _choice(record: PlanRecord) -> list[str]:
     lines.append(f"{len(split)} of {units.plural(len(record.params), 'parameter')} are stored sharded{more}.")
     if record.pins:
         lines.append("fixed by you: " + ", ".join(f"{name} = {value}" for name, value in record.pins) + ".")
+    return lines
+
+
+def _rewritten(record: PlanRecord) -> list[str]:
+    lines: list[str] = []
+    for r in record.rewrites:
+        gain = f", {'gains' if r.gain_s > 0 else 'costs by itself'} {units.seconds(abs(r.gain_s))} a step" \
+            if r.gain_s else ""
+        exact = "last bits may differ" if r.rounding else "bit for bit the same"
+        assumes = f"; assumes that {r.assumes}" if r.assumes else ""
+        lines.append(f"{r.rewriting.rule} ({r.says}) at {r.rewriting.at}, in {units.plural(r.places, 'place')}{gain}: "
+                     f"{exact}{assumes}.")
     return lines
 
 

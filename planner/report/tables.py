@@ -87,6 +87,9 @@ def header(record: PlanRecord) -> Table:
         rows.append(("on hosts", host_text(record)))
     if record.replicas:
         rows.insert(3, ("replicas", _replicas_text(record)))
+    if record.rewrites:
+        rows.append(("rewritten", "; ".join(f"{r.rewriting} ({units.plural(r.places, 'place')})"
+                                            for r in record.rewrites)))
     if record.pins:
         rows.append(("pinned", ", ".join(f"{name} = {value}" for name, value in record.pins)))
     for name, value in rows:
