@@ -1,0 +1,133 @@
+"""The joint search: prices of the reduced graph are those of the whole, the best of all subsets is found, the plan is
+never worse, and what it runs computes what the model computes."""
+
+import time
+from dataclasses import replace
+from itertools import chain, combinations
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import planner
+from planner import models
+from planner.core.pins import Pins
+from planner.core.rewriting import Rewriting
+from planner.emit.match import matching_program
+from planner.errors import PinError, PlanMismatchError, RewriteError, UnknownNameError
+from planner.joint.best_first import Found, Search, rules_named
+from planner.joint.plan import WITHOUT, layers_of
+from planner.joint.pricing import Pricing, places_of
+from planner.joint.reduced import Reduced, reduced
+from planner.model import Model
+from planner.prepared import prepare
+from planner.rewriting.program import rewritten
+from planner.trace import trace_program
+
+QKV = "layers/*/attention/query, layers/*/attention/key, layers/*/attention/value"
+
+
+def chained(batch: int = 16) -> Model:
+    """Two independent places where products can be paired otherwise, one of which pays: x·u·v with a wide middle."""
+    def loss(params: Any, batch: Any) -> jax.Array:
+        narrow = (batch["x"] @ params["down"]) @ params["up"]
+        wide = (jnp.tanh(narrow) @ params["out"]) @ params["back"]
+        return jnp.mean(wide ** 2)
+
+    sizes = {"down": (64, 8), "up": (8, 64), "out": (64, 1024), "back": (1024, 64)}
+    params = {k: jax.ShapeDtypeStruct(shape, jnp.float32) for k, shape in sizes.items()}
+    return Model(loss, params, {"x": jax.ShapeDtypeStruct((batch, 512, 64), jnp.float32)}, optax.sgd(0.1), name="chain")
+
+
+@pytest.fixture(scope="module")
+def gpt() -> tuple[Model, planner.Plan]:
+    model = models.build("gpt-tiny", batch_size=16, layers=6)
+    return model, planner.plan(model, planner.cluster("dgx-h100"), stages=1, cache=False)
+
+
+def searched(model: Model, plan: planner.Plan, rules: tuple[str, ...] = (), seconds: float = 60.0
+             ) -> tuple[Search, Found]:
+    record = plan.record
+    program = trace_program(model, record.microbatches)
+    whole = reduced(program, layers_of(record))
+    pricing = Pricing(record.cluster, Pins(), places_of(record, Pins()))
+    search = Search(whole, prepare(whole.program, record.cluster.device).layers, pricing, rules_named(rules, ()),
+                    time.perf_counter() + seconds, lambda _: None)
+    return search, search.run()
+
+
+def test_price_of_distinct_layers_is_that_of_the_whole(gpt: tuple[Model, planner.Plan]) -> None:
+    model, plan = gpt
+    program = trace_program(model, plan.record.microbatches)
+    small = reduced(program, layers_of(plan.record))
+    assert sum(small.missing) == 3 and len(small.program.forward.ops) < 0.7 * len(program.forward.ops)
+    pricing = Pricing(plan.record.cluster, Pins(), places_of(plan.record, Pins()))
+    whole = Reduced(program, (0,) * len(small.missing))
+    assert pricing.seconds(small.program, small) == pytest.approx(pricing.seconds(program, whole), rel=1e-9)
+    fused = [Rewriting("fuse_matmuls", QKV)]
+    assert pricing.seconds(rewritten(small.program, fused), small) == pytest.approx(
+        pricing.seconds(rewritten(program, fused), whole), rel=1e-9)
+
+
+def test_best_first_finds_the_best_of_all_subsets() -> None:
+    model = chained()
+    plan = planner.plan(model, planner.cluster("dgx-h100"), stages=1, cache=False)
+    search, found = searched(model, plan, ("reassociate_right", "reassociate_left"))
+    alone = [r for r, _ in found.alone]
+    prices: dict[tuple[Rewriting, ...], float] = {}
+    for chosen in chain.from_iterable(combinations(alone, k) for k in range(len(alone) + 1)):
+        try:
+            program = rewritten(search.whole.program, chosen)
+        except RewriteError:  # one takes the other's place away
+            continue
+        prices[chosen] = search.pricing.seconds(program, search.whole)
+    assert len(prices) > 3
+    assert found.after_s == pytest.approx(min(prices.values()))
+    assert found.after_s < 0.9 * found.before_s == 0.9 * prices[()]
+    assert sum(r.gain_s for r in found.rewrites) == pytest.approx(found.before_s - found.after_s)
+
+
+def test_no_time_is_no_rewrites(gpt: tuple[Model, planner.Plan]) -> None:
+    _, found = searched(*gpt, seconds=-1.0)
+    assert not found.rewrites and not found.complete and found.after_s == found.before_s
+
+
+def test_plan_is_no_worse_and_computes_the_same() -> None:
+    model, devices = chained(), jax.devices()
+    plain = planner.plan(model, devices, cache=False)
+    joint = planner.plan(model, devices, cache=False, rewrite="joint")
+    assert joint.record.step_time_s < plain.record.step_time_s
+    assert [r.rewriting.rule for r in joint.record.rewrites] == ["reassociate_right"]
+    beside = {b.name: b.step_time_s for b in joint.record.baselines}
+    assert beside[WITHOUT] == pytest.approx(plain.record.step_time_s)
+    assert "reassociate_right" in joint.explain() and joint.check(model, steps=2).passed
+    again = planner.plan(model, devices, cache=False, rewrites=[
+        (r.rewriting.rule, r.rewriting.at) for r in joint.record.rewrites])
+    assert again.record.step_time_s == joint.record.step_time_s
+    assert again.record.fingerprint == joint.record.fingerprint != plain.record.fingerprint
+
+
+def test_forbidden_rules_are_not_used() -> None:
+    plan = planner.plan(chained(), planner.cluster("dgx-h100"), stages=1, cache=False, rewrite="joint",
+                        allow=("reassociate_right",), forbid=("reassociate_right",))
+    assert not plan.record.rewrites
+
+
+@pytest.mark.parametrize(("pins", "error", "says"), [
+    ({"rewrite": "always"}, PinError, "joint, first"), ({"allow": ("fuse",)}, UnknownNameError, "fuse_matmuls"),
+    ({"rewrites": (("fuse_matmuls", "nowhere"),)}, RewriteError, "applies at"),
+    ({"rewrites": (("fuze", "nowhere"),)}, UnknownNameError, "known: .*fuse_matmuls")])
+def test_bad_wishes_are_refused(pins: dict[str, Any], error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        planner.plan(chained(), planner.cluster("dgx-h100"), stages=1, cache=False, **pins)
+
+
+def test_a_plan_refuses_a_model_that_its_rewrites_are_not_for() -> None:
+    model = chained()
+    plan = planner.plan(model, planner.cluster("dgx-h100"), stages=1, cache=False,
+                        rewrites=(("reassociate_right", "out, back"),))
+    other = replace(model, fn=lambda params, batch: jnp.mean((batch["x"] @ params["down"]) ** 2))
+    with pytest.raises(PlanMismatchError, match="does not apply"):
+        matching_program(plan.record, other)
