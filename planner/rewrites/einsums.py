@@ -42,6 +42,15 @@ def free_dims(op: Op, side: int, rank: int) -> tuple[int, ...]:
     return tuple(d for d in range(rank) if d not in contracted and d not in batch)
 
 
+def product(params: Mapping[str, Any], left: jax.Array, right: jax.Array, contracted: Sequence[Sequence[int]],
+            batch: Sequence[Sequence[int]]) -> jax.Array:
+    """A product of the precision and dtype of another: `contracted` and `batch` hold dimensions of the left operand,
+    then of the right."""
+    (a, b), (c, d) = (tuple(map(tuple, of)) for of in (contracted, batch))
+    return jax.lax.dot_general(left, right, ((a, b), (c, d)), precision=params["precision"],
+                               preferred_element_type=params["preferred_element_type"])
+
+
 def dot(params: Mapping[str, Any], left: jax.Array, right: jax.Array) -> jax.Array:
     """A product like another: of its dimension numbers, precision and dtype."""
     return jax.lax.dot_general(left, right, params["dimension_numbers"], precision=params["precision"],
