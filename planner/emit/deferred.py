@@ -19,6 +19,7 @@ from types import MappingProxyType
 from planner.core.graph import Graph, Op, Phase, Role, Value
 from planner.core.plan import ParamPlan, PlanRecord
 from planner.core.spec import Spec, axes_of, is_legal, replicated
+from planner.costs.memory import itemsize, sum_itemsize
 from planner.emit.annotated import Annotated
 from planner.emit.contributions import contributions
 from planner.emit.inferred import Inferred, infer
@@ -105,6 +106,12 @@ def final_spec(given: Annotated, param: ParamPlan, stage: int) -> Spec:
     if stage == param.home:
         return param.update_spec
     return given.specs[stage].get(param.value, replicated(len(param.shape)))
+
+
+def ends_in_place(given: Annotated, param: ParamPlan, value: int, stage: int) -> bool:
+    """Whether the gradient of the batch, of which `value` is a contribution, takes the place of the sum on a stage."""
+    return not lead_count(given, param, value) and sum_itemsize(param.dtype) == itemsize(param.dtype) \
+        and settled_spec(given, param, stage) == final_spec(given, param, stage)
 
 
 class _Edit:

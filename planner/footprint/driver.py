@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from planner.core.graph import Role
 from planner.costs.memory import peak, shard_bytes
 from planner.emit.cutting import TaskCode
+from planner.emit.deferred import ends_in_place
 from planner.emit.pipeline_code import PipelineCode, pipeline_code
 from planner.emit.rounds import replaced
 from planner.emit.task_order import task_order
@@ -157,8 +158,13 @@ class _Driver:
             for stage in range(len(self._record.stages)):
                 if self._code.grads[stage]:
                     self._call("finish", stage)
-                    self._grads[stage] += self._needs("finish", stage).made
+                    self._grads[stage] += self._needs("finish", stage).made - self._freed(stage)
             self.update()
+
+    def _freed(self, stage: int) -> int:
+        """Bytes of the gradient sums that nobody holds once the gradients are there."""
+        return sum(sum_bytes(self._emitted, p, stage, v[0]) for p, v in self._code.grads[stage]
+                   if not ends_in_place(self._emitted.given, p, v[0], stage))
 
     def _start(self, task: Task) -> None:
         for stage, change in self.away.before(task).items():

@@ -11,6 +11,7 @@ from planner.core.plan import ParamPlan
 from planner.costs.memory import itemsize, shard_bytes, sum_itemsize
 from planner.emit.contributions import contributions
 from planner.emit.cutting import TaskCode
+from planner.emit.deferred import ends_in_place
 from planner.footprint.compiled import Ends, function
 from planner.footprint.emitted import Emitted, Function
 from planner.footprint.gradients import added, finished, gradient, sum_bytes
@@ -93,15 +94,18 @@ def task_function(emitted: Emitted, code: TaskCode, summed: Sequence[tuple[Param
 
 
 def finish_function(emitted: Emitted, stage: int, summed: Sequence[tuple[ParamPlan, tuple[int, ...]]]) -> Function:
-    """The end of the gradient sums of a pipeline's stage; `summed` as in `task_function`. What a collective gives is
-    divided by the microbatches into a place of its own."""
+    """The end of the gradient sums of a pipeline's stage; `summed` as in `task_function`. A gradient takes the place of
+    its sum if it lies as that does; what a collective gives is divided by the microbatches into a place of its own."""
     nodes = Nodes()
     sums = [nodes.given(sum_bytes(emitted, p, stage, v[0]), sum_itemsize(p.dtype)) for p, v in summed]
-    outs: list[int] = []
+    outs, in_place = list[int](), list[int]()
     for (p, v), given in zip(summed, sums, strict=True):
+        if ends_in_place(emitted.given, p, v[0], stage):
+            in_place += nodes.add(Kind.CHEAP, [given], [(nodes.tensors[given].bytes, nodes.tensors[given].item)], -1)
+            continue
         t = finished(emitted, nodes, p, given, stage, v[0])
-        if emitted.record.microbatches > 1 and t != given:
-            known = nodes.tensors[t]
-            t = nodes.add(Kind.CHEAP, [t], [(known.bytes, known.item)], -1, moves=True)[0]
+        if emitted.record.microbatches > 1 or t == given:
+            known, item = nodes.tensors[t], itemsize(p.dtype)
+            t = nodes.add(Kind.CHEAP, [t], [(known.elements * item, item)], -1, moves=True)[0]
         outs.append(t)
-    return function(emitted, nodes, Ends(tuple(outs)))
+    return function(emitted, nodes, Ends(tuple(outs), tuple(in_place)))

@@ -219,6 +219,11 @@ class Drive:
             moved = self._transfers.send([made[n] for n in sending.places], sending.lie, sending.wanted)
             self._held[sending.stage, microbatch].update(zip(sending.values, moved, strict=True))
 
+    def taken_sums(self, stage: int) -> Any:
+        """The gradient sums of a stage, which nobody holds any more."""
+        sums, self.sums[stage] = self.sums[stage], ()
+        return sums
+
     def last_state(self) -> tuple[Any, ...]:
         """The state after the last microbatch, at home."""
         driver = self._driver

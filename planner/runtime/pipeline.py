@@ -134,7 +134,7 @@ class PipelineStep:
     def _gradients(self, run: Drive) -> tuple[Any, ...]:
         parts: dict[int, list[Any]] = {}
         for stage, functions in enumerate(self._stages):
-            for (p, _), grad in zip(self._code.grads[stage], functions.finish(run.sums[stage]), strict=True):
+            for (p, _), grad in zip(self._code.grads[stage], functions.finish(run.taken_sums(stage)), strict=True):
                 parts.setdefault(p.value, []).append(grad if stage == p.home else self._home(p, stage, grad))
         return tuple(parts[p.value][0] if len(parts[p.value]) == 1 else self._add[p.home](parts[p.value])
                      for p in self._record.params)

@@ -8,7 +8,7 @@ first call.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from planner.core import programs
 from planner.core.plan import ParamPlan
 from planner.core.spec import Spec
 from planner.emit.cutting import TaskCode
-from planner.emit.deferred import final_spec, lead_count, settled_spec
+from planner.emit.deferred import ends_in_place, final_spec, lead_count, settled_spec
 from planner.emit.meshes import sharding
 from planner.emit.micro import accumulation_dtype
 from planner.emit.names import gradient_name
@@ -26,6 +26,8 @@ from planner.emit.pipeline_code import PipelineCode
 from planner.emit.tasks import Constraints, run_code
 from planner.runtime.stage_program import stage_program
 from planner.schedules import Kind
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class StageFunctions:
 
     `programs[kind](*reads) -> makes`, but the last kind in training: `(sums, *reads) -> (sums, makes)`, which takes
     over the buffers of `sums`. `zeros() -> sums`; `finish(sums) -> gradients`, in the order of `PipelineCode.grads` of
-    the stage.
+    the stage, which takes over the buffers of those sums that gradients fit into.
     """
 
     def __init__(self, code: PipelineCode, stage: int, mesh: Mesh, scale: Scale) -> None:
@@ -53,8 +55,24 @@ class StageFunctions:
         self.summing: Kind | None = code.kinds[-1] if len(code.kinds) > 1 else None
         self.programs: Mapping[Kind, Any] = {kind: self._program(kind) for kind in code.kinds}
         self.zeros = stage_program(self._zeros, mesh, self._name(programs.ZEROS), out_shardings=self._sums)
-        self.finish = stage_program(self._finish, mesh, self._name(programs.FINISH), out_shardings=tuple(
-            sharding(mesh, final_spec(given, p, stage)) for p, _ in self._params))
+        self._in_place = [ends_in_place(given, p, v[0], stage) for p, v in self._params]
+        ends = tuple(sharding(mesh, final_spec(given, p, stage)) for p, _ in self._params)
+        self._finishing = stage_program(self._finish, mesh, self._name(programs.FINISH), donate=(0,),
+                                        out_shardings=self._apart(ends))
+
+    def finish(self, sums: Sequence[Any]) -> tuple[Any, ...]:
+        """The gradients of the batch."""
+        own, new = map(iter, self._finishing(*self._apart(sums)))
+        return tuple(next(own if here else new) for here in self._in_place)
+
+    def lowered_finish(self, sums: Sequence[Any]) -> Any:
+        """The program of `finish`, lowered."""
+        return self._finishing.lower(*self._apart(sums))
+
+    def _apart(self, each: Sequence[T]) -> tuple[tuple[T, ...], tuple[T, ...]]:
+        """What belongs to sums whose place gradients take, and the others."""
+        return (tuple(x for x, here in zip(each, self._in_place, strict=True) if here),
+                tuple(x for x, here in zip(each, self._in_place, strict=True) if not here))
 
     def _name(self, work: str) -> str:
         return programs.program_name(self._stage, work)
@@ -105,8 +123,9 @@ class StageFunctions:
         values = self._code.given.graph.values
         return tuple(jnp.zeros(values[v[0]].shape, accumulation_dtype(p.dtype)) for p, v in self._params)
 
-    def _finish(self, sums: Sequence[Any]) -> tuple[Any, ...]:
-        return tuple(self._finished(p, values[0], total) for (p, values), total in zip(self._params, sums, strict=True))
+    def _finish(self, *sums: Sequence[Any]) -> tuple[tuple[Any, ...], ...]:
+        return tuple(tuple(self._finished(p, values[0], total) for (p, values), total in zip(params, some, strict=True))
+                     for params, some in zip(self._apart(self._params), sums, strict=True))
 
     def _finished(self, param: ParamPlan, value: int, total: Any) -> Any:
         leads = lead_count(self._code.given, param, value)

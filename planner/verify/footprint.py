@@ -41,7 +41,7 @@ Programs = Mapping[str, Sequence[ProgramRow]]
 def peak_of_rank(record: PlanRecord, rank: int, held: Sequence[Holdings], programs: Sequence[Programs]) -> int:
     """The most bytes of a device in use at once. `held`, `programs`: of every stage of the plan."""
     stages = record.layout.stages_of(rank)
-    sums = [max((p.output_bytes for p in found.get("zeros", ())), default=0) for found in programs]
+    sums = [_made(found, "zeros") for found in programs]
     steady = sum(held[s].fixed_bytes + sums[s] + held[s].batch_bytes * record.microbatches for s in stages)
     kept, most, left, waiting = 0, steady, dict[tuple[int, int], int](), dict[tuple[int, int], int]()
     for task in tasks_of(record.schedule, record.layout, record.microbatches)[rank]:
@@ -57,16 +57,22 @@ def peak_of_rank(record: PlanRecord, rank: int, held: Sequence[Holdings], progra
 
 
 def _of_ends(steady: int, stages: Sequence[tuple[Holdings, Programs]]) -> int:
-    """The most while gradients are finished, stage by stage, and the weights updated; what is made stays."""
+    """The most while gradients are finished, stage by stage, each in the place of its sum or instead of it, and the
+    weights updated; what is made stays."""
     at = most = steady
     for _, found in stages:
-        grads = max((p.output_bytes for p in found.get("finish", ())), default=0)
         extra = max((p.extra_bytes for p in found.get("finish", ())), default=0)
-        most, at = max(most, at + max(extra, grads)), at + grads
+        most, at = max(most, at + extra), at - _made(found, "zeros") + _made(found, "finish")
+        most = max(most, at)
     for held, found in stages:
         updated, kept = of_update(found.get("update", ()))
         most, at = max(most, at + held.visiting_bytes + updated), at + kept
     return most
+
+
+def _made(found: Programs, name: str) -> int:
+    """Bytes of all that a program of a stage gives back."""
+    return max((p.output_bytes for p in found.get(name, ())), default=0)
 
 
 def of_update(rounds: Sequence[ProgramRow]) -> tuple[int, int]:

@@ -131,7 +131,7 @@ class _Pipeline:
             reads = (self._reads(stage, v) for v in functions.codes[functions.summing].reads)
             self._compile(functions.programs[functions.summing].lower(given, *reads), stage, functions.summing,
                           microbatches)
-            self._compile(functions.finish.lower(given), stage, "finish", 1)
+            self._compile(functions.lowered_finish(given), stage, "finish", 1)
         return self._holdings(stage)
 
     def _update(self) -> None:

@@ -92,6 +92,13 @@ def test_every_stage_of_a_pipeline_is_compiled() -> None:
         assert stage.compiled_bytes >= held
 
 
+def test_gradients_that_lie_as_their_sums_take_their_place() -> None:
+    record, model = planned("mlp-tiny", {"layers": 2}, recipe="tensor", stages=2, microbatches=2)
+    for stage in verify_plan(record, model, "local").stages:
+        finish = next(p for p in stage.programs if p.name == "finish")
+        assert finish.alias_bytes == finish.argument_bytes > 0
+
+
 @pytest.mark.parametrize(("pins", "gathers"), [
     ({"recipe": "fsdp", "stages": 1, "recompute": True}, True),
     ({"recipe": "megatron", "mesh_axes": (("data", 2), ("model", 2)), "stages": 2}, False),
