@@ -59,15 +59,14 @@ def _meshes(outcome: Outcome, best: Candidate) -> Iterator[Alternative]:
         if space == costs.space(entries[slow]):
             continue
         table = costs.tables[space]
-        at = table.of(first, last)
-        need = table.memory_bytes(costs.flights[index])[at]
-        step = np.where(need <= usable, (table.microbatch_s + table.batch_s / microbatches)[at], np.inf)
-        fastest = int(np.argmin(step))
-        if step[fastest] == np.inf:
-            yield Alternative("mesh", f"mesh {_named(space)}{where}", None, None, _missing(float(need.min()), usable))
+        own = table.useful.of(table.of(first, last))
+        need, fastest = own.memory_bytes(costs.flights[index]), own.fitting(costs.flights[index], usable)
+        if fastest is None:
+            yield Alternative("mesh", f"mesh {_named(space)}{where}", None, None,
+                              _missing(float(need.min(initial=np.inf)), usable))
             continue
         changed = list(times)
-        changed[slow] = float(step[fastest]) + costs.hand_over_s(entries[slow])
+        changed[slow] = float(own.step_s(microbatches)[fastest]) + costs.hand_over_s(entries[slow])
         more = pipeline_time_s(changed, microbatches) - pipeline_time_s(times, microbatches)
         yield Alternative("mesh", f"mesh {_named(space)}{where}", best.step_time_s + more, int(need[fastest]),
                           note="all else as it is" if len(entries) > 1 else "")

@@ -16,6 +16,7 @@ from planner.core.hardware import Cluster
 from planner.foreseen import Programs
 from planner.intraop.compose import SliceTable
 from planner.intraop.frontier import LayerFrontier
+from planner.intraop.useful import Useful
 from planner.mesh_tables import all_fit
 from planner.prepared import Prepared
 from planner.request import Request
@@ -78,8 +79,8 @@ def _serves(table: SliceTable, request: Request, prepared: Prepared, space: Mesh
 def _bytes(table: SliceTable) -> int:
     """Of a table's arrays, the frontiers of its layers included where they are there."""
     frontiers = {id(f): f for f in table.layers}.values() if isinstance(table.layers, tuple) else ()
-    return sum(_size(of) for of in (table, *frontiers))
+    return sum(_size(of) for of in (table, table.useful, *frontiers))
 
 
-def _size(of: SliceTable | LayerFrontier) -> int:
+def _size(of: SliceTable | Useful | LayerFrontier) -> int:
     return sum(part.nbytes for part in vars(of).values() if isinstance(part, np.ndarray))

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import numpy as np
-
 from planner.core.hardware import Cluster, Overlap
 from planner.core.pins import Pins
 from planner.core.recomputation import Recompute
@@ -149,8 +147,7 @@ def _held_anyway(prepared: Prepared, hardware: Cluster, pins: Pins, classes: Seq
 
 def all_fit(prepared: Prepared, hardware: Cluster, pins: Pins, fastest: SliceTable, usable: float) -> bool:
     """Whether every slice, at its fastest, fits with as many microbatches in flight as any stage may hold."""
-    need = fastest.memory_bytes(most_in_flight(prepared, hardware, pins))[..., 0]
-    return bool((need[np.isfinite(need)] <= usable).all())
+    return bool((fastest.useful.memory_bytes(most_in_flight(prepared, hardware, pins)) <= usable).all())
 
 
 def most_in_flight(prepared: Prepared, hardware: Cluster, pins: Pins) -> int:
@@ -186,7 +183,7 @@ def _table(prepared: Prepared, classes: Sequence[PricedClass], prices: Multiplie
     graph, setting = prepared.program.micro, classes[0].priced.setting
     layers = solved_layers(prepared, classes, prices)
     table = slice_table(graph, setting.mesh, [layers[c] for c in prepared.layers.classes], prepared.slices,
-                        prices, training=setting.training)
+                        prices, microbatches=setting.microbatches, training=setting.training)
     return replace(table, exact=setting.max_classes == MAX_CLASSES)
 
 

@@ -133,7 +133,7 @@ def slice_costs(prepared: Prepared, hardware: Cluster, spaces: Sequence[SubmeshS
         capacity = hardware.kinds[space.part].device.usable_bytes
         for t, mesh in enumerate(space.meshes):
             table = tables[mesh]
-            value, g = fastest_fitting(table, distinct, capacity, microbatches)
+            value, g = fastest_fitting(table, distinct, capacity)
             better = value < times[:, m]
             times[:, m][better], where[:, m][better], variant[:, m][better] = value[better], t, g[better]
             bounds: dict[int, Array] = {}  # by the most in flight of what bounds, which few counts differ in
@@ -201,11 +201,9 @@ def _learn(costs: SliceCosts, entry: Entry, found: Known) -> None:
 def _fastest(stage: Stage) -> SliceChoice | None:
     """The fastest variant of a table that fits."""
     table, first, last = stage.table, stage.first, stage.last
-    at = table.of(first, last)
-    step = (table.microbatch_s + table.batch_s / stage.microbatches)[at]
-    step = np.where(table.memory_bytes(stage.in_flight)[at] <= stage.limit_bytes, step, np.inf)
-    g = int(np.argmin(step))
-    return table_choice(table, first, last, g) if np.isfinite(step[g]) else None
+    own = table.useful.of(table.of(first, last))
+    at = own.fitting(stage.in_flight, stage.limit_bytes)
+    return None if at is None else table_choice(table, first, last, int(own.variant[at]))
 
 
 def _floor(table: SliceTable, flight: int, capacity: float, microbatches: int) -> Array:
@@ -217,7 +215,7 @@ def _floor(table: SliceTable, flight: int, capacity: float, microbatches: int) -
     below = variants.bounding(flight)
     prices = np.array(variants.per_byte_s)[below]
     room = capacity - table.slices.largest(np.array(table.least_working_bytes))
-    found = np.max(table.priced[:, below] - prices * room[:, None], axis=1)
+    found = np.max(table.bound(below) - prices * room[:, None], axis=1)
     return np.maximum(np.where(room < 0, np.inf, found), 0.0) / microbatches
 
 

@@ -20,8 +20,8 @@ from planner.spaces import MeshSpace
 def least_peak(request: Request, tables: Mapping[MeshSpace, SliceTable]) -> float:
     """The least bytes per device with which the whole model in one stage runs, on all devices."""
     whole = [t for t in tables.values() if t.mesh.device_count == request.cluster.device_count]
-    return min((float(t.memory_bytes(1)[t.of(0, len(t.entering_bytes) - 1)].min()) for t in whole),
-               default=float("inf"))
+    return min((float(t.useful.of(t.of(0, len(t.entering_bytes) - 1)).memory_bytes(1).min(initial=np.inf))
+                for t in whole), default=float("inf"))
 
 
 def least_held(prepared: Prepared, tables: Mapping[MeshSpace, SliceTable]) -> float:
@@ -30,7 +30,8 @@ def least_held(prepared: Prepared, tables: Mapping[MeshSpace, SliceTable]) -> fl
     left out what memory would have it save, as all fits."""
     if any(len(t.multipliers) == 1 for t in tables.values()):
         return 0.0
-    each = [t.mesh.device_count * np.array([t.parts[t.of(n, n), :, 3].min() for n in range(len(prepared.layers))])
+    each = [t.mesh.device_count * np.array([t.useful.of(t.of(n, n)).parts[:, 3].min(initial=np.inf)
+                                            for n in range(len(prepared.layers))])
             for t in tables.values()]
     micro = prepared.program.micro
     dtypes = {micro.values[i.value].dtype for i in micro.inputs_of(Role.PARAM)}

@@ -22,6 +22,7 @@ from planner.core.recomputation import Recompute
 from planner.intraop.compose import SliceTable
 from planner.intraop.frontier import PARTS, LayerFrontier
 from planner.intraop.setting import MAX_CLASSES
+from planner.intraop.useful import Useful
 from planner.intraop.variants import Multipliers, slice_variants
 from planner.mesh_tables import (
     memory_prices,
@@ -92,21 +93,16 @@ def written(table: SliceTable) -> bytes:
     header: dict[str, Any] = {"classes": table.layers[0].layer.setting.max_classes, "exact": table.exact,
               "per_byte_s": [p.hex() for p in table.multipliers.per_byte_s],
               "in_flight": list(table.multipliers.in_flight), "recompute": list(map(str, table.multipliers.recompute))}
-    entering = table.entering_bytes
+    entering, useful = table.entering_bytes, table.useful
     frontiers = list({id(f): f for f in table.layers}.values())
     masks = {f"decoded_{n}": np.packbits(f.decoded) for n, f in enumerate(frontiers) if f.decoded is not None}
     header["frontiers"] = [list(f.priced.shape) for f in frontiers]
     return pack(header, {**masks,
-        "priced": table.priced, "parts": table.parts, "working_bytes": table.working_bytes,
-        "state_out": _narrow(table.state_out), "came_from": _narrow(table.came_from),
+        "bounds": table.bounds, "parts": useful.parts, "working_bytes": useful.working_bytes,
+        "variant": useful.variant, "start": useful.start,
         "entering_bytes": np.concatenate(entering), "entering_states": np.array([len(e) for e in entering]),
         "least_forward_s": np.array(table.least_forward_s),
         "least_working_bytes": np.array(table.least_working_bytes)})
-
-
-def _narrow(states: NDArray[Any]) -> NDArray[Any]:
-    """Numbers of states in one byte each where that holds them."""
-    return states.astype(np.uint8) if states.size and states.max() < 256 and states.min() >= 0 else states
 
 
 def read(content: bytes, task: Task) -> SliceTable:
@@ -121,17 +117,18 @@ def read(content: bytes, task: Task) -> SliceTable:
                              tuple(map(Recompute, header["recompute"])))
         classes, exact = int(header["classes"]), bool(header["exact"])
         variants, slices, layers = slice_variants(prices), task.prepared.slices, task.prepared.layers.classes
-        shape = (len(slices), len(variants))
-        _check(arrays, {"priced": shape, "parts": (*shape, len(PARTS)), "working_bytes": shape, "state_out": shape,
-                        "least_forward_s": (len(layers),), "least_working_bytes": (len(layers),),
-                        "entering_states": (len(layers),)})
+        count = (int(arrays["start"][-1]),)
+        _check(arrays, {"bounds": (len(slices), len(variants.bounds)), "start": (len(slices) + 1,), "variant": count,
+                        "parts": (*count, len(PARTS)), "working_bytes": count, "least_forward_s": (len(layers),),
+                        "least_working_bytes": (len(layers),), "entering_states": (len(layers),)})
         kept = enumerate(cast("list[list[int]]", header["frontiers"]))
         decoded = [np.unpackbits(arrays[f"decoded_{n}"], count=prod(of)).astype(bool).reshape(of) for n, of in kept]
         ends = np.cumsum(arrays["entering_states"])
         return SliceTable(
-            task.space.mesh, prices, variants, Deferred(layers, lambda: task.frontiers(classes, prices, decoded)),
-            slices, arrays["priced"], arrays["parts"], arrays["working_bytes"], arrays["state_out"].astype(np.int64),
-            arrays["came_from"].astype(np.int16), tuple(np.split(arrays["entering_bytes"], ends[:-1])),
+            task.space.mesh, task.prepared.program.microbatches, prices, variants,
+            Deferred(layers, lambda: task.frontiers(classes, prices, decoded)), slices, arrays["bounds"],
+            Useful(arrays["start"], arrays["variant"], arrays["parts"], arrays["working_bytes"]),
+            tuple(np.split(arrays["entering_bytes"], ends[:-1])),
             tuple(cast("list[float]", arrays["least_forward_s"].tolist())),
             tuple(cast("list[float]", arrays["least_working_bytes"].tolist())), exact)
     except (KeyError, TypeError, ValueError) as fault:

@@ -17,31 +17,27 @@ Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
-def fastest_fitting(table: SliceTable, flights: Sequence[int], capacity_bytes: float, microbatches: int
-                    ) -> tuple[Array, Ints]:
+def fastest_fitting(table: SliceTable, flights: Sequence[int], capacity_bytes: float) -> tuple[Array, Ints]:
     """See the module; infinite, and the first variant, where none fits. `flights`: ascending. What is done once a step
     is spread over its microbatches."""
-    step = table.microbatch_s + table.batch_s / microbatches
-    seconds = np.full((len(flights), len(step)), np.inf)
+    useful = table.useful
+    seconds = np.full((len(flights), len(table.slices)), np.inf)
     variant = np.zeros(seconds.shape, dtype=np.int64)
-    _fill(table.parts, table.working_bytes, step, np.argsort(step, axis=1, kind="stable"), np.array(flights),
-          capacity_bytes, seconds, variant)
+    _fill(useful.start, useful.variant, useful.parts, useful.working_bytes, useful.step_s(table.microbatches),
+          np.array(flights), capacity_bytes, seconds, variant)
     return seconds, variant
 
 
 @compiled
 def _fill(  # noqa: PLR0913  (a compiled loop)
-          parts: Array, working_bytes: Array, step: Array, order: Ints, flights: Ints, capacity_bytes: float,
-          seconds: Array, variant: Ints) -> None:
-    for n in range(step.shape[0]):
+          start: Ints, which: NDArray[np.int16], parts: Array, working_bytes: Array, step: Array, flights: Ints,
+          capacity_bytes: float, seconds: Array, variant: Ints) -> None:
+    for n in range(len(start) - 1):
         at = 0
-        for place in range(step.shape[1]):
-            g = order[n, place]
-            if step[n, g] == np.inf:
-                break
-            while at < len(flights) and parts[n, g, 3] + max(
-                    flights[at] * parts[n, g, 4] + working_bytes[n, g], parts[n, g, 5]) <= capacity_bytes:
-                seconds[at, n], variant[at, n] = step[n, g], g
+        for v in range(start[n], start[n + 1]):
+            while at < len(flights) and parts[v, 3] + max(
+                    flights[at] * parts[v, 4] + working_bytes[v], parts[v, 5]) <= capacity_bytes:
+                seconds[at, n], variant[at, n] = step[v], which[v]
                 at += 1
             if at == len(flights):
                 break

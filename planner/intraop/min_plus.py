@@ -1,8 +1,5 @@
 """Slices that get longer by a layer: min-plus products over the boundary states between, as compiled loops.
 
-First forward, for the best way to each state after every slice; then back, for the points of layers' frontiers that
-those ways use, which are few of all and the only ones worth decoding; then forward again, adding up what they cost.
-
 In: the best way to each state after some slices, the frontier of a layer. Out: the same after the longer slices.
 """
 
@@ -68,6 +65,46 @@ def lengthen(before: Array, longer: Longer, priced: Array, after: Array, came: S
                     if total < best[o]:
                         best[o] = total
                         pick[o] = i
+
+
+@compiled
+def best_end(after: Array, first: int, end: Ints, possible: NDArray[np.bool_], bounding: Ints, bounds: Array) -> None:
+    """Of slices that are numbered from `first` on, and the least objective by the state after them, [slice, variant,
+    state], fill in per number and variant: the best state, and whether there is any; of the variants that are
+    `bounding` the objective there, [number, ...]."""
+    for n in range(after.shape[0]):
+        for g in range(after.shape[1]):
+            best = 0
+            for o in range(1, after.shape[2]):
+                if after[n, g, o] < after[n, g, best]:
+                    best = o
+            end[first + n, g], possible[first + n, g] = best, after[n, g, best] < np.inf
+        for at in range(len(bounding)):
+            bounds[first + n, at] = after[n, bounding[at], end[first + n, bounding[at]]]
+
+
+@compiled
+def way_through(priced: Array, kinds: Ints, begin: Array) -> Ints:
+    """The states on the best way through layers, [layer + 1], each of one of the kinds, whose costs are [kind, state
+    before, state after]; `begin`: what it costs to begin in a state. Ties as `lengthen` and `best_end` break them."""
+    came = np.zeros((len(kinds), len(begin)), dtype=np.int64)
+    before = begin.copy()
+    for n in range(len(kinds)):
+        own, after = priced[kinds[n]], np.full(len(begin), np.inf)
+        for i in range(len(begin)):
+            for o in range(len(begin)):
+                total = before[i] + own[i, o]
+                if total < after[o]:
+                    after[o] = total
+                    came[n, o] = i
+        before = after
+    found = np.zeros(len(kinds) + 1, dtype=np.int64)
+    for o in range(1, len(before)):
+        if before[o] < before[found[len(kinds)]]:
+            found[len(kinds)] = o
+    for n in range(len(kinds) - 1, -1, -1):
+        found[n] = came[n, found[n + 1]]
+    return found
 
 
 @compiled

@@ -78,6 +78,11 @@ class SliceVariants:
     def __len__(self) -> int:
         return len(self.per_byte_s)
 
+    @cached_property
+    def bounds(self) -> tuple[int, ...]:
+        """All variants whose priced optimum bounds any plan."""
+        return tuple(self.bounding(max(self.in_flight, default=1)))
+
     def bounding(self, flight: int) -> list[int]:
         """Variants whose priced optimum bounds every plan with at least that many microbatches in flight. Where memory
         has no price, recomputing nothing is the cheapest way."""

@@ -93,8 +93,8 @@ class Pricing:
                        memory_prices(prepared, self.cluster, space.mesh.device_count, self.pins)):
             solved = solved_layers(prepared, layers, prices)
             table = slice_table(prepared.program.micro, space.mesh, [solved[c] for c in classes], slices, prices,
-                                training=prepared.program.kind == "train")
-            seconds, _ = fastest_fitting(table, (place.in_flight,), usable, count)
+                                microbatches=count, training=prepared.program.kind == "train")
+            seconds, _ = fastest_fitting(table, (place.in_flight,), usable)
             if np.isfinite(seconds[0, whole]):
                 return float(seconds[0, whole]) * count
         return float("inf")

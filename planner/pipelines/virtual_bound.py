@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from planner.intraop.compose import SliceTable
 from planner.pipelines.deep import at_cells
 from planner.pipelines.pipeline import held_moments
-from planner.pipelines.slicings import Array, each_time, slicings
+from planner.pipelines.slicings import each_time, slicings
 from planner.pipelines.virtual_stages import Ground, Shape
 
 
@@ -54,5 +54,5 @@ def _priced(table: SliceTable, price: float, count: int) -> NDArray[np.float64]:
     """A bound of seconds of a step and held bytes at that price, with so many in flight, [first, last]: from the
     variants that were solved at no higher a price and with no more in flight."""
     variants = table.variants
-    below: list[Array] = [table.priced[:, g] for g in variants.bounding(count) if variants.per_byte_s[g] <= price]
-    return table.slices.spread(np.max(below, axis=0) if below else np.zeros(len(table.slices)))
+    below = table.bound([g for g in variants.bounding(count) if variants.per_byte_s[g] <= price])
+    return table.slices.spread(np.max(below, axis=1) if below.size else np.zeros(len(table.slices)))

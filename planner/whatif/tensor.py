@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import product
 
-import numpy as np
-
 from planner.assemble import StagePick, stage_decisions, stage_plan
 from planner.core.graph import Role
 from planner.core.hardware import Submesh
@@ -190,14 +188,13 @@ def _priced(record: PlanRecord, prepared: Prepared, subject: Subject, spec: Spec
     space = MeshSpace(logical_mesh(kind, submesh, stage.mesh_shape), names, recipe_uses(pins.recipe, names), part)
     table = mesh_table(prepared, space, cluster, pins)
     first, last = stage.layers[0], stage.layers[1] - 1
-    at, usable = table.of(first, last), kind.device.usable_bytes
-    need = table.memory_bytes(stage.in_flight)[at]
-    seconds = (table.microbatch_s + table.batch_s / record.microbatches)[at]
-    fastest = int(np.argmin(np.where(need <= usable, seconds, np.inf)))
-    if need[fastest] > usable or not np.isfinite(seconds[fastest]):
-        return Priced(None, int(max(0.0, float(np.min(need)) - usable)))
-    pick = StagePick(space.mesh, names, table_choice(table, first, last, fastest), stage.devices, stage.in_flight,
-                     stage.send_s, 0.0)
+    own, usable = table.useful.of(table.of(first, last)), kind.device.usable_bytes
+    fastest = own.fitting(stage.in_flight, usable)
+    if fastest is None:
+        need = own.memory_bytes(stage.in_flight)
+        return Priced(None, int(max(0.0, float(need.min()) - usable)) if len(need) else 0)
+    choice = table_choice(table, first, last, int(own.variant[fastest]))
+    pick = StagePick(space.mesh, names, choice, stage.devices, stage.in_flight, stage.send_s, 0.0)
     decisions = stage_decisions(prepared.index, prepared.layers, pick)
     return Priced(stage_plan(prepared, pick, stage.index, decisions, {}))
 

@@ -52,8 +52,9 @@ def same(some: list[Made], asked: list[Task]) -> None:
     """They are what each makes by itself."""
     for made, task in zip(some, asked, strict=True):
         found, plain = table(made, task), task.table()
-        for name in ("priced", "parts", "working_bytes", "state_out", "came_from"):
-            np.testing.assert_array_equal(getattr(found, name), getattr(plain, name))
+        np.testing.assert_array_equal(found.bounds, plain.bounds)
+        for name in ("start", "variant", "parts", "working_bytes"):
+            np.testing.assert_array_equal(getattr(found.useful, name), getattr(plain.useful, name))
 
 
 @pytest.fixture

@@ -28,16 +28,13 @@ def tight_table(layers: int = 3, memory_bytes: int = 1 << 20) -> tuple[SliceTabl
 def stage(share: float, first: int = 0, last: int = 2, in_flight: int = 2, layers: int = 3) -> Stage:
     """Layers [first..last] with a limit between the least they can do with (0) and what the fastest variant takes."""
     table, prepared = tight_table(layers)
-    at = table.of(first, last)
-    need = table.memory_bytes(in_flight)[at]
-    fastest = need[int((table.microbatch_s + table.batch_s / MICROBATCHES)[at].argmin())]
+    need = table.useful.of(table.of(first, last)).memory_bytes(in_flight)
+    fastest = need[0]
     limit = float(need.min() + share * (fastest - need.min()))
     return Stage(prepared.program.micro, table, first, last, in_flight, MICROBATCHES, limit)
 
 
 def fastest_variant(of: Stage) -> SliceChoice:
     """The table's fastest variant within the stage's limit."""
-    table, ends = of.table, (of.first, of.last)
-    fits = table.memory_bytes(of.in_flight)[table.of(*ends)] <= of.limit_bytes
-    step = (table.microbatch_s + table.batch_s / of.microbatches)[table.of(*ends)]
-    return table_choice(table, *ends, min(range(len(step)), key=lambda g: (not fits[g], step[g])))
+    own = of.table.useful.of(of.table.of(of.first, of.last))
+    return table_choice(of.table, of.first, of.last, int(own.variant[own.fitting(of.in_flight, of.limit_bytes) or 0]))

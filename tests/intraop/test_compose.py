@@ -14,6 +14,7 @@ from planner.core.spec import shard_count
 from planner.costs.memory import value_bytes
 from planner.intraop.compose import SliceTable
 from planner.intraop.frontier import PARTS
+from planner.intraop.slice_choice import table_choice
 from planner.intraop.variants import MIXTURES, PERIOD, Multipliers, slice_variants
 from planner.mesh_tables import mesh_table
 from planner.prepared import Prepared, prepare
@@ -53,6 +54,15 @@ def every_way(t, prepared, first, last, g, rows_at):
     return best
 
 
+def objective(t, prepared, first, last, g):
+    """Of variant g on its path."""
+    states = t.path(first, last, g)
+    price = t.variants.per_byte_s[g] * t.variants.in_flight[g]
+    rows = [t.row(first, layer, g, states[n], states[n + 1]) for n, layer in enumerate(range(first, last + 1))]
+    return price * held(prepared, t.layers[first], states[0], t.mesh.shape) + sum(
+        t.layers[first + n].priced[row, states[n], states[n + 1]] for n, row in enumerate(rows))
+
+
 @pytest.mark.parametrize("ends", SLICES)
 def test_every_variant_is_the_best_over_all_boundary_states(ends):
     t, prepared = table()
@@ -64,32 +74,56 @@ def test_every_variant_is_the_best_over_all_boundary_states(ends):
             return ways[row - len(t.multipliers)] if row >= len(t.multipliers) else (row,)
 
         first, last = ends
-        at = t.of(first, last)
-        assert t.priced[at, g] == pytest.approx(every_way(t, prepared, first, last, g, rows_at), rel=1e-9)
+        least = every_way(t, prepared, first, last, g, rows_at)
+        assert objective(t, prepared, first, last, g) == pytest.approx(least, rel=1e-9)
+        if g in t.variants.bounds:
+            assert t.bound([g])[t.of(first, last), 0] == pytest.approx(least, rel=1e-9)
+    some = t.variants.bounds
+    for at, g in enumerate(some):
+        assert t.bounds[t.of(first, last), at] == pytest.approx(objective(t, prepared, first, last, g), rel=1e-9)
 
 
 @pytest.mark.parametrize("ends", SLICES)
 def test_parts_add_up_along_the_path_and_rows(ends):
     t, prepared = table()
     first, last = ends
-    for g in range(0, len(t.variants), 3):
+    useful = t.useful.of(t.of(first, last))
+    for at, g in enumerate(useful.variant.tolist()):
         states = t.path(first, last, g)
         total = np.zeros(len(PARTS))
         total[4] = held(prepared, t.layers[first], states[0], t.mesh.shape)
         for n, layer in enumerate(range(first, last + 1)):
             row = t.row(first, layer, g, states[n], states[n + 1])
             total += t.layers[layer].parts[row, states[n], states[n + 1]]
-        np.testing.assert_allclose(t.parts[t.of(first, last), g], total, rtol=1e-9)
+        np.testing.assert_allclose(useful.parts[at], total, rtol=1e-9)
+
+
+@pytest.mark.parametrize("ends", SLICES)
+def test_variants_that_are_left_out_are_no_faster_and_hold_no_less_than_one_that_is_kept(ends):
+    t, _ = table()
+    useful = t.useful.of(t.of(*ends))
+    kept = np.column_stack([useful.step_s(2), useful.parts[:, 3:], useful.working_bytes])
+    assert 1 < len(kept) < len(t.variants) / 2 and (np.diff(kept[:, 0]) >= 0).all()
+    for g in range(len(t.variants)):
+        choice = table_choice(t, *ends, g)
+        own = np.array([choice.microbatch_s + choice.batch_s / 2, *choice.parts[3:], choice.working_bytes])
+        better = (kept <= own * (1 + 1e-12)).all(axis=1)
+        assert better.any()
+        if g in useful.variant:
+            assert not better[:list(useful.variant).index(g)].any()  # nor of use beside faster ones
+    for flight in (1, 2, 7):
+        need = [table_choice(t, *ends, g).memory_bytes(flight) for g in range(len(t.variants))]
+        assert useful.memory_bytes(flight).min() == pytest.approx(min(need), rel=1e-12)
 
 
 def test_the_cheapest_mixture_bounds_every_share_at_its_price():
-    t, _ = table()
+    t, prepared = table()
     v = t.variants
     mixed = {(v.per_byte_s[g], v.in_flight[g]): g for g in v.bounding(10**9)}
     assert len(mixed) == len(t.multipliers.ways) + 1
-    for g in range(len(v)):
+    for ends, g in product(SLICES, range(len(v))):
         free = mixed[v.per_byte_s[g], v.in_flight[g]]
-        assert (t.priced[:, free] <= t.priced[:, g] * (1 + 1e-12)).all()
+        assert t.bound([free])[t.of(*ends), 0] <= objective(t, prepared, *ends, g) * (1 + 1e-12)
 
 
 def test_more_recomputation_saves_memory_and_costs_time():
@@ -101,8 +135,8 @@ def test_more_recomputation_saves_memory_and_costs_time():
         between.sort(key=lambda g: v.pattern[g].count(many))
         assert [v.pattern[g].count(many) / PERIOD for g in between] == [
             0.0, *(share for a, b, share in MIXTURES if (a, b) == (few, many)), 1.0]
-        whole = t.of(0, len(t.layers) - 1)
-        times, memory = t.microbatch_s[whole, between], t.parts[whole, between, 4]
+        whole = [table_choice(t, 0, len(t.layers) - 1, g) for g in between]
+        times, memory = np.array([c.microbatch_s for c in whole]), np.array([c.parts[4] for c in whole])
         assert (np.diff(times) >= 0).all() and times[-1] > times[0]
         assert (np.diff(memory) <= 0).all() and memory[-1] < memory[0]
 
@@ -123,8 +157,8 @@ def test_where_memory_is_free_recomputing_nothing_bounds_every_way():
     assert slice_variants(some).bounding(1) == [0, len(slice_variants(some)) - 1]
     t, _ = table()
     free = next(g for g in range(len(t.variants)) if t.variants.per_byte_s[g] == 0)
-    whole = t.of(0, len(t.layers) - 1)
-    step = 2 * t.microbatch_s[whole] + t.batch_s[whole]
+    whole = [table_choice(t, 0, len(t.layers) - 1, g) for g in range(len(t.variants))]
+    step = np.array([2 * c.microbatch_s + c.batch_s for c in whole])
     assert step[free] <= step.min() * (1 + 1e-12)
 
 
@@ -132,5 +166,6 @@ def test_where_every_slice_fits_no_price_is_tried_and_none_would_be_faster():
     tight, _ = table()
     roomy, _ = table(80 * 10**9)
     assert len(roomy.multipliers) == 1 < len(tight.multipliers)
-    step, other = roomy.microbatch_s + roomy.batch_s / 2, tight.microbatch_s + tight.batch_s / 2
-    np.testing.assert_allclose(step[:, 0], other.min(axis=1), rtol=1e-9)
+    step, other = roomy.useful.step_s(2), tight.useful.step_s(2)
+    assert (np.diff(roomy.useful.start) == 1).all()
+    np.testing.assert_allclose(step, np.minimum.reduceat(other, tight.useful.start[:-1]), rtol=1e-9)

@@ -61,7 +61,7 @@ def composed_and_whole(t: SliceTable, prepared: Prepared, first: int, last: int)
     made = stage_as_problem(prepared.program.micro, layers, 1, None)
     found = solve(made.problem, timeout_s=60)
     assert found.status is Status.OPTIMAL and found.cost is not None
-    return float(t.priced[at, 0]) * 1e9, float(found.cost), len(made.problem.nodes) + len(made.problem.edges)
+    return float(t.bound([0])[at, 0]) * 1e9, float(found.cost), len(made.problem.nodes) + len(made.problem.edges)
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -66,14 +66,15 @@ def only(layers, keep):
 def test_a_variant_is_a_walk_of_the_same_time_and_peak(ends):
     of = stage(0.5, *ends, layers=4)
     layers, t = columns(of).points(), of.table
-    for g in range(len(t.variants)):
+    useful = t.useful.of(t.of(*ends))
+    for at, g in enumerate(useful.variant.tolist()):
         choice = table_choice(t, *ends, g)
         walk = priced_walk(chain(layers), *rows_and_states(choice))
-        assert walk.peak_bytes == pytest.approx(t.memory_bytes(of.in_flight)[t.of(*ends), g], rel=1e-12)
+        assert walk.peak_bytes == pytest.approx(useful.memory_bytes(of.in_flight)[at], rel=1e-12)
         assert choice.memory_bytes(of.in_flight) == pytest.approx(walk.peak_bytes, rel=1e-12)
-        step = MICROBATCHES * t.microbatch_s[t.of(*ends), g] + t.batch_s[t.of(*ends), g]
-        assert walk.step_s == pytest.approx(step, rel=1e-12)
-        assert choice.parts == pytest.approx(tuple(t.parts[t.of(*ends), g]), rel=1e-12)
+        assert walk.step_s == pytest.approx(MICROBATCHES * useful.step_s(MICROBATCHES)[at], rel=1e-12)
+        assert choice.parts == pytest.approx(tuple(useful.parts[at]), rel=1e-12)
+    assert len(useful.variant)
 
 
 def test_a_variant_costs_and_holds_the_same_in_the_stage_problem():

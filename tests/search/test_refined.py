@@ -91,5 +91,5 @@ def test_no_slice_that_fits_is_faster_than_its_floor():
             found += 1
             table, (_, _, first, last) = costs.tables[costs.space(entry)], entry
             least = max(table.least_working_bytes[first:last + 1])
-            assert 0 < least <= table.working_bytes[table.of(first, last)].min()
+            assert 0 < least <= table.useful.of(table.of(first, last)).working_bytes.min()
     assert found
