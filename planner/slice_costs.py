@@ -5,7 +5,7 @@ fastest variant that fits, and a bound below everything that fits. A table's var
 memory binds; `sharpen` closes most of it for one slice (`intraop/refine.py`), which is too slow to do for all.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -50,7 +50,6 @@ class SliceCosts:
       flights: microbatches in flight, per index.
       sends_s: per submesh, `hand_overs_s`, [submesh, first, last].
       known: those that were made sharper; None where the variant stayed the best.
-      alike: approaches by what decides them, so that equal stages are searched once.
     """
 
     prepared: Prepared
@@ -64,7 +63,6 @@ class SliceCosts:
     mesh: NDArray[np.int32]
     variant: NDArray[np.int32]
     known: dict[Key, Known | None] = field(default_factory=dict[Key, Known | None])
-    alike: dict[Hashable, Approach] = field(default_factory=dict[Hashable, Approach])
 
     @property
     def slices(self) -> Slices:
@@ -166,19 +164,15 @@ def sharpen(costs: SliceCosts, entry: Entry) -> None:
     program, flight = costs.prepared.program, costs.flights[index]
     capacity, send, key = costs.usable_bytes(m), costs.hand_over_s(entry), costs.key(entry)
     costs.known[key] = None
-    floors: list[float] = []
-    for space in costs.spaces[m].meshes:
-        table = costs.tables[space]
-        floor = float(_floor(table, flight, capacity, program.microbatches)[table.of(first, last)])
-        if floor + send < costs.time_s(entry) * (1 - TOLERANCE):
-            stage = Stage(program.micro, table, first, last, flight, program.microbatches, capacity)
-            if stage.key not in costs.alike:
-                costs.alike[stage.key] = approach(stage, _fastest(stage))
-            found = costs.alike[stage.key]
-            floor = max(floor, found.bound_s / program.microbatches)
+    floors = {space: float(_floor(table, flight, capacity, program.microbatches)[table.of(first, last)])
+              for space, table in ((space, costs.tables[space]) for space in costs.spaces[m].meshes)}
+    for space in sorted(floors, key=lambda s: floors[s]):  # what is found on one may leave the next no chance
+        if floors[space] + send < costs.time_s(entry) * (1 - TOLERANCE):
+            stage = Stage(program.micro, costs.tables[space], first, last, flight, program.microbatches, capacity)
+            found = approach(stage, _fastest(stage), float(costs.times_s[key]) * program.microbatches)
+            floors[space] = max(floors[space], found.bound_s / program.microbatches)
             _learn(costs, entry, Known(space, found))
-        floors.append(floor)
-    costs.floors_s[key] = min(costs.times_s[key], *floors)
+    costs.floors_s[key] = min(costs.times_s[key], *floors.values())
 
 
 def finish_stage(costs: SliceCosts, entry: Entry) -> None:

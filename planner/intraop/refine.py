@@ -10,7 +10,7 @@ In: a `Stage`. Out: an `Approach`: a choice that is no slower, and a bound on al
 one that the solver improved.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -55,12 +55,6 @@ class Stage:
     in_flight: int
     microbatches: int
     limit_bytes: float
-
-    @property
-    def key(self) -> Hashable:
-        """What decides the answer: stages of equal keys have equal choices."""
-        layers = self.table.layers[self.first:self.last + 1]
-        return id(self.table), self.in_flight, tuple(id(f) for f in layers)
 
 
 @dataclass
@@ -121,9 +115,9 @@ class Approach:
         return not self.ranges.left or self.step_s <= self.bound_s * (1 + TOLERANCE)
 
 
-def approach(stage: Stage, choice: SliceChoice | None) -> Approach:
+def approach(stage: Stage, choice: SliceChoice | None, to_beat_s: float = float("inf")) -> Approach:
     """Bound a stage and look for a choice that is faster than the one given, which fits; with none given, as no variant
-    of the table fits, only bound it."""
+    of the table fits, only bound it. It ends where no choice can take less than `to_beat_s` seconds of a step."""
     table = stage.table
     columns = Columns(stage, {id(f): [(f, table.multipliers)] for f in table.layers[stage.first:stage.last + 1]})
     price = max(table.multipliers.per_byte_s) / 10
@@ -132,10 +126,12 @@ def approach(stage: Stage, choice: SliceChoice | None) -> Approach:
         steps = choice.steps
         rows, states = [s.row for s in steps], [steps[0].before, *(s.after for s in steps)]
         start = priced_walk(chain(columns.points()), rows, states)
-    bound_s = _bound(columns, price)
+    bound_s = _bound(columns, price, to_beat_s)
     ranges = Ranges(start, ())
     if start is None:
         return Approach(None, float("inf"), bound_s, columns, ranges)
+    if bound_s >= to_beat_s:
+        return Approach(choice, start.step_s, min(bound_s, start.step_s), columns, ranges)
     for _ in range(PRICES):
         ranges = search_ranges(columns.points(), stage.limit_bytes, ranges.walk, price, tolerance=TOLERANCE)
         if not ranges.left or ranges.bound_s() <= bound_s * (1 + TOLERANCE) or not columns.add(_price(ranges)):
@@ -173,16 +169,18 @@ def finish(known: Approach) -> tuple[Approach, str]:
             f"{found.solver.split(':')[0]} over {len(problem.problem.nodes)} choices{proof}")
 
 
-def _bound(columns: Columns, price: float) -> float:
+def _bound(columns: Columns, price: float, enough_s: float) -> float:
     """A bound on every choice of the stage: layers solved exactly at the best price (the table has price 0). What they
     hold has the limit less the working bytes that some layer needs whatever is chosen. 0 where the table proves
-    nothing."""
+    nothing; as soon as it is enough, it is not raised further."""
     stage = columns.stage
     if not stage.table.exact:
         return 0.0
     best, _ = best_walk(chain(columns.points(bounding=True)), 0.0)
     least = max(stage.table.least_working_bytes[stage.first:stage.last + 1])
     for _ in range(PRICES):
+        if best >= enough_s:
+            break
         dual = tightest(chain(columns.points(bounding=True)), stage.limit_bytes, price, least)
         if not columns.add(dual.per_byte_s):
             break
