@@ -18,7 +18,7 @@ from planner.intraop.solved_layer import SolvedLayer, solve_layer
 from planner.intraop.variants import Multipliers
 from planner.pinning import pinned_specs
 from planner.prepared import Prepared
-from planner.solvers.eliminate_tables import WidthExceeded
+from planner.solvers.elimination_code import WidthExceeded
 from planner.spaces import MeshSpace
 
 PRICE_SCALES = (0.03, 0.12, 0.25, 0.45, 0.8, 1.6, 4.0, 12.0, 60.0)

@@ -87,13 +87,13 @@ class PricedPoints:
 
 def price_points(graph: Graph, layer: PricedLayer, choices: NDArray[np.int64], ways: NDArray[np.int64]) -> PricedPoints:
     """Price choices per variable; `ways`: as `ways_of` gives them, how the layer is recomputed under each."""
-    parts = _parts(layer, choices)
+    parts = layer.flat.added_up(choices, PARTS)
     working = _working(layer, choices)
     again, some = ways == ALL, ways == SELECTED
     hidden, excess = _hidden(layer, choices, again)
     parts[:, :3] += excess
     if again.any() or some.any():
-        more_s, kept = _parts(layer, choices, AGAIN).T * some
+        more_s, kept = layer.flat.added_up(choices, AGAIN).T * some
         working = working + np.where(again | some, np.maximum(parts[:, 4] - kept, 0.0), 0.0)
         for seconds in (parts, hidden, excess):
             seconds[:, 1] += np.where(again, seconds[:, 0], 0.0)
@@ -141,7 +141,7 @@ def len_of(layer: PricedLayer, variable: int) -> int:
 def _hidden(layer: PricedLayer, choices: NDArray[np.int64], again: NDArray[np.bool_]) -> tuple[Array, Array]:
     """What hides of a forward, a backward and a batch, and what was to and can't, [choice, 3]; a forward that is run
     again is not yet in the backward."""
-    may = _parts(layer, choices, HIDDEN)
+    may = layer.flat.added_up(choices, HIDDEN)
     if not may.any():
         return may, np.zeros_like(may)
     beside = np.zeros((len(choices), 2))
@@ -155,19 +155,6 @@ def _hidden(layer: PricedLayer, choices: NDArray[np.int64], again: NDArray[np.bo
     batch = hidden_s(may[:, 2], left[:, 1] + np.where(again, left[:, 0], 0.0))
     found = np.concatenate([each, batch[:, None]], axis=1)
     return found, may - found
-
-
-def _parts(layer: PricedLayer, choices: NDArray[np.int64], kinds: tuple[str, ...] = PARTS) -> Array:
-    total = np.zeros((len(choices), len(kinds)))
-    for v, costs in enumerate(layer.unary):
-        for k, kind in enumerate(kinds):
-            if kind in costs:
-                total[:, k] += costs[kind][choices[:, v]]
-    for (a, b), costs in layer.edges.items():
-        for k, kind in enumerate(kinds):
-            if kind in costs:
-                total[:, k] += costs[kind][choices[:, a], choices[:, b]]
-    return total
 
 
 def _working(layer: PricedLayer, choices: NDArray[np.int64]) -> Array:

@@ -5,8 +5,10 @@ variable (groups, then tensors, then parameters), its strategies and an array pe
 the same for links.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +19,7 @@ from planner.costs.memory import itemsize, sum_itemsize, value_bytes
 from planner.costs.resharding import reshard_table
 from planner.intraop.again import hold_inside, link_again, second_copy
 from planner.intraop.choices import Group, LayerModel, Link, Param, Tensor
+from planner.intraop.flat_costs import FlatCosts, flat_costs
 from planner.intraop.group_price import GroupPrice
 from planner.intraop.joint_sums import Origin, TensorChoices, contributions, joined, joint_cost, tensor_choices
 from planner.intraop.param_costs import ParamChoices, param_choices, param_unary
@@ -43,6 +46,16 @@ class PricedLayer:
     edges: Mapping[tuple[int, int], Costs]
     prices: tuple[GroupPrice, ...]
     joined: frozenset[int] = frozenset()
+
+    @cached_property
+    def flat(self) -> FlatCosts:
+        """All costs in one array."""
+        return flat_costs([len(c) for c in (*self.groups, *self.tensors, *self.params)], self.unary, self.edges)
+
+    @cached_property
+    def asked(self) -> dict[Hashable, Any]:
+        """What is found out about the layer whatever the prices of memory."""
+        return {}
 
     def tensor_variable(self, item: int) -> int:
         return len(self.groups) + item

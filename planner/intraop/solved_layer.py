@@ -4,6 +4,7 @@ In: `PricedLayer`, its two boundaries, `Multipliers`. Out: a `SolvedLayer`, and 
 """
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,20 +19,20 @@ from planner.intraop.frontier import (
     Array,
     LayerFrontier,
     frontier_at,
-    len_of,
     price_points,
     ways_of,
 )
 from planner.intraop.price import PricedLayer
 from planner.intraop.setting import HIDDEN
 from planner.intraop.variants import Multipliers
-from planner.solvers.eliminate_tables import Elimination, eliminate
+from planner.solvers.eliminate_tables import Elimination
+from planner.solvers.elimination_code import EliminationCode, Scope, elimination_code
+from planner.solvers.elimination_run import rows_for, run
 
 
 @dataclass(frozen=True)
 class SolvedLayer:
-    """A layer solved, before its choices are decoded: `priced` as in `LayerFrontier`, `open_choices` the variables that
-    were left to eliminate."""
+    """A layer solved, before its choices are decoded: `priced` as in `LayerFrontier`."""
 
     graph: Graph
     layer: PricedLayer
@@ -39,7 +40,6 @@ class SolvedLayer:
     after: Boundary
     multipliers: Multipliers
     eliminated: Elimination
-    open_choices: tuple[int, ...]
 
     @property
     def priced(self) -> Array:
@@ -48,8 +48,7 @@ class SolvedLayer:
     def frontier(self, used: NDArray[np.bool_] | None = None) -> LayerFrontier:
         """Decode where `used`, [g, i, o], or everywhere."""
         g, i, o = np.nonzero(np.ones(self.priced.shape, dtype=bool) if used is None else used)
-        choices = np.zeros((len(g), len(self.layer.unary) + 2), dtype=np.int64)
-        choices[:, self.open_choices] = self.eliminated.decode_many(g, np.stack([i, o], axis=1))
+        choices = self.eliminated.decode_many(g, np.stack([i, o], axis=1))
         points = price_points(self.graph, self.layer, choices[:, :-2], ways_of(self.layer, self.multipliers)[g])
         found = frontier_at(self.layer, points, self.priced, self.before, self.after, (g, i, o))
         return found if used is None else replace(found, decoded=used)
@@ -68,45 +67,48 @@ def layer_frontier(graph: Graph, layer: PricedLayer, before: Boundary, after: Bo
 def solve_layer(graph: Graph, layer: PricedLayer, before: Boundary, after: Boundary, multipliers: Multipliers,
                 max_table: int = 30_000_000) -> SolvedLayer:
     """As `layer_frontier`, with nothing decoded yet. Errors as there."""
-    n = len(layer.unary)
-    weights = _weights(layer, multipliers)
-    unary = [_objective(costs, weights, multipliers, len_of(layer, v)) for v, costs in enumerate(layer.unary)]
-    edges = {key: _objective(costs, weights, multipliers, (len_of(layer, key[0]), len_of(layer, key[1])))
-             for key, costs in layer.edges.items()}
-    for side, bound in ((n, before), (n + 1, after)):
-        unary.append(np.zeros((1, len(bound.states))))
-        places = ("in", "through") if side == n else ("out", "through")
+    ready = _ready(layer, before, after, len(multipliers), max_table)
+    rows = rows_for(ready.code, len(multipliers))
+    layer.flat.weighted(_weights(layer, multipliers), rows)
+    for start, table in ready.tables:
+        rows[:, start:start + table.size] = table.ravel()
+    eliminated = Elimination(run(ready.code, rows), ready.code, rows, batched=True)
+    return SolvedLayer(graph, layer, before, after, multipliers, eliminated)
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """The steps that solve a layer between two boundaries, and the tables of those: where each begins in a row."""
+
+    code: EliminationCode
+    tables: tuple[tuple[int, Array], ...]
+
+
+def _ready(layer: PricedLayer, before: Boundary, after: Boundary, batch: int, max_table: int) -> _Ready:
+    """The same for all prices of memory. The boundaries' states are two more variables, before and after."""
+    found = layer.asked.get((before, after))
+    if isinstance(found, _Ready):
+        found.code.check(batch, max_table)
+        return found
+    n, flat = len(layer.unary), layer.flat
+    scopes, tables = list(flat.scopes), list[Array]()
+    for side, bound, places in ((n, before, ("in", "through")), (n + 1, after, ("out", "through"))):
         for item, tensor in enumerate(layer.model.tensors):
             if tensor.place in places and tensor.owner in bound.owners:
-                edges[(layer.tensor_variable(item), side)] = agreement(layer.tensors[item], bound, tensor.owner)[None]
-    open_choices, fewer_edges, keep = _without_forced(unary, edges, (n, n + 1))
-    solved = eliminate([unary[v] for v in open_choices], fewer_edges, keep, max_table)
-    return SolvedLayer(graph, layer, before, after, multipliers, solved, tuple(open_choices))
+                scopes.append((layer.tensor_variable(item), side))
+                tables.append(agreement(layer.tensors[item], bound, tensor.owner))
+    domains = (*flat.domains, len(before.states), len(after.states))
+    code = _code(domains, tuple(scopes), (n, n + 1), batch, max_table)
+    starts = code.starts[len(flat.scopes):]
+    layer.asked[before, after] = made = _Ready(code, tuple(zip(starts, tables, strict=True)))
+    return made
 
 
-def _without_forced(unary: list[Array], edges: dict[tuple[int, int], Array], keep: tuple[int, int]
-                    ) -> tuple[list[int], dict[tuple[int, int], Array], tuple[int, int]]:
-    """Leave out variables with one choice, moving what their edges cost to their neighbours (in place, in `unary`).
-
-    Returns:
-      The variables left, the edges between them, and the kept variables, renumbered.
-    """
-    left = [v for v, costs in enumerate(unary) if costs.shape[-1] > 1 or v in keep]
-    number = {v: at for at, v in enumerate(left)}
-    between: dict[tuple[int, int], Array] = {}
-    for (a, b), costs in edges.items():
-        if a in number and b in number:
-            between[number[a], number[b]] = costs
-        elif a in number:
-            unary[a] = unary[a] + costs[:, :, 0]
-        elif b in number:
-            unary[b] = unary[b] + costs[:, 0, :]
-        else:
-            unary[keep[0]] = unary[keep[0]] + costs[:, 0, :]
-    for v, costs in enumerate(unary):
-        if v not in number:
-            unary[keep[0]] = unary[keep[0]] + costs
-    return left, between, (number[keep[0]], number[keep[1]])
+@lru_cache(maxsize=256)
+def _code(domains: tuple[int, ...], scopes: tuple[Scope, ...], keep: Scope, batch: int, max_table: int
+          ) -> EliminationCode:
+    """See `elimination_code`. On meshes of one shape, and for other numbers of microbatches, it is asked the same."""
+    return elimination_code(domains, scopes, keep, batch, max_table)
 
 
 def _weights(layer: PricedLayer, multipliers: Multipliers) -> dict[str, Array]:
@@ -119,16 +121,6 @@ def _weights(layer: PricedLayer, multipliers: Multipliers) -> dict[str, Array]:
             "sync_bytes": np.zeros(len(price)), "again_s": b * (ways == SELECTED),
             "kept_bytes": held * (ways == SELECTED),
             **{kind: np.zeros(len(price)) for kind in HIDDEN}}
-
-
-def _objective(costs: dict[str, Array], weights: dict[str, Array], multipliers: Multipliers, size: int | tuple[int, int]
-               ) -> Array:
-    shape = (size,) if isinstance(size, int) else size
-    total = np.zeros((len(multipliers), *shape))
-    for kind, values in costs.items():
-        if np.any(values):
-            total += weights[kind].reshape(-1, *(1,) * len(shape)) * values[None]
-    return total
 
 
 def agreement(specs: tuple[Spec, ...], bound: Boundary, owner: int) -> Array:

@@ -16,8 +16,8 @@ from planner.errors import ProblemError
 from planner.solvers.cpsat import cpsat_within
 from planner.solvers.cpsat_model import model_size
 from planner.solvers.dual_ascent import Ascent, ascend
-from planner.solvers.eliminate_tables import WidthExceeded
 from planner.solvers.elimination import eliminated
+from planner.solvers.elimination_code import WidthExceeded
 from planner.solvers.reduce import LIGHT, RULES, Reduction, reduce_further
 from planner.solvers.reductions.components import components
 from planner.solvers.reductions.too_dear import remove_too_dear

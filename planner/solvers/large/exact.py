@@ -18,8 +18,9 @@ from planner.core.problem import INFINITE_COST
 from planner.errors import ProblemError
 from planner.solvers.cpsat_model import Model, add_hint, add_memory, build_model, picked, proven_bound
 from planner.solvers.cpsat_run import run_cpsat
-from planner.solvers.eliminate_tables import WidthExceeded, eliminate
+from planner.solvers.eliminate_tables import eliminate
 from planner.solvers.elimination import EXACT_FLOAT, as_floats
+from planner.solvers.elimination_code import WidthExceeded
 from planner.solvers.large.flat import FlatModel, Ints
 from planner.solvers.large.incumbent import Large
 from planner.solvers.large.prices import Prices
