@@ -27,7 +27,7 @@ from planner.joint.reduced import Reduced
 from planner.mesh_tables import PricedClass, memory_prices, no_price, priced_layers, solved_layers
 from planner.prepared import Prepared, prepare
 from planner.rules import graph_flops
-from planner.solvers.eliminate_tables import WidthExceeded
+from planner.solvers.elimination_code import WidthExceeded
 from planner.spaces import MeshSpace, mesh_spaces
 
 ENOUGH = 1_000_000
