@@ -106,7 +106,7 @@ class _Edit:
         outputs = tuple(Output(self._final(o.operand), o.role, o.path, o.row) for o in self.graph.outputs)
         whole = replace(self.graph, values=tuple(self.values), ops=tuple(op for _, op in ops), outputs=outputs,
                         constants=tuple(self.constants))
-        return in_order(without_dead_ops(whole))
+        return without_dead_ops(in_order(whole))  # what is dead is told by readers that come later
 
     def _reading(self, op: Op) -> Op:
         if self.same_as.keys().isdisjoint(op.inputs):
