@@ -133,12 +133,19 @@ def _traced(rule: Rule, match: Match, names: Sequence[str]) -> Graph:
     """The replacement as a graph."""
     fn: Callable[..., Any] = lambda *arrays: rule.replace(match, *arrays)  # noqa: E731
     types = [type_of(match.graph, match.operands[n]) for n in names]
-    made = trace_graph(fn, [struct_of(t) for t in types], [Role.BATCH] * len(names), keep_calls=True)
+    made = trace_graph(fn, [struct_of(t) for t in types], [Role.BATCH] * len(names),
+                       keep_calls=_is_differentiated(match.graph))
     wanted = [match.graph.values[r] for r in match.roots]
     found = [type_of(made, o.operand) for o in made.outputs]
     if wanted != found:
         raise ValueError(f"rewrite {rule.name!r} makes {found} of {wanted}")
     return made
+
+
+def _is_differentiated(graph: Graph) -> bool:
+    """Whether a graph has a loss, or no parameters that could make it a model's: calls with derivatives of their own,
+    and what is recomputed, mean something in it."""
+    return any(o.role is Role.LOSS for o in graph.outputs) or all(i.role is Role.BATCH for i in graph.inputs)
 
 
 def in_order(graph: Graph) -> Graph:
