@@ -101,7 +101,15 @@ class Strategies:
 
     def specs(self, dims: Sequence[int | None]) -> tuple[tuple[Spec, ...], NDArray[np.int64]]:
         """Distinct specs of such a tensor over all strategies, and per strategy the index of its spec."""
-        return _distinct_specs(self._rows, tuple(dims))
+        wanted = tuple(dims)
+        if wanted not in self._specs:
+            self._specs[wanted] = _distinct_specs(self._rows, wanted)
+        return self._specs[wanted]
+
+    @cached_property
+    def _specs(self) -> dict[tuple[int | None, ...], tuple[tuple[Spec, ...], NDArray[np.int64]]]:
+        """What `specs` was asked."""
+        return {}
 
 
 def _spec(row: tuple[int, ...], dims: Sequence[int | None]) -> Spec:

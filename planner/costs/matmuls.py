@@ -68,10 +68,8 @@ def _place(axis: tuple[int, ...], size: Array) -> tuple[NDArray[np.int64], Array
 def tile_shares(sizes: MatmulSizes, tiling: Tiling) -> Array:
     """Part of the peak that each product reaches with its best shape of tile."""
     depth = np.ceil(sizes.k / tiling.depth) * tiling.depth + tiling.fill
-    best = np.zeros_like(sizes.batch)
-    for rows, columns, share in tiling.shapes:
-        tiles = sizes.batch * np.ceil(sizes.m / rows) * np.ceil(sizes.n / columns)
-        waves = np.ceil(tiles / tiling.units)
-        done = sizes.batch * sizes.m * sizes.n * sizes.k
-        best = np.maximum(best, share * done / (waves * tiling.units * rows * columns * depth))
-    return best
+    rows, columns, shares = np.array(tiling.shapes, dtype=float).T.reshape(3, -1, *(1,) * sizes.batch.ndim)
+    tiles = sizes.batch * np.ceil(sizes.m / rows) * np.ceil(sizes.n / columns)
+    waves = np.ceil(tiles / tiling.units)
+    done = sizes.batch * sizes.m * sizes.n * sizes.k
+    return np.max(shares * done / (waves * tiling.units * rows * columns * depth), axis=0)

@@ -74,7 +74,8 @@ def reshard_table(shape: tuple[int, ...], item: int, srcs: Sequence[Spec], dsts:
     """`reshard_s` for every pair: seconds, of shape `(len(srcs), len(dsts))`. `partials` goes with `srcs`."""
     pending = (NONE_PENDING,) * len(srcs) if partials is None else tuple(partials)
     fixed, per_byte = _coefficients(tuple(srcs), pending, tuple(dsts), mesh)
-    return np.min(fixed + per_byte * (prod(shape) * mesh.carried(item)), axis=0)
+    moved = prod(shape) * mesh.carried(item)
+    return fixed[0] + per_byte[0] * moved if len(fixed) == 1 else np.min(fixed + per_byte * moved, axis=0)
 
 
 def moved_bytes(value: Value, mesh: LogicalMesh) -> int:

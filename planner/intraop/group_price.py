@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.core.graph import Graph, Phase, Role
+from planner.core.graph import Graph, Phase
 from planner.core.hardware import Device
 from planner.core.spec import Spec, replicated
 from planner.costs.collectives import ALL_REDUCE, collective, when_merged
@@ -20,7 +20,8 @@ from planner.intraop.arithmetic import CONVOLUTION, Local, arithmetic_s
 from planner.intraop.choices import Group, Selection
 from planner.intraop.dims import OpClasses
 from planner.intraop.fused import Fused, fused
-from planner.intraop.group_costs import LINEAR, op_work
+from planner.intraop.group_costs import LINEAR
+from planner.intraop.group_facts import facts_of
 from planner.intraop.relayout import relaid
 from planner.intraop.setting import AGAIN, Array, Costs, Setting
 from planner.intraop.structure import ANCHORS
@@ -58,11 +59,12 @@ class GroupPrice:
         self.group = group
         self.strategies = strategies
         self.setting = setting
+        self._known = facts_of(group)
         self.costs: Costs = {k: np.zeros(len(strategies)) for k in ("forward_s", "backward_s", "saved_bytes", *AGAIN)}
         self.again = frozenset[int]() if selection is None else selection.again.intersection(group.ops)
         self.remade = frozenset(r for n in self.again for r in self.graph.ops[n].results)
         self.working = np.zeros(len(strategies))
-        self.pending: dict[int, NDArray[np.int64]] = {}
+        self.pending: dict[int, NDArray[np.int64]] = {}  # of values that wait under some strategy
         self.settled: list[Settled] = []
         self._depth: dict[int, int] = {}  # value -> how many of the group's all-reduces it waits for, one after another
         self._started: dict[tuple[int, Phase], list[NDArray[np.int64]]] = {}  # masks of a depth, whose start is paid
@@ -73,8 +75,7 @@ class GroupPrice:
 
     def dims(self, value: int) -> tuple[int | None, ...]:
         """The class of each dimension of a value."""
-        own = self.owner.get(value, value)
-        return self.group.classes.dims(own, len(self.graph.values[value].shape))
+        return self._known.dims(self.graph, self.owner, self.group, value)
 
     def shards_of(self, value: int) -> Array:
         return self.strategies.shards([c for c in self.dims(value) if c is not None])
@@ -121,7 +122,7 @@ class GroupPrice:
             self.costs[kind] = self.costs[kind] + self._bytes(sorted(values))
 
     def _heavy(self, n: int, classes: OpClasses) -> tuple[Array, Array]:
-        work = op_work(self.graph, n)
+        work = self._known.work(self.graph, n)
         touched = _touched(self.graph, n)
         moved, cold = self._bytes(touched), self._bytes(self._cold((n,), touched))
         device = self.setting.device
@@ -190,8 +191,10 @@ class GroupPrice:
 
     def _bytes(self, values: Iterable[int]) -> Array:
         """Of one device, per strategy."""
-        return sum((value_bytes(self.graph.values[v]) / self.shards_of(v) for v in values),
-                   np.zeros(len(self.strategies)))
+        found = np.zeros(len(self.strategies))
+        for classes, size in self._known.bytes(self.graph, self.owner, self.group, tuple(values)):
+            found += size / self.strategies.shards(classes)
+        return found
 
     def _cold(self, ops: Iterable[int], touched: Iterable[int]) -> list[int]:
         """Those of the values touched by operators of one phase that are in no cache: of what lasts, all but what a
@@ -204,29 +207,33 @@ class GroupPrice:
         by_op = {o.op: o for o in self.group.classes.ops}
         for n in self.group.ops:
             op = self.graph.ops[n]
-            mask = self.strategies.axes_on(by_op[n].reduced)
+            reduced = by_op[n].reduced
+            mask = self.strategies.axes_on(reduced) if reduced else None
             depth = 0
             for v in op.inputs:
                 depth = max(depth, self._depth.get(v, 0))
                 waiting = self.pending.get(v)
-                if waiting is None or not waiting.any():
+                if waiting is None:
                     continue
                 if op.primitive in LINEAR:
-                    mask = mask | waiting
+                    mask = waiting if mask is None else mask | waiting
                 else:
                     self._settle(v, op.phase)
                     depth = max(depth, self._depth[v])
+            is_summed = index.rules[n].combine == "sum"
             for r in op.results:
-                self.pending[r] = mask
                 self._depth[r] = depth
-            if index.rules[n].combine != "sum":
-                for r in op.results:
-                    self._settle(r, op.phase)
+                if mask is not None and mask.any():
+                    self.pending[r] = mask
+                    if not is_summed:
+                        self._settle(r, op.phase)
+                elif not is_summed:
+                    self._depth[r] += 1
 
     def _settle(self, value: int, phase: Phase) -> None:
         """Price the all-reduce that a value waits for. Where the compiler merges those that don't wait for each other,
         the first of a depth pays for the start."""
-        mask, seconds = self.pending[value], np.zeros(len(self.strategies))
+        mask, seconds = self.pending.pop(value), np.zeros(len(self.strategies))
         phase = Phase.BACKWARD if phase is Phase.BACKWARD else Phase.FORWARD
         depth = self._depth.get(value, 0)
         started = self._started.setdefault((depth, phase), [])
@@ -244,15 +251,12 @@ class GroupPrice:
             self.costs["again_s"] += seconds
         self.settled.append(Settled(value, mask, phase, seconds))
         self._depth[value] = depth + 1
-        self.pending[value] = np.zeros_like(mask)
 
     def _hand_back(self, index: ProgramIndex) -> tuple[int, ...]:
         """New values of carried state that the group makes. A run keeps them whole on every device between steps."""
         if index.program.kind != "train":
             return ()
-        made = {r for n in self.group.ops for r in self.graph.ops[n].results}
-        found = tuple(sorted({o.operand for o in self.graph.outputs_of(Role.STATE)
-                              if isinstance(o.operand, int) and o.operand in made}))
+        found = self._known.handed_back(self.graph, self.group)
         for v in found:
             typed = self.graph.values[v]
             specs, partials, row = self.produced(v)
@@ -278,7 +282,9 @@ class GroupPrice:
 
     def _produce(self, value: int) -> Produced:
         specs, row = self.required(value)
-        mask = self.pending.get(value, np.zeros(len(self.strategies), dtype=np.int64))
+        mask = self.pending.get(value)
+        if mask is None:
+            return specs, (frozenset[int](),) * len(specs), row
         pairs: dict[tuple[int, int], int] = {}
         at = np.array([pairs.setdefault((int(r), int(m)), len(pairs)) for r, m in zip(row, mask, strict=True)])
         return tuple(specs[r] for r, _ in pairs), tuple(frozenset(axes_in(m)) for _, m in pairs), at

@@ -242,10 +242,10 @@ def _param_link_costs(index: ProgramIndex, link: Link, param: Param, choices: Pa
         stored, at = choices.stored_specs(param.classes, read.value, len(value.shape))
         wanted, row = price.required(read.value)
         table = reshard_table(value.shape, itemsize(value.dtype), stored, wanted, mesh)
-        _add_time(costs, "backward_s" if backward else "forward_s", table.T[np.ix_(row, at)],
+        _add_time(costs, "backward_s" if backward else "forward_s", table.T[row[:, None], at],
                   setting.overlap.parameter_gather)
         if read.value not in late and any(r.op in price.again for r in link.reads if r.value == read.value):
-            costs["again_s"] = costs["again_s"] + table.T[np.ix_(row, at)]
+            costs["again_s"] = costs["again_s"] + table.T[row[:, None], at]
     for value, op in link.makes:
         if graph.ops[op].phase is not Phase.BACKWARD:
             continue
@@ -255,7 +255,7 @@ def _param_link_costs(index: ProgramIndex, link: Link, param: Param, choices: Pa
         made, partials, row = price.produced(value)
         summed_item = sum_itemsize(graph.values[param.value].dtype)
         once, each = (reshard_table(typed.shape, item, made, target, when_merged(mesh), partials=partials)
-                      [np.ix_(row, at)] for item in (summed_item, itemsize(typed.dtype)))
+                      [row[:, None], at] for item in (summed_item, itemsize(typed.dtype)))
         deferred = choices.deferred[None, :]
         if shared is not None and value in shared.joined:
             continue
