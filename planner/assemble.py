@@ -54,7 +54,6 @@ class StagePick:
 
 def stage_decisions(index: ProgramIndex, layers: Layers, pick: StagePick) -> tuple[LayerDecisions, ...]:
     """The decisions of every layer of a stage, in the values of that layer."""
-    names = {i.value: (i.path, i.row) for i in index.program.micro.inputs_of(Role.PARAM)}
     found: list[LayerDecisions] = []
     known: dict[tuple[int, int, int, int], LayerDecisions] = {}
     for step in pick.choice.steps:
@@ -62,7 +61,7 @@ def stage_decisions(index: ProgramIndex, layers: Layers, pick: StagePick) -> tup
         if key not in known:
             known[key] = decide(index, step.frontier.layer, step.frontier.choice(step.row, step.before, step.after),
                                 step.way)
-        found.append(known[key].rename(*renamed(index, layers, step.layer), names))
+        found.append(known[key].rename(*renamed(index, layers, step.layer), index.names))
     return tuple(found)
 
 
@@ -80,9 +79,9 @@ def stage_plan(prepared: Prepared, pick: StagePick, number: int, decisions: Sequ
             specs[value] = spec
         for p in d.params:
             specs[p.value] = stored.get(p.value, specs.get(p.value, p.spec))
-    for cotangent, owner in index.owner.items():
-        if owner in specs and cotangent not in specs and index.role.get(owner) is not Role.PARAM:
-            specs[cotangent] = specs[owner]
+    for owner in list(specs):
+        for cotangent in index.owned.get(owner, ()):
+            specs.setdefault(cotangent, specs[owner])
     uses = {(op, position, spec) for d in decisions for value, op, position, spec in d.wanted
             if specs.get(value) != spec}
     moves = merge([m for d in decisions for m in (*d.collectives, *d.repeated)])

@@ -22,18 +22,27 @@ from planner.core.pins import Pins
 from planner.intraop.compose import SliceTable
 from planner.intraop.refine import TOLERANCE
 from planner.mesh_tables import stage_limit
-from planner.pipelines.bound import Floors, least_step, least_work
-from planner.pipelines.deep import as_layers, coarse_to_fine, least_slowest_s, of_cells, spacing
+from planner.pipelines.bound import Floors, forward_between_s, least_step, least_work
+from planner.pipelines.deep import (
+    as_layers,
+    cell_ends,
+    coarse_to_fine,
+    forward_of_cells,
+    least_slowest_s,
+    of_cells,
+    spacing,
+)
 from planner.pipelines.lines import Columns, Line, columns
 from planner.pipelines.pipeline import WORTH, Candidate, Chosen, Stages, under
 from planner.pipelines.slicings import Times
 from planner.pipelines.stages import StageChoice, construct
 from planner.prepared import Prepared, forbidden_cuts
 from planner.schedules import SCHEDULES
-from planner.slice_costs import Entry, SliceCosts, finish_stage, forward_floors_s, sharpen, slice_costs
+from planner.slice_costs import Entry, SliceCosts, finish_stage, forward_sums_s, sharpen, slice_costs
 from planner.spaces import MeshSpace, SubmeshSpace
 
 Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 AT_ONCE = 8
 """Slices made sharper before stages are built again (seconds, with 64 devices). [chosen]"""
@@ -65,6 +74,12 @@ class Builder:
         return self.costs.prepared.program.microbatches
 
     @cached_property
+    def starts(self) -> Ints:
+        """Layers that stages may begin at; those of very deep models all of them."""
+        count = len(self.allowed)
+        return np.union1d([0], np.flatnonzero(self.allowed.any(axis=1))) if self.every == 1 else np.arange(count)
+
+    @cached_property
     def every(self) -> int:
         """Layers that stages of very deep models have at least (`pipelines/deep.py`)."""
         return spacing(self.allowed)
@@ -73,22 +88,26 @@ class Builder:
         """The best stages, for that share of the bubble of 1F1B."""
         many = round(self.microbatches / (self.bubble if bubble is None else bubble))
         on = self.columns
-        return on.named(coarse_to_fine(self._times(self.costs.times_s, on), self.every, lambda times: construct(
-            times, on.sizes, on.devices, many, exact_stages=self.exact, alone=self.costs.hardware.device.alone,
-            spans=on.spans)))
+        return on.named(coarse_to_fine(
+            lambda starts: self._times(self.costs.times_s, starts), self.starts, len(self.allowed), self.every,
+            lambda times: construct(times, on.sizes, on.devices, many, exact_stages=self.exact,
+                                    alone=self.costs.hardware.device.alone, spans=on.spans)))
 
     def bound(self, upto_s: float) -> StageChoice | None:
         """The stages that a bound of all schedules comes from, or one above `upto_s`."""
-        times, on = self._times(self.costs.floors_s, self.columns), self.columns
-        floors = Floors(times, forward_floors_s(self.costs)[on.space], on.sizes, on.devices, self.microbatches,
-                        self.exact, on.spans)
-        alone, layers = self.costs.hardware.device.alone, floors
+        on, alone, count = self.columns, self.costs.hardware.device.alone, len(self.allowed)
+        layers = self._times(self.costs.floors_s, self.starts)
+        forward_s = forward_sums_s(self.costs)[on.space]
         if self.every > 1:
-            floors = of_cells(floors, self.every)
+            times, through_s = of_cells(layers, self.every), forward_of_cells(forward_s, layers.at, self.every)
+        else:
+            times, through_s = layers, forward_between_s(forward_s, self.starts)
+        floors = Floors(times, through_s, on.sizes, on.devices, self.microbatches, self.exact, on.spans)
         found = least_work(floors) if alone > 1 else least_step(floors, upto_s=upto_s)
         if found is not None and self.every > 1 and alone <= 1:
-            found = replace(found, lower_bound_s=least_slowest_s(layers, found.lower_bound_s, upto_s))
-        return on.named(as_layers(found, len(self.allowed), self.every))
+            found = replace(found, lower_bound_s=least_slowest_s(replace(floors, times=layers), found.lower_bound_s,
+                                                                 upto_s))
+        return on.named(as_layers(found, self.starts if self.every == 1 else cell_ends(count, self.every)[0], count))
 
     def run(self, choice: StageChoice) -> tuple[Candidate, ...]:
         """Those stages under every schedule, fastest first; the first schedule is the one they were built for."""
@@ -109,13 +128,14 @@ class Builder:
         return tuple((flight, m, first, last)
                      for flight, (first, last, m) in zip(flights, choice.stages, strict=True))
 
-    def _times(self, seconds: Array, on: Columns) -> Times:
-        """Costs of slices as stages on columns. One stage alone holds one microbatch, whatever the schedule."""
-        costs, layers = self.costs, np.arange(len(self.allowed))
-        long = layers[None, :] - layers[:, None] + 1 >= self.every
-        at = np.where(self.allowed & long, costs.slices.at, -1)
-        return on.of(Times(seconds, at, costs.sends_s, np.array(self.places), costs.flights.index(1),
-                           np.arange(len(costs.spaces)), np.zeros(costs.sends_s.shape[:2])))
+    def _times(self, seconds: Array, starts: Ints) -> Times:
+        """Costs of stages on columns that begin at some layers. One stage alone holds one microbatch, whatever the
+        schedule."""
+        costs, lasts = self.costs, np.append(starts[1:], len(self.allowed)) - 1
+        both = starts[:, None], lasts
+        at = np.where(self.allowed[both] & (both[1] - both[0] + 1 >= self.every), costs.slices.at[both], -1)
+        return self.columns.of(Times(seconds, at, costs.sends.beginning(starts), np.array(self.places),
+                                     costs.flights.index(1), np.arange(len(costs.spaces)), np.zeros((0, 0))), starts)
 
 
 @dataclass(frozen=True)
@@ -274,10 +294,7 @@ def allowed(prepared: Prepared, pins: Pins) -> NDArray[np.bool_]:
         found[cut, :] = False
         found[:, cut - 1] = False
     if pins.boundaries is not None:
-        starts = {0, *pins.boundaries}
-        ends = {b - 1 for b in (*pins.boundaries, count)}
-        for k in range(count):
-            for j in range(count):
-                inner = any(k < b <= j for b in pins.boundaries)
-                found[k, j] &= k in starts and j in ends and not inner
+        layers, cuts = np.arange(count), np.array(pins.boundaries, dtype=np.int64)
+        piece = np.searchsorted(cuts, layers, side="right")
+        found &= np.isin(layers, [0, *cuts])[:, None] & np.isin(layers + 1, [*cuts, count]) & (piece[:, None] == piece)
     return found

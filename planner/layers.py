@@ -10,6 +10,7 @@ have equal operators (forward and backward), operand structure and shapes, so th
 
 from collections.abc import Hashable, Sequence, Set
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -38,7 +39,7 @@ class Layers:
     def __len__(self) -> int:
         return len(self.classes)
 
-    @property
+    @cached_property
     def ranges(self) -> tuple[tuple[int, int], ...]:
         """[first, last) forward operators per layer."""
         return tuple(pairwise(self.cuts))

@@ -36,6 +36,26 @@ class ProgramIndex:
     sums: frozenset[int]  # operators that add up the cotangents of a value
 
     @cached_property
+    def shared(self) -> Mapping[int, tuple[int, ...]]:
+        """Parameters that several forward operators' units touch, and the origins of those."""
+        return {i.value: self.readers[i.value] for i in self.program.micro.inputs_of(Role.PARAM)
+                if len(self.readers.get(i.value, ())) > 1}
+
+    @cached_property
+    def names(self) -> Mapping[int, tuple[str, int | None]]:
+        """Parameter -> its path and row."""
+        return {i.value: (i.path, i.row) for i in self.program.micro.inputs_of(Role.PARAM)}
+
+    @cached_property
+    def owned(self) -> Mapping[int, tuple[int, ...]]:
+        """Forward value that is no parameter -> the values that it owns."""
+        found: dict[int, list[int]] = {}
+        for value, own in self.owner.items():
+            if self.role.get(own) is not Role.PARAM:
+                found.setdefault(own, []).append(value)
+        return {own: tuple(values) for own, values in found.items()}
+
+    @cached_property
     def lasting(self) -> frozenset[int]:
         """Values that outlast the caches: the graph's inputs and outputs, and what the forward part leaves for the
         backward part to read."""

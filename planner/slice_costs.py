@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.core.hardware import Cluster
+from planner.costs.handing import HandOvers, handed_between, handed_s
 from planner.costs.transfer import cut_transfer_s
 from planner.intraop.compose import SliceTable
 from planner.intraop.distinct import Slices
@@ -22,6 +23,7 @@ from planner.prepared import Prepared
 from planner.spaces import MeshSpace, SubmeshSpace
 
 Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 Entry = tuple[int, int, int, int]
 """Index of the microbatches in flight, submesh, first layer, last layer."""
@@ -48,7 +50,7 @@ class SliceCosts:
 
     Attributes:
       flights: microbatches in flight, per index.
-      sends_s: per submesh, `hand_overs_s`, [submesh, first, last].
+      sends: of the submeshes, see `hand_overs`.
       known: those that were made sharper; None where the variant stayed the best.
     """
 
@@ -57,7 +59,7 @@ class SliceCosts:
     spaces: tuple[SubmeshSpace, ...]
     tables: dict[MeshSpace, SliceTable]
     flights: tuple[int, ...]
-    sends_s: Array
+    sends: HandOvers
     times_s: Array
     floors_s: Array
     mesh: NDArray[np.int32]
@@ -87,9 +89,9 @@ class SliceCosts:
         time_s = self.time_s(entry)
         return max(0.0, 1.0 - self.floor_s(entry) / time_s) if time_s else 0.0
 
-    def spread_s(self, index: int, m: int) -> Array:
-        """`time_s` of every slice, [first, last]; infinite where there is none."""
-        return self.slices.spread(self.times_s[index, m]) + self.sends_s[m]
+    def between_s(self, index: int, m: int, firsts: Ints, lasts: Ints) -> Array:
+        """`time_s` of all slices that begin and end at some layers, [first, last]; infinite where there is none."""
+        return self.slices.spread(self.times_s[index, m], firsts, lasts) + handed_between(self.sends, m, firsts, lasts)
 
     def space(self, entry: Entry) -> MeshSpace:
         """The mesh that an entry's time comes from."""
@@ -114,8 +116,8 @@ class SliceCosts:
         return self.hardware.kinds[self.spaces[m].part].device.usable_bytes
 
     def hand_over_s(self, entry: Entry) -> float:
-        """See `hand_overs_s`."""
-        return float(self.sends_s[entry[1:]])
+        """See `hand_overs`."""
+        return float(handed_s(self.sends, *entry[1:]))
 
 
 def slice_costs(prepared: Prepared, hardware: Cluster, spaces: Sequence[SubmeshSpace],
@@ -126,7 +128,7 @@ def slice_costs(prepared: Prepared, hardware: Cluster, spaces: Sequence[SubmeshS
     shape = (len(distinct), len(spaces), len(prepared.slices))
     times, floors = np.full(shape, np.inf), np.full(shape, np.inf)
     where, variant = np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.int32)
-    sends = np.stack([hand_overs_s(prepared, hardware, space) for space in spaces])
+    sends = hand_overs(prepared, hardware, spaces)
     for m, space in enumerate(spaces):
         capacity = hardware.kinds[space.part].device.usable_bytes
         for t, mesh in enumerate(space.meshes):
@@ -138,24 +140,23 @@ def slice_costs(prepared: Prepared, hardware: Cluster, spaces: Sequence[SubmeshS
             for s, flight in enumerate(distinct):
                 most = max(k for k in table.variants.in_flight if k <= flight)
                 if most not in bounds:
-                    bounds[most] = _floor(table, flight, capacity, microbatches)
+                    bounds[most] = _floor(table, flight, capacity, microbatches, slice(None))
                 floors[s, m] = np.minimum(floors[s, m], bounds[most])
     return SliceCosts(prepared, hardware, tuple(spaces), tables, distinct, sends, times,
                       np.minimum(floors, times), where, variant)
 
 
-def forward_floors_s(costs: SliceCosts) -> Array:
-    """Seconds below every forward of a slice on a submesh, [submesh, first, last]: of each layer, what its operators
-    and tensors take at least, each by itself. 0 where strategies were left out."""
-    count = len(costs.prepared.layers)
-    found = np.zeros((len(costs.spaces), count, count))
+def forward_sums_s(costs: SliceCosts) -> Array:
+    """What the operators and tensors of all layers before one take at least in a forward, each by itself, [submesh,
+    mesh, layer + 1]. 0 where strategies were left out. A submesh of fewer meshes than another has its first again."""
+    count, most = len(costs.prepared.layers), max((len(s.meshes) for s in costs.spaces), default=0)
+    found = np.zeros((len(costs.spaces), most, count + 1))
     for m, space in enumerate(costs.spaces):
-        found[m] = np.inf
-        for table in (costs.tables[mesh] for mesh in space.meshes):
-            least = table.least_forward_s if table.exact else [0.0] * count
-            sums = np.concatenate([[0.0], np.cumsum(least)])
-            found[m] = np.minimum(found[m], sums[None, 1:] - sums[:-1, None])
-    return np.maximum(found, 0.0)
+        for t in range(most):
+            table = costs.tables[space.meshes[t if t < len(space.meshes) else 0]]
+            if table.exact:
+                found[m, t, 1:] = np.cumsum(table.least_forward_s)
+    return found
 
 
 def sharpen(costs: SliceCosts, entry: Entry) -> None:
@@ -164,7 +165,8 @@ def sharpen(costs: SliceCosts, entry: Entry) -> None:
     program, flight = costs.prepared.program, costs.flights[index]
     capacity, send, key = costs.usable_bytes(m), costs.hand_over_s(entry), costs.key(entry)
     costs.known[key] = None
-    floors = {space: float(_floor(table, flight, capacity, program.microbatches)[table.of(first, last)])
+    one = slice(key[2], key[2] + 1)
+    floors = {space: float(_floor(table, flight, capacity, program.microbatches, one)[0])
               for space, table in ((space, costs.tables[space]) for space in costs.spaces[m].meshes)}
     for space in sorted(floors, key=lambda s: floors[s]):  # what is found on one may leave the next no chance
         if floors[space] + send < costs.time_s(entry) * (1 - TOLERANCE):
@@ -200,31 +202,29 @@ def _fastest(stage: Stage) -> SliceChoice | None:
     return None if at is None else table_choice(table, first, last, int(own.variant[at]))
 
 
-def _floor(table: SliceTable, flight: int, capacity: float, microbatches: int) -> Array:
-    """Lagrangian bound per distinct slice: the best over prices λ of (priced optimum - λ · room), recomputing each
-    layer or not as is cheapest. Room for what is kept is what the layer leaves that works with most."""
+def _floor(table: SliceTable, flight: int, capacity: float, microbatches: int, at: slice) -> Array:
+    """Lagrangian bound of distinct slices by number: the best over prices λ of (priced optimum - λ · room), recomputing
+    each layer or not as is cheapest. Room for what is kept is what the layer leaves that works with most."""
     if not table.exact:
-        return np.zeros(len(table.slices))
+        return np.zeros(len(table.slices))[at]
     variants = table.variants
     below = variants.bounding(flight)
     prices = np.array(variants.per_byte_s)[below]
-    room = capacity - table.slices.largest(np.array(table.least_working_bytes))
-    found = np.max(table.bound(below) - prices * room[:, None], axis=1)
+    room = capacity - table.working_at_least[at]
+    found = np.max(table.bound(below, at) - prices * room[:, None], axis=1)
     return np.maximum(np.where(room < 0, np.inf, found), 0.0) / microbatches
 
 
-def hand_overs_s(prepared: Prepared, hardware: Cluster, space: SubmeshSpace) -> Array:
-    """What a stage of layers [first, last] of a pipeline pays on top, per microbatch, [first, last]: receiving the
-    activations that enter it and sending their cotangents back, and the calls of its forward and backward programs."""
-    part = hardware.kinds[space.part]
-    device, trains, count = part.device, prepared.program.kind == "train", len(prepared.layers)
-    ways = 2 if trains else 1
-    given = np.concatenate([[0], np.cumsum(prepared.results)])
-    calls = ways * device.dispatch_s + device.result_s * (given[None, 1:] - given[:-1, None])
-    if device.alone > 1:  # one thread makes the calls of all stages, and takes its core from the devices of all
-        calls = calls * (hardware.device_count / space.submesh.device_count)
-    entering = [0.0, *(ways * cut_transfer_s(prepared.crossing_bytes[first], space.submesh.device_count, part)
-                       for first in range(1, count))]
-    found = calls + np.array(entering)[:, None]
-    found[0, count - 1] = 0.0
-    return found
+def hand_overs(prepared: Prepared, hardware: Cluster, spaces: Sequence[SubmeshSpace]) -> HandOvers:
+    """What a stage of a pipeline pays on top, per microbatch: receiving the activations that enter it and sending their
+    cotangents back, and the calls of its forward and backward programs."""
+    ways, count = 2 if prepared.program.kind == "train" else 1, len(prepared.layers)
+    parts = [hardware.kinds[space.part] for space in spaces]
+    entering = [[0.0, *(ways * cut_transfer_s(prepared.crossing_bytes[first], space.submesh.device_count, part)
+                        for first in range(1, count))] for space, part in zip(spaces, parts, strict=True)]
+    # one thread makes the calls of all stages, and takes its core from the devices of all
+    busy = [hardware.device_count / space.submesh.device_count if part.device.alone > 1 else 1.0
+            for space, part in zip(spaces, parts, strict=True)]
+    return HandOvers(np.array([ways * part.device.dispatch_s for part in parts]),
+                     np.array([part.device.result_s for part in parts]), np.array(busy),
+                     np.concatenate([[0.0], np.cumsum(prepared.results)]), np.array(entering).reshape(-1, count))

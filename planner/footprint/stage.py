@@ -99,8 +99,8 @@ def arguments(emitted: Emitted, stage: int) -> Arguments:
     if len(record.stages) == 1:
         read = {i.value for i in graph.inputs} | read
     size = {i.value: shard_bytes(graph.values[i.value], low.spec(i.value), mesh) for i in graph.inputs}
-    there = _there_already(record, emitted, stage)
-    kept = sum(size[i.value] for i in graph.inputs if i.value in read - there and i.role is not Role.BATCH)
+    here = read - _there_already(record, emitted, stage)
+    kept = sum(size[i.value] for i in graph.inputs if i.value in here and i.role is not Role.BATCH)
     constants = sum(value_bytes(graph.values[v]) for v, _ in graph.constants if v in read)
     batch = sum(size[i.value] * (record.microbatches if emitted.is_split(i.value) else 1)
                 for i in graph.inputs_of(Role.BATCH) if i.value in read)

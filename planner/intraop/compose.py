@@ -11,6 +11,7 @@ In: a `SolvedLayer` per layer (shared by layers of a class). Out: `SliceTable`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +64,11 @@ class SliceTable:
     least_working_bytes: tuple[float, ...]
     exact: bool = True
 
+    @cached_property
+    def working_at_least(self) -> Array:
+        """Bytes below what each slice works with, [slice]."""
+        return self.slices.largest(np.array(self.least_working_bytes))
+
     def of(self, first: int, last: int) -> int:
         """The number of slice [first..last]."""
         return int(self.slices.at[first, last])
@@ -82,9 +88,9 @@ class SliceTable:
         rows = self.multipliers.ways[row - len(self.multipliers)]
         return rows[int(self.layers[layer].priced[list(rows), state_in, state_out].argmin())]
 
-    def bound(self, some: Sequence[int]) -> Array:
-        """The objective of variants that bound, [slice, variant]."""
-        return self.bounds[:, [self.variants.bounds.index(g) for g in some]]
+    def bound(self, some: Sequence[int], at: slice = slice(None)) -> Array:
+        """The objective of variants that bound, [slice, variant], of slices by number."""
+        return self.bounds[at, [self.variants.bounds.index(g) for g in some]]
 
 
 def slice_table(graph: Graph, mesh: LogicalMesh, solved: Sequence[SolvedLayer], slices: Slices,

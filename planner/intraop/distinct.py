@@ -59,9 +59,10 @@ class Slices:
     def __len__(self) -> int:
         return len(self.shorter)
 
-    def spread(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What distinct slices have, [number], per first and last layer, [i, j]; infinite where i > j."""
-        return np.append(values, np.inf)[self.at]
+    def spread(self, values: NDArray[np.float64], firsts: Ints, lasts: Ints) -> NDArray[np.float64]:
+        """What distinct slices have, [number], of those that begin and end at some layers, [first, last]; infinite
+        where the first comes after the last."""
+        return np.append(values, np.inf)[self.at[firsts[:, None], lasts]]
 
     def largest(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Per distinct slice, the largest of what its layers have, [layer]."""

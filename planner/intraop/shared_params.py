@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from planner.core.graph import Phase, Role
+from planner.core.graph import Phase
 from planner.core.spec import Spec
 from planner.costs.memory import itemsize, sum_itemsize
 from planner.intraop.choices import Param
@@ -180,11 +180,11 @@ class _Settling:
 
 def _uses(index: ProgramIndex, layers: Layers, choice: SliceChoice) -> dict[int, list[_Use]]:
     """Parameter that several operators read -> its uses on the stage, in order."""
-    shared = {i.value for i in index.program.micro.inputs_of(Role.PARAM) if len(index.readers.get(i.value, ())) > 1}
+    shared = index.shared
     found: dict[int, list[_Use]] = {}
     for n, step in enumerate(choice.steps):
         first, last = layers.ranges[step.layer]
-        if any(first <= origin < last for v in shared for origin in index.readers[v]):
+        if any(first <= origin < last for origins in shared.values() for origin in origins):
             names = renamed(index, layers, step.layer)[0]
             for item, param in enumerate(step.frontier.layer.model.params):
                 if names.get(param.value, param.value) in shared:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.pipelines.slicings import Array, Listed, Slicings, Spans, Stages, Times, is_barred, reach, slicings
+from planner.pipelines.slicings import Array, Ints, Listed, Slicings, Spans, Stages, Times, is_barred, reach, slicings
 from planner.pipelines.stages import StageChoice
 from planner.solvers.large.compiled import compiled
 
@@ -50,6 +50,16 @@ class Floors:
     microbatches: int
     exact_stages: int | None = None
     spans: Spans | None = None
+
+
+def forward_between_s(sums_s: Array, starts: Ints) -> Array:
+    """Seconds below every forward of a slice, [submesh, first, last], of layers or groups of them that begin at some:
+    the least of any mesh. `sums_s`: over the layers before, [submesh, mesh, layer + 1]."""
+    found = np.full((len(sums_s), len(starts), len(starts)), np.inf)
+    ends = np.append(starts[1:], sums_s.shape[2] - 1)
+    for own in np.swapaxes(sums_s, 0, 1):
+        found = np.minimum(found, own[:, ends][:, None] - own[:, starts][:, :, None])
+    return np.maximum(found, 0.0)
 
 
 def least_work(floors: Floors) -> StageChoice | None:

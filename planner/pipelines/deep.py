@@ -20,6 +20,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.costs.handing import HandOvers, handed_s, nothing_handed
 from planner.pipelines.bound import Floors
 from planner.pipelines.slicings import Array, Ints, Spans, Times, in_units, is_barred
 from planner.pipelines.stages import StageChoice
@@ -37,50 +38,66 @@ def spacing(allowed: NDArray[np.bool_]) -> int:
     return found
 
 
-def at_cells(seconds: Array, every: int) -> Array:
-    """Of slices, [..., first, last], those of whole cells."""
-    layers = int(seconds.shape[-1])
+def cell_ends(layers: int, every: int) -> tuple[Ints, Ints]:
+    """The first and the last layer of each cell."""
     starts: Ints = np.arange(0, layers, every, dtype=np.int64)
-    return seconds[..., starts[:, None], np.append(starts[1:], layers) - 1]
+    return starts, np.append(starts[1:], layers) - 1
 
 
-def coarse_to_fine(times: Times, every: int, best: Callable[[Times], StageChoice | None]) -> StageChoice | None:
+def coarse_to_fine(times: Callable[[Ints], Times], starts: Ints, layers: int, every: int,
+                   best: Callable[[Times], StageChoice | None]) -> StageChoice | None:
     """The stages that `best` finds, see the module. Where it finds none at first, more layers are looked at. Nothing is
-    proven by what is left out."""
-    layers = len(times.at)
-    starts = np.arange(0, layers, every)
-    found = _named(best(_beginning(times, starts)), starts, layers)
+    proven by what is left out.
+
+    Args:
+      times: of stages that begin at some layers, which count as first and last.
+      starts: all layers that stages may begin at; of `layers`.
+      every: of a cell.
+      best: the best stages.
+    """
+    begin = starts if every == 1 else cell_ends(layers, every)[0]
+    found = as_layers(best(times(begin)), begin, layers)
+    if every == 1:
+        return found
     while every > 1:
         every //= 2
         if found is None:
-            starts = np.arange(0, layers, every)
+            begin = cell_ends(layers, every)[0]
         else:
             cuts = np.array([first for first, _, _ in found.stages[1:]], dtype=np.int64)
             near = (cuts[:, None] + every * np.arange(-2, 3)).ravel()
-            starts = np.unique(np.append(near[(near > 0) & (near < layers)], 0))
-        finer = _named(best(_beginning(times, starts)), starts, layers)
+            begin = np.unique(np.append(near[(near > 0) & (near < layers)], 0))
+        finer = as_layers(best(times(begin)), begin, layers)
         if finer is not None and (found is None or finer.total_s < found.total_s):
             found = finer
     return found if found is None else replace(found, lower_bound_s=0.0)
 
 
-def of_cells(floors: Floors, every: int) -> Floors:
-    """The floors of stages from cell to cell."""
-    times, layers = floors.times, len(floors.times.at)
-    cells, known = -(-layers // every), dict[tuple[int, bytes], Array]()
+def of_cells(times: Times, every: int) -> Times:
+    """What stages from cell to cell take at least."""
+    layers = len(times.at)
+    begins, known = cell_ends(layers, every)[0], dict[tuple[int, bytes], Array]()
+    cells = len(begins)
     seconds = np.full((*times.seconds.shape[:2], cells * cells), np.inf)
     for flight in np.unique([*times.flights, times.alone]):
         for m in np.unique(times.space):
             key = int(m), times.seconds[flight, m].tobytes()  # few numbers in flight differ in their bounds
             if key not in known:
-                known[key] = _least(times.seconds[flight, m][times.at] + times.more_s[m], times.at, every).ravel()
-            seconds[flight, m] = known[key]
-    through = np.array([_least(own, times.at, every) for own in floors.through_s])
-    begins = np.arange(0, layers, every)
+                known[key] = np.full((cells, cells), np.inf)
+                _fill_least(times.seconds[flight, m], times.handed, m, times.at, every, known[key])
+            seconds[flight, m] = known[key].ravel()
     at: Ints = np.arange(cells * cells, dtype=np.int64).reshape(cells, cells)
-    return replace(floors, through_s=np.where(np.isfinite(through), through, 0.0), times=times._replace(
-        seconds=seconds, at=at, more_s=np.zeros((times.more_s.shape[0], cells, cells)),
-        extra_s=np.minimum.reduceat(times.extra_s, begins, axis=1)))
+    return times._replace(seconds=seconds, at=at, handed=nothing_handed(len(times.handed.calls_s), cells),
+                          extra_s=np.minimum.reduceat(times.extra_s, begins, axis=1))
+
+
+def forward_of_cells(sums_s: Array, at: Ints, every: int) -> Array:
+    """Seconds below every forward from cell to cell, [submesh, cell, cell], of sums [submesh, mesh, layer + 1]."""
+    cells = -(-len(at) // every)
+    found = np.full((len(sums_s), cells, cells), np.inf)
+    for own, of in zip(sums_s, found, strict=True):
+        _fill_least_forward(own, at, every, of)
+    return np.where(np.isfinite(found), np.maximum(found, 0.0), 0.0)
 
 
 def least_slowest_s(floors: Floors, low_s: float, upto_s: float, tolerance: float = 5e-4) -> float:
@@ -89,13 +106,13 @@ def least_slowest_s(floors: Floors, low_s: float, upto_s: float, tolerance: floa
     times = floors.times
     usable = np.array([bool(np.isfinite(times.seconds[:, m]).any()) for m in times.space])
     sizes, devices, within = in_units(floors.sizes, floors.devices, floors.spans, usable)
-    alike = _alike(times)
+    alike, lengths = _alike(times), _lengths(times.at, times.seconds.shape[2])
     while low_s * (1 + tolerance) < upto_s:
         middle = low_s * (1 + tolerance) if low_s * (1 + 2 * tolerance) > upto_s else (low_s * upto_s) ** 0.5
         begins = np.empty((len(times.flights), len(times.space), len(times.at) + 1), dtype=np.int64)
         for s, m in np.ndindex(begins.shape[:2]):
             begins[s, m] = begins[alike[s, m], m] if alike[s, m] < s else _earliest(
-                times, s, m, middle / floors.microbatches)
+                times, lengths, s, m, middle / floors.microbatches)
         first = np.full((2, len(times.flights) + 1, devices + 1), len(times.at) + 1, dtype=np.int64)
         first[:, 0, 0] = len(times.at)
         _cover(begins, sizes, within, first)
@@ -104,42 +121,36 @@ def least_slowest_s(floors: Floors, low_s: float, upto_s: float, tolerance: floa
     return low_s
 
 
-def as_layers(choice: StageChoice | None, layers: int, every: int) -> StageChoice | None:
-    """A choice of cells as one of the layers that begin them."""
-    return _named(choice, np.arange(0, layers, every), layers)
-
-
-def _beginning(times: Times, starts: Ints) -> Times:
-    """Those of stages that begin at some layers, which count as first and last."""
-    lasts = np.append(starts[1:], len(times.at)) - 1
-    both = np.ix_(starts, lasts)
-    return times._replace(at=times.at[both], more_s=times.more_s[:, both[0], both[1]], extra_s=times.extra_s[:, starts])
-
-
-def _named(choice: StageChoice | None, starts: Ints, layers: int) -> StageChoice | None:
+def as_layers(choice: StageChoice | None, starts: Ints, layers: int) -> StageChoice | None:
+    """A choice of groups of layers as one of the layers that begin them."""
     if choice is None:
         return None
     lasts = np.append(starts[1:], layers) - 1
     return replace(choice, stages=tuple((int(starts[a]), int(lasts[b]), m) for a, b, m in choice.stages))
 
 
-def _least(values: Array, at: Ints, every: int) -> Array:
-    """Per cell that slices begin in and cell before the one that what follows begins in, the least of their values;
-    slices of fewer layers than a cell, and those that `at` leaves out, don't count."""
-    cells = -(-len(at) // every)
-    found = np.full((cells, cells), np.inf)
-    _fill_least(values, at, every, found)
-    return found
-
-
 @compiled
-def _fill_least(values: Array, at: Ints, every: int, found: Array) -> None:
+def _fill_least(seconds: Array, handed: HandOvers, m: int, at: Ints, every: int, found: Array) -> None:
+    """Per cell that slices begin in and cell before the one that what follows begins in, the least seconds of slices on
+    a submesh, [number]; those of fewer layers than a cell, and those that `at` leaves out, don't count."""
     layers = len(at)
     for first in range(layers):
         for end in range(first + every, layers + 1):
             if at[first, end - 1] >= 0:
                 a, b = first // every, (len(found) if end == layers else end // every) - 1
-                found[a, b] = min(found[a, b], values[first, end - 1])
+                found[a, b] = min(found[a, b], seconds[at[first, end - 1]] + handed_s(handed, m, first, end - 1))
+
+
+@compiled
+def _fill_least_forward(sums_s: Array, at: Ints, every: int, found: Array) -> None:
+    """The same of sums over the layers before, [mesh, layer + 1]."""
+    layers = len(at)
+    for first in range(layers):
+        for end in range(first + every, layers + 1):
+            if at[first, end - 1] >= 0:
+                a, b = first // every, (len(found) if end == layers else end // every) - 1
+                for t in range(len(sums_s)):
+                    found[a, b] = min(found[a, b], sums_s[t, end] - sums_s[t, first])
 
 
 def _alike(times: Times) -> Ints:
@@ -153,19 +164,35 @@ def _alike(times: Times) -> Ints:
 
 
 @compiled
-def _earliest(times: Times, s: int, m: int, most_s: float) -> Ints:
+def _lengths(at: Ints, numbers: int) -> Ints:
+    """Layers of each distinct slice; 0 of those that may not be stages."""
+    found = np.zeros(numbers, dtype=np.int64)
+    for k in range(len(at)):
+        for j in range(k, len(at)):
+            if at[k, j] >= 0:
+                found[at[k, j]] = j - k + 1
+    return found
+
+
+@compiled
+def _earliest(times: Times, lengths: Ints, s: int, m: int, most_s: float) -> Ints:
     """g of the module: per layer x, the earliest that a stage begins within a time, of those that end before it or
-    later."""
+    later. What is handed over takes time as well, so that no stage is longer than the longest slice within it."""
     layers, own = len(times.at), times.space[m]
-    found = np.full(layers + 1, layers + 1, dtype=np.int64)
-    for k in range(layers):
-        for j in range(k, layers):
+    found, longest, less_s = np.full(layers + 1, layers + 1, dtype=np.int64), 0, min(0.0, times.extra_s[m].min())
+    for n in range(len(lengths)):
+        if lengths[n] > longest and times.seconds[times.flights[s], own, n] + less_s <= most_s:
+            longest = lengths[n]
+    for j in range(layers):
+        whole = s == 0 and j == layers - 1
+        for k in range(0 if whole else max(0, j + 1 - longest), j + 1):
             at = times.at[k, j]
-            if at < 0 or found[j + 1] <= k:
+            if at < 0:
                 continue
-            flight = times.alone if s == 0 and k == 0 and j == layers - 1 else times.flights[s]
-            if times.seconds[flight, own, at] + times.more_s[own, k, j] + times.extra_s[m, k] <= most_s:
+            flight = times.alone if whole and k == 0 else times.flights[s]
+            if times.seconds[flight, own, at] + handed_s(times.handed, own, k, j) + times.extra_s[m, k] <= most_s:
                 found[j + 1] = k
+                break
     for x in range(layers - 1, -1, -1):
         found[x] = min(found[x], found[x + 1])
     return found

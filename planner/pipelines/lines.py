@@ -49,9 +49,9 @@ class Columns:
     devices: int
     line: Line = (0,)
 
-    def of(self, times: Times) -> Times:
-        """Times on submeshes as times on columns."""
-        return times._replace(space=self.space, extra_s=self.extra_s)
+    def of(self, times: Times, starts: NDArray[np.int64] | slice = slice(None)) -> Times:
+        """Times on submeshes, of stages that begin at all or some layers, as times on columns."""
+        return times._replace(space=self.space, extra_s=self.extra_s[:, starts])
 
     def named(self, choice: StageChoice | None) -> StageChoice | None:
         """A choice of columns as one of submeshes."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from planner.core.hardware import Cluster
 from planner.core.layout import Placement
 from planner.core.pins import Pins
-from planner.pipelines.deep import at_cells, spacing
+from planner.pipelines.deep import cell_ends, spacing
 from planner.pipelines.pipeline import WORTH, Candidate
 from planner.pipelines.stages import Sharing
 from planner.pipelines.virtual_bound import floor_s
@@ -108,7 +108,8 @@ def _rated(costs: SliceCosts, pins: Pins, allowed: NDArray[np.bool_]) -> Iterato
         mine = list(shapes(count, -(-len(allowed) // every), microbatches, space, pins))
         if not mine:
             continue
-        times = at_cells(np.where(allowed, costs.spread_s(costs.flights.index(1), m), np.inf), every)
+        ends = cell_ends(len(allowed), every)
+        times = np.where(allowed[ends[0][:, None], ends[1]], costs.between_s(costs.flights.index(1), m, *ends), np.inf)
         for shape in mine:
             whole_s = through_s(shape, times)
             if whole_s < np.inf:

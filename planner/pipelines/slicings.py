@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.costs.handing import HandOvers, handed_s, nothing_handed
 from planner.solvers.large.compiled import compiled
 
 Array = NDArray[np.float64]
@@ -38,7 +39,7 @@ class Times(NamedTuple):
     Attributes:
       seconds: [flight, submesh, number]: of distinct slices, for microbatches in flight.
       at: [first, last]: the number of each slice; negative where there is none or it must not be a stage.
-      more_s: [submesh, first, last]: what each takes on top.
+      handed: what each takes on top.
       flights: per s, the index of its microbatches in flight; `alone`: that of one stage of all layers.
       space: [m]: the index of the submesh: it may be there several times,
       extra_s: [m, first]: each with something more on top.
@@ -46,7 +47,7 @@ class Times(NamedTuple):
 
     seconds: Array
     at: Ints
-    more_s: Array
+    handed: HandOvers
     flights: Ints
     alone: int
     space: Ints
@@ -63,7 +64,7 @@ class Times(NamedTuple):
             return float("inf")
         flight = self.alone if s == 0 and k == 0 and j == len(self.at) - 1 else self.flights[s]
         own = self.space[m]
-        return float(self.seconds[flight, own, self.at[k, j]] + self.more_s[own, k, j] + self.extra_s[m, k])
+        return float(self.seconds[flight, own, self.at[k, j]] + handed_s(self.handed, own, k, j) + self.extra_s[m, k])
 
     def only(self, m: int, stages: int) -> "Times":
         """Of one submesh, for so many stages at most."""
@@ -74,7 +75,7 @@ def each_time(seconds: Array) -> Times:
     """`Times` that are all there, [s, m, k, j]."""
     stages, submeshes, layers, _ = seconds.shape
     at: Ints = np.arange(layers * layers, dtype=np.int64).reshape(layers, layers)
-    return Times(seconds.reshape(stages, submeshes, layers * layers), at, np.zeros((submeshes, layers, layers)),
+    return Times(seconds.reshape(stages, submeshes, layers * layers), at, nothing_handed(submeshes, layers),
                  np.arange(stages), 0, np.arange(submeshes), np.zeros((submeshes, layers)))
 
 
@@ -197,16 +198,17 @@ def _list(times: Times, most_s: float, listed: Listed) -> None:
     for s in range(len(times.flights)):
         for m in range(len(times.space)):
             own = times.space[m]
-            seconds, more_s = times.seconds[times.flights[s], own], times.more_s[own]
+            seconds = times.seconds[times.flights[s], own]
             for k in range(layers):
                 extra_s = times.extra_s[m, k]
                 for j in range(k, layers):
                     at = times.at[k, j]
                     if at < 0:
                         continue
-                    t = seconds[at] + more_s[k, j] + extra_s
+                    more_s = handed_s(times.handed, own, k, j)
+                    t = seconds[at] + more_s + extra_s
                     if s == 0 and k == 0 and j == layers - 1:
-                        t = times.seconds[times.alone, own, at] + more_s[k, j] + extra_s
+                        t = times.seconds[times.alone, own, at] + more_s + extra_s
                     if t <= most_s and t < np.inf:
                         if len(listed.last):
                             listed.last[found], listed.seconds[found] = j, t

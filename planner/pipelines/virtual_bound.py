@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.intraop.compose import SliceTable
-from planner.pipelines.deep import at_cells
+from planner.pipelines.deep import cell_ends
 from planner.pipelines.pipeline import held_moments
 from planner.pipelines.slicings import each_time, slicings
 from planner.pipelines.virtual_stages import Ground, Shape
@@ -28,10 +28,11 @@ def floor_s(ground: Ground, shape: Shape) -> float:
     if not all(t.exact for t in tables):
         return 0.0
     counts = _counts(shape, microbatches)
-    best = 0.0
+    ends = cell_ends(len(ground.allowed), ground.every)
+    may, best = ground.allowed[ends[0][:, None], ends[1]], 0.0
     for price in sorted({p for t in tables for p in t.variants.per_byte_s}):
         at = {n: np.min([_priced(t, price, n) for t in tables], axis=0) for n in set(counts)}
-        cells = {n: at_cells(np.where(ground.allowed, own, np.inf), ground.every) for n, own in at.items()}
+        cells = {n: np.where(may, ground.prepared.slices.spread(own, *ends), np.inf) for n, own in at.items()}
         seconds = np.stack([cells[n] for n in reversed(counts)])[:, None]
         found = slicings(each_time(seconds), np.array([1]), shape.stages).least_sum(np.inf, shape.stages)
         if found is None:
@@ -51,8 +52,8 @@ def _counts(shape: Shape, microbatches: int) -> tuple[int, ...]:
 
 
 def _priced(table: SliceTable, price: float, count: int) -> NDArray[np.float64]:
-    """A bound of seconds of a step and held bytes at that price, with so many in flight, [first, last]: from the
+    """A bound of seconds of a step and held bytes at that price, with so many in flight, per distinct slice: from the
     variants that were solved at no higher a price and with no more in flight."""
     variants = table.variants
     below = table.bound([g for g in variants.bounding(count) if variants.per_byte_s[g] <= price])
-    return table.slices.spread(np.max(below, axis=1) if below.size else np.zeros(len(table.slices)))
+    return np.max(below, axis=1) if below.size else np.zeros(len(table.slices))

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from planner.core.hardware import Cluster
 from planner.core.layout import Layout, placed
 from planner.intraop.compose import SliceTable
-from planner.pipelines.deep import at_cells, spacing
+from planner.pipelines.deep import cell_ends, spacing
 from planner.pipelines.pipeline import Candidate, Chosen, Stages, held_moments, under
 from planner.pipelines.slicings import each_time, slicings
 from planner.pipelines.stages import construct
@@ -178,8 +178,9 @@ def _costs(ground: Ground, part: float, most: Sequence[int]) -> SliceCosts:
 
 def _by_stage(ground: Ground, costs: SliceCosts, most: Sequence[int]) -> Array:
     """Seconds of every slice as every stage, [stage, first, last]."""
-    of = {n: at_cells(np.where(ground.allowed, costs.spread_s(costs.flights.index(n), 0), np.inf), ground.every)
-          for n in set(most)}
+    ends = cell_ends(len(ground.allowed), ground.every)
+    may = ground.allowed[ends[0][:, None], ends[1]]
+    of = {n: np.where(may, costs.between_s(costs.flights.index(n), 0, *ends), np.inf) for n in set(most)}
     return np.stack([of[n] for n in most])
 
 

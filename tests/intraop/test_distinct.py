@@ -47,5 +47,8 @@ def test_equal_layers_have_a_slice_per_length():
 
 def test_values_are_spread_over_all_slices():
     found = distinct_slices((0, 1, 1))
-    np.testing.assert_array_equal(found.spread(np.arange(float(len(found)))),
+    every = np.arange(3)
+    np.testing.assert_array_equal(found.spread(np.arange(float(len(found))), every, every),
                                   [[0, 2, 4], [np.inf, 1, 3], [np.inf, np.inf, 1]])
+    np.testing.assert_array_equal(found.spread(np.arange(float(len(found))), np.array([0, 2]), np.array([1, 2])),
+                                  [[2, 4], [np.inf, 1]])

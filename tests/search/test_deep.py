@@ -1,12 +1,25 @@
 """Stages of very deep models: against all slicings of layers, and the bound on cells below them."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from planner.pipelines.bound import Floors, least_step
-from planner.pipelines.deep import as_layers, coarse_to_fine, least_slowest_s, of_cells, spacing
+from planner.costs.handing import HandOvers, nothing_handed
+from planner.pipelines.bound import Floors, forward_between_s, least_step
+from planner.pipelines.deep import (
+    as_layers,
+    cell_ends,
+    coarse_to_fine,
+    forward_of_cells,
+    least_slowest_s,
+    of_cells,
+    spacing,
+)
 from planner.pipelines.slicings import Times, each_time
 from planner.pipelines.stages import StageChoice, construct
 
@@ -22,20 +35,42 @@ def times_of(layers: int, stages: int, every: int, random: np.random.Generator) 
     found = np.where(random.random(found.shape) < 0.1, np.inf, found)
     length = np.arange(layers)[None, :] - np.arange(layers)[:, None] + 1
     times = each_time(found)
-    return times._replace(at=np.where(length >= every, times.at, -1), extra_s=random.uniform(0, 0.2, (3, layers)))
+    return times._replace(at=np.where(length >= every, times.at, -1), extra_s=random.uniform(0, 0.2, (3, layers)),
+                          handed=handed(layers, random))
+
+
+def handed(layers: int, random: np.random.Generator) -> HandOvers:
+    """Stages that pay for calls, for what they give back and for what enters them."""
+    return HandOvers(random.uniform(0, 0.1, 3), random.uniform(0, 0.1, 3), random.uniform(1, 2, 3),
+                     np.cumsum(random.integers(0, 3, layers + 1)).astype(float), random.uniform(0, 0.1, (3, layers)))
+
+
+def beginning(times: Times) -> Callable[[NDArray[np.int64]], Times]:
+    """Of stages that begin at some layers."""
+    def of(starts: NDArray[np.int64]) -> Times:
+        lasts = np.append(starts[1:], len(times.at)) - 1
+        return times._replace(at=times.at[starts[:, None], lasts], extra_s=times.extra_s[:, starts],
+                              handed=times.handed.beginning(starts))
+    return of
+
+
+def in_cells(floors: Floors, sums_s: NDArray[np.float64], every: int) -> Floors:
+    return replace(floors, times=of_cells(floors.times, every),
+                   through_s=forward_of_cells(sums_s, floors.times.at, every))
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(6, 17), st.sampled_from([2, 4]), st.sampled_from([1, 4, 32]))
 def test_the_bound_on_cells_is_below_the_bound_on_layers(seed: int, layers: int, every: int, microbatches: int) -> None:
     random = np.random.default_rng(seed)
     times = times_of(layers, 4, every, random)
-    floors = Floors(times, random.uniform(0, 0.2, (3, layers, layers)), SIZES, 4, microbatches)
-    exact, cells = least_step(floors, tolerance=1e-6), least_step(of_cells(floors, every), tolerance=1e-6)
+    sums_s = np.cumsum(random.uniform(0, 0.2, (3, 2, layers + 1)), axis=2)
+    floors = Floors(times, forward_between_s(sums_s, np.arange(layers)), SIZES, 4, microbatches)
+    exact, cells = least_step(floors, tolerance=1e-6), least_step(in_cells(floors, sums_s, every), tolerance=1e-6)
     if exact is None:
         return
     assert cells is not None
     assert 0 < cells.lower_bound_s <= exact.total_s * (1 + 1e-9)
-    named = as_layers(cells, layers, every)
+    named = as_layers(cells, cell_ends(layers, every)[0], layers)
     assert named is not None
     assert [first for first, _, _ in named.stages][1:] == [last + 1 for _, last, _ in named.stages][:-1]
     assert (named.stages[0][0], named.stages[-1][1]) == (0, layers - 1)
@@ -58,7 +93,7 @@ def test_the_least_slowest_stage_is_below_that_of_layers(seed: int, layers: int,
     length = np.arange(layers)[None, :] - np.arange(layers)[:, None] + 1.0
     each = np.stack([np.where(length > 0, length, np.inf) / size for size in SIZES])
     longer = floors.times._replace(seconds=np.broadcast_to(each.reshape(1, 3, -1), times.seconds.shape).copy(),
-                                   extra_s=np.zeros((4, layers)))
+                                   extra_s=np.zeros((4, layers)), handed=nothing_handed(3, layers))
     growing = Floors(longer, floors.through_s, sizes, 4, 8, count, spans)
     exact = least_step(growing, tolerance=1e-6)
     if exact is not None:  # where longer slices take longer, it is exact
@@ -72,7 +107,7 @@ def test_coarse_stages_get_finer_and_are_what_they_say(seed: int, layers: int, e
     def best(some: Times) -> StageChoice | None:
         return construct(some, SIZES, 4, microbatches, tolerance=0.0)
 
-    exact, found = best(times), coarse_to_fine(times, every, best)
+    exact, found = best(times), coarse_to_fine(beginning(times), np.arange(layers), layers, every, best)
     if exact is None or found is None:
         assert found is None
         return
@@ -92,11 +127,11 @@ def test_equal_layers_lose_little() -> None:
     def best(some: Times) -> StageChoice | None:
         return construct(some, SIZES, 4, 16)
 
-    exact, found = best(times), coarse_to_fine(times, every, best)
+    exact, found = best(times), coarse_to_fine(beginning(times), np.arange(layers), layers, every, best)
     assert exact is not None and found is not None
     assert found.total_s <= exact.total_s * 1.004
     floors = Floors(times, np.zeros((3, layers, layers)), SIZES, 4, 16)
-    below, cells = least_step(floors), least_step(of_cells(floors, every))
+    below, cells = least_step(floors), least_step(in_cells(floors, np.zeros((3, 1, layers + 1)), every))
     assert below is not None and cells is not None
     assert below.lower_bound_s * (1 - 2 * every / 64) <= cells.lower_bound_s <= below.lower_bound_s
 
