@@ -14,8 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from planner import compat
 from planner.core.graph import Graph, Literal, Op, Operand
 from planner.rewrites.pattern import number_of, type_of
+from planner.trace.sources import is_machinery
 
 ELEMENTWISE = frozenset({
     "abs", "acos", "acosh", "add", "and", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "ceil",
@@ -32,12 +34,14 @@ def is_elementwise(op: Op) -> bool:
 
 
 def is_relu(op: Op) -> bool:
-    """Whether an operator is `jax.nn.relu`."""
+    """Whether an operator is `jax.nn.relu`: a call from JAX's own files, with a derivative of its own, that takes the
+    larger of an array and 0."""
     if op.primitive != "custom_jvp_call" or len(op.bodies) != 1 or len(op.bodies[0].ops) != 1:
         return False
     inner = op.bodies[0].ops[0]
     of = [o for o in inner.operands if isinstance(o, Literal)]
-    return op.params.get("name") == "relu" and inner.primitive == "max" and len(of) == 1 and not np.any(of[0].value)
+    plain = inner.primitive == "max" and len(of) == 1 and not np.any(of[0].value)
+    return plain and is_machinery(compat.file_of(op.params["call_jaxpr"].jaxpr))
 
 
 def applied(op: Op, operands: Sequence[Any]) -> jax.Array:
