@@ -20,6 +20,7 @@ from planner.cli.commands import (
     plan,
     plot,
     replan,
+    rewrites,
     run,
     show,
     simulate,
@@ -33,7 +34,7 @@ from planner.garbage import seldom_collected
 COMMANDS: tuple[Command, ...] = (
     plan.COMMAND, replan.COMMAND, show.COMMAND, explain.COMMAND, plot.COMMAND, simulate.COMMAND, compare.COMMAND,
     run.COMMAND, sweep.COMMAND, check.COMMAND, verify.COMMAND, measure.COMMAND, solve.COMMAND, cache.COMMAND,
-    lists.MODELS, lists.CLUSTERS)
+    rewrites.COMMAND, lists.MODELS, lists.CLUSTERS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
