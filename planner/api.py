@@ -25,10 +25,13 @@ from planner.joint.plan import plan_jointly
 from planner.measure import local_cluster
 from planner.model import Model
 from planner.planned import Plan
-from planner.request import Remembered, Request
+from planner.request import Remembered, Request, check_pins
 from planner.rewriting.program import rewritten
-from planner.spaces import RECIPES
+from planner.spaces import RECIPES, mesh_spaces
 from planner.trace import trace_unnamed
+
+LEAST_OPERATORS = 16
+"""Operators that a program has for each parameter, or more. [measured: 20 for GPT and Wide-ResNet, 29 for Llama]"""
 
 
 def plan(  # noqa: PLR0913  (options of one call, all named)
@@ -69,10 +72,19 @@ def plan(  # noqa: PLR0913  (options of one call, all named)
     kept = cache_of(cache, cache_dir and cache_dir / FRONTIERS)
     with Workers(jobs, progress or _quiet) as workers:
         request = request_for(model, cluster, cache=kept or False, workers=workers)
-        record = plan_jointly(replace(request, pins=fixed, budget_s=budget_s, progress=progress or _quiet))
+        request = replace(request, pins=fixed, budget_s=budget_s, progress=progress or _quiet)
+        _expect(request, model)
+        record = plan_jointly(request)
     if kept is not None and isinstance(request.trace, Remembered):
         _keep_program(kept, request.trace.known, record)
     return Plan(record)
+
+
+def _expect(request: Request, model: Model) -> None:
+    """Have processes started before anything is traced where there will be enough for them to do."""
+    check_pins(request)
+    meshes = mesh_spaces(request.cluster, request.pins, single=request.kind == "step")
+    request.tables.expect(LEAST_OPERATORS * len(jax.tree.leaves(model.params)), sum(len(s.meshes) for s in meshes))
 
 
 def request_for(model: Model, cluster: Cluster, *, cache: Cache | bool = True, workers: Workers | None = None

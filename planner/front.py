@@ -8,6 +8,8 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from planner.garbage import seldom_collected
+
 
 def lazy(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
     """What a package's `__getattr__` is when its names live in these modules.
@@ -20,6 +22,7 @@ def lazy(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
     def find(name: str) -> Any:
         if name not in names:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(names[name]), name)
+        with seldom_collected():
+            return getattr(importlib.import_module(names[name]), name)
 
     return find
