@@ -9,13 +9,18 @@ take is read off a few.
 In: seconds of the tasks of every stage. Out: seconds of a step, and the bubble.
 """
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
 
 from planner.core.layout import Layout
+from planner.pipelines.slicings import Ints
 from planner.pipelines.stages import Sharing
-from planner.schedules import SCHEDULES, Kind, Schedule, Task, TaskTimes, predecessors
+from planner.schedules import SCHEDULES, Kind, Schedule, TaskTimes
+from planner.solvers.large.compiled import compiled
 
 TASKS = 12_000
 """Tasks that are run one by one; longer steps are taken to be periodic by then. [chosen: a tenth of a second]"""
@@ -79,32 +84,56 @@ def _step_s(schedule: Schedule, pipeline: Pipeline) -> float:
 
 def _run(schedule: Schedule, pipeline: Pipeline, microbatches: int) -> float:
     """The end of the last rank."""
-    layout, orders = pipeline.layout, schedule.tasks(pipeline.layout, microbatches)
-    seconds = [{Kind.FORWARD: t.forward_s, Kind.BACKWARD: t.backward_s, Kind.INPUT_GRADIENT: t.input_s,
-                Kind.WEIGHT_GRADIENT: t.weight_s} for t in pipeline.times]
-    free, heads, ready = [0.0] * layout.ranks, [0] * layout.ranks, deque(range(layout.ranks))
-    ends: dict[Task, float] = {}
-    waiting: dict[Task, list[int]] = {}
-    while ready:
-        rank = ready.popleft()
-        order = orders[rank]
-        while heads[rank] < len(order):
-            task = order[heads[rank]]
-            start = free[rank]
-            missing = None
-            for need in predecessors(task, layout.stages):
-                end = ends.get(need)
-                if end is None:
-                    missing = need
+    layout = pipeline.layout
+    each = {Kind.FORWARD: [t.forward_s for t in pipeline.times], Kind.BACKWARD: [t.backward_s for t in pipeline.times],
+            Kind.INPUT_GRADIENT: [t.input_s for t in pipeline.times],
+            Kind.WEIGHT_GRADIENT: [t.weight_s for t in pipeline.times]}
+    free, seconds = np.zeros(layout.ranks), np.array([each[kind] for kind in schedule.kinds])
+    _work_off(*_orders(schedule.name, layout, microbatches), seconds, microbatches, free)
+    ends: list[float] = free.tolist()
+    return max(ends[r] + sum(pipeline.batch_s[s] for s in layout.stages_of(r)) for r in range(layout.ranks))
+
+
+@lru_cache(maxsize=32)
+def _orders(name: str, layout: Layout, microbatches: int) -> tuple[Ints, Ints]:
+    """The tasks of all ranks, one rank after the other, each as the number (kind, stage, microbatch); and where those
+    of each rank begin."""
+    schedule = SCHEDULES[name]
+    number = {kind: n * layout.stages for n, kind in enumerate(schedule.kinds)}
+    orders = schedule.tasks(layout, microbatches)
+    tasks = [(number[t.phase] + t.stage) * microbatches + t.microbatch for order in orders for t in order]
+    return np.array(tasks, dtype=np.int64), np.cumsum([0, *map(len, orders)], dtype=np.int64)
+
+
+@compiled
+def _work_off(tasks: Ints, begins: Ints, seconds: NDArray[np.float64], microbatches: int, free: NDArray[np.float64]
+              ) -> None:
+    """`free`: when each rank is done with its tasks, of `seconds` by kind and stage. What a task waits for is as
+    `schedules.predecessors` says; a rank that waits is looked at again when the others have gone on."""
+    kinds, stages = seconds.shape
+    ends = np.full(kinds * stages * microbatches, -1.0)
+    heads, moved = begins[:-1].copy(), True
+    while moved:
+        moved = False
+        for rank in range(len(heads)):
+            while heads[rank] < begins[rank + 1]:
+                task = tasks[heads[rank]]
+                kind, stage = task // (stages * microbatches), task // microbatches % stages
+                start, ready = free[rank], True
+                if kind == 0 and stage > 0:
+                    end = ends[task - microbatches]
+                    start, ready = max(start, end), end >= 0
+                elif kind > 0:
+                    end = ends[task - stages * microbatches]  # of a backward its forward, of the second part the first
+                    start, ready = max(start, end), end >= 0
+                    if kind == 1 and stage < stages - 1:
+                        end = ends[task + microbatches]
+                        start, ready = max(start, end), ready and end >= 0
+                if not ready:
                     break
-                start = max(start, end)
-            if missing is not None:
-                waiting.setdefault(missing, []).append(rank)
-                break
-            ends[task] = free[rank] = start + seconds[task.stage][task.phase]
-            ready.extend(waiting.pop(task, ()))
-            heads[rank] += 1
-    return max(free[r] + sum(pipeline.batch_s[s] for s in layout.stages_of(r)) for r in range(layout.ranks))
+                ends[task] = free[rank] = start + seconds[kind, stage]
+                heads[rank] += 1
+                moved = True
 
 
 def stage_times(parts: Sequence[float], weight_s: float, call_s: float, carried_s: float, *, splits: bool) -> TaskTimes:
