@@ -19,6 +19,7 @@ from planner.footprint import Emitted, memory_curves
 from planner.known import Known
 from planner.request import Request
 from planner.search import Found, search
+from planner.too_large import usable_bytes
 
 ATTEMPTS = 4
 """Searches at most before a model is said not to fit. [chosen: one more is mostly enough]"""
@@ -35,12 +36,14 @@ MEMORY = "memory of programs"
 """The phase of planning that this is."""
 
 
-def plan_to_fit(request: Request, known: Known | None = None) -> PlanRecord:
+def plan_to_fit(request: Request, known: Known | None = None, *, hopes: bool = True) -> PlanRecord:
     """The best plan found whose programs fit.
 
     Args:
       request: what is asked.
       known: what searches for the request found out before; it learns from those made here.
+      hopes: whether to look with a looser limit as well where parameters, their gradients and optimizer state alone are
+        too large by what layers add up to. (A compiler may use a gradient before the next is made: of one microbatch.)
 
     Raises:
       MemoryLimitError: nothing fits, with the bytes missing.
@@ -50,7 +53,7 @@ def plan_to_fit(request: Request, known: Known | None = None) -> PlanRecord:
     try:
         first = search(request, known)
     except MemoryLimitError as too_large:
-        found, _ = _tighter(request, known, LOOSER, None)
+        found = loosened(request, known) if hopes or not are_too_large(request, known) else None
         if found is None:
             raise too_large from None
         return found
@@ -62,6 +65,16 @@ def plan_to_fit(request: Request, known: Known | None = None) -> PlanRecord:
     if found is None:
         raise _missing(request, least)
     return found
+
+
+def are_too_large(request: Request, known: Known) -> bool:
+    """Whether parameters, their gradients and optimizer state alone are, by what layers add up to."""
+    return known.held > usable_bytes(request.cluster)
+
+
+def loosened(request: Request, known: Known) -> PlanRecord | None:
+    """A plan that fits though its layers add up to more than devices have; None if none is found."""
+    return _tighter(request, known, LOOSER, None)[0]
 
 
 def _measured(request: Request, found: Found) -> PlanRecord:

@@ -33,6 +33,7 @@ class Known:
     def __init__(self, request: Request) -> None:
         """For searches of this request, which may differ in what they are `told` of memory."""
         self.programs = Programs(request.trace, request.batch_size, request.cluster.device)
+        self.held = 0.0  # bytes that all devices of any plan hold for good together, at least, as far as that is known
         self._tables: dict[tuple[int, MeshSpace], SliceTable] = {}
         self._bytes = 0
 

@@ -5,7 +5,7 @@ of those, as much goes to the host as has to: optimizer state parameter by param
 stage fits; or the activations of a pipeline's stages that don't; or both. (A plan of one stage keeps its activations:
 one program that copies them out and in saves nothing, as XLA on an H200 fetches all at once: 14.6 GB became 31.1.) The
 memory of what is left is that of the programs (`footprint/`), the time is the plan's and what the link to the host adds
-(`costs/host.py`). The fastest that fits is taken. Its lower bound is the looser search's: more memory and no transfers.
+(`host_times.py`). The fastest that fits is taken. Its lower bound is the looser search's: more memory and no transfers.
 On a cluster of several types each stage has the host of its own type, and those whose way there is not known keep all.
 
 In: a `Request`. Out: a `PlanRecord`.
@@ -13,19 +13,16 @@ In: a `Request`. Out: a `PlanRecord`.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from math import prod
 
 from planner.core.hardware import Cluster
-from planner.core.host import HostLink
 from planner.core.mixed import in_every_part, with_scaled_memory
 from planner.core.plan import DEVICE, HOST, ParamPlan, PlanRecord, StagePlan
-from planner.core.spec import shard_count
-from planner.costs.host import AT_LEAST_IN_FLIGHT, activations_s, update_s
-from planner.costs.memory import itemsize
+from planner.costs.host import AT_LEAST_IN_FLIGHT
 from planner.errors import MemoryLimitError, PinError
-from planner.fitting import CLEAR, MEMORY, fullness, none_fits, plan_to_fit, with_memory
+from planner.fitting import CLEAR, MEMORY, are_too_large, fullness, loosened, none_fits, plan_to_fit, with_memory
 from planner.fitting import fits as fits_devices
 from planner.footprint import Emitted
+from planner.host_times import host_of, priced, weight, weights
 from planner.known import Known
 from planner.request import Request
 from planner.search import Found, search
@@ -54,14 +51,18 @@ def plan_or_offload(request: Request) -> PlanRecord:
         _check_possible(request, wanted)
     if wanted in (OPTIMIZER, ACTIVATIONS):
         return _all_there(request, known, wanted)
+    if wanted == NONE or not hosts or request.kind != "train":
+        return plan_to_fit(request, known)
     plain, too_large = None, None
     try:
-        plain = plan_to_fit(request, known)
+        plain = plan_to_fit(request, known, hopes=False)
+        if wanted != AUTO:
+            return plain
     except MemoryLimitError as fault:
         too_large = fault
-    if plain is not None and wanted != AUTO:
-        return plain
-    found = plain if wanted == NONE or not hosts or request.kind != "train" else _offloaded(request, known, plain)
+    found = _offloaded(request, known, plain)
+    if found is None and are_too_large(request, known):
+        found = loosened(request, known)
     if found is None:
         assert too_large is not None
         raise too_large
@@ -73,8 +74,8 @@ def _check_possible(request: Request, wanted: str) -> None:
     if request.kind != "train":
         raise PinError(f"offload={wanted!r} of {request.model_name!r}, which is not trained here",
                        "only optimizer state, and activations that wait for a backward, go to the host's memory")
-    without = [kind for kind in request.cluster.kinds if kind.host is None]
-    if without and (wanted != AUTO or len(without) == len(request.cluster.kinds)):
+    without, kinds = [kind for kind in request.cluster.kinds if kind.host is None], request.cluster.kinds
+    if without and (wanted != AUTO or len(without) == len(kinds)):
         raise PinError(f"offload={wanted!r}: profile {without[0].name!r} says nothing of the way to host memory",
                        'give it a "host" part, or plan with offload="none"')
 
@@ -92,7 +93,7 @@ def _offloaded(request: Request, known: Known, plain: PlanRecord | None) -> Plan
                 if at == scale:
                     return _refined(request, known, best, best_at)
                 break
-            tried = [] if found is None else list(_moved(request, found))
+            tried = [] if found is None else list(_until_one_fits(request, _moved(request, found)))
             better = _fastest(request, tried, best)
             if better is not best:
                 best, best_at = better, at
@@ -101,6 +102,13 @@ def _offloaded(request: Request, known: Known, plain: PlanRecord | None) -> Plan
             at = None if found is None or at != scale else _a_little_less(request, found, tried, below)
         below = scale
     return _refined(request, known, best, best_at)
+
+
+def _until_one_fits(request: Request, records: Iterator[PlanRecord]) -> Iterator[PlanRecord]:
+    for record in records:
+        yield record
+        if fits(record, request.cluster):
+            return
 
 
 def _fastest(request: Request, tried: Sequence[PlanRecord], best: PlanRecord | None) -> PlanRecord | None:
@@ -168,10 +176,10 @@ def _moved(request: Request, found: Found) -> Iterator[PlanRecord]:
     cluster, known = request.cluster, _Programs(request, found)
     record = known.measured(found.record)
     tight = {s.index for s in record.stages if _excess(record, s, cluster) > 0}
-    away = {s for s in tight if _may_wait(record.stages[s]) and _host_of(record, record.stages[s]) is not None
+    away = {s for s in tight if _may_wait(record.stages[s]) and host_of(record, record.stages[s]) is not None
             and len(record.stages) > 1}
     waiting = _with_activations(record, lambda s: s.index in away)
-    least = known.measured(_with_optimizer(waiting, lambda p: _host_of(record, record.stages[p.home]) is not None))
+    least = known.measured(_with_optimizer(waiting, lambda p: host_of(record, record.stages[p.home]) is not None))
     if fullness(least, cluster) > NEAR:
         yield priced(least)
         return
@@ -196,30 +204,20 @@ class _Programs:
 
 def _with_enough(record: PlanRecord, known: _Programs, cluster: Cluster) -> PlanRecord:
     """The plan with so much optimizer state on the host that stages fit, or with all of it: the largest first."""
-    each = {s.index: s.memory.opt_state_bytes / (_weights(record, s.index) or 1.0) for s in record.stages}
-    left = {s.index: sorted((_weight(record, p), p.value) for p in record.params if p.home == s.index)
-            if _host_of(record, s) is not None else [] for s in record.stages}
+    each = {s.index: s.memory.opt_state_bytes / (weights(record, s.index) or 1.0) for s in record.stages}
+    left = {s.index: sorted((weight(record, p), p.value) for p in record.params if p.home == s.index)
+            if host_of(record, s) is not None else [] for s in record.stages}
     gone: set[int] = set()
     while short := {s.index: over for s in record.stages if (over := _excess(record, s, cluster)) > 0
                     and left[s.index]}:
         for stage, over in short.items():
             freed = 0.0
             while left[stage] and freed < over:
-                weight, value = left[stage].pop()
+                size, value = left[stage].pop()
                 gone.add(value)
-                freed += each[stage] * weight
+                freed += each[stage] * size
         record = known.measured(_with_optimizer(record, lambda p: p.value in gone))
     return record
-
-
-def _weights(record: PlanRecord, stage: int) -> float:
-    """Bytes of a stage's parameters on a device, sharded as their optimizer state is, which is in proportion."""
-    return sum(_weight(record, p) for p in record.params if p.home == stage)
-
-
-def _weight(record: PlanRecord, param: ParamPlan) -> float:
-    mesh = record.stages[param.home].mesh_shape
-    return prod(param.shape) * itemsize(param.dtype) / shard_count(param.update_spec, mesh)
 
 
 def _with_optimizer(record: PlanRecord, moves: Callable[[ParamPlan], bool]) -> PlanRecord:
@@ -243,11 +241,6 @@ def _excess(record: PlanRecord, stage: StagePlan, cluster: Cluster) -> float:
     return record.rank_bytes[record.layout.rank_of[stage.index]] - usable
 
 
-def _host_of(record: PlanRecord, stage: StagePlan) -> HostLink | None:
-    """The way to the host's memory that a stage's devices have."""
-    return record.cluster.kind_of(stage.devices[0]).host
-
-
 def fits(record: PlanRecord, cluster: Cluster) -> bool:
     """Whether every stage leaves free what devices and hosts are to have free."""
     return fits_devices(record, cluster) and all(_has_room(record, s, cluster) for s in record.stages)
@@ -255,45 +248,5 @@ def fits(record: PlanRecord, cluster: Cluster) -> bool:
 
 def _has_room(record: PlanRecord, stage: StagePlan, cluster: Cluster) -> bool:
     """Whether a host has room for what all devices of a node would keep there, if they kept as much as this stage's."""
-    host, most = _host_of(record, stage), stage.memory.host_bytes * cluster.kind_of(stage.devices[0]).devices_per_node
+    host, most = host_of(record, stage), stage.memory.host_bytes * cluster.kind_of(stage.devices[0]).devices_per_node
     return not most or (host is not None and most <= host.usable_bytes)
-
-
-def priced(record: PlanRecord) -> PlanRecord:
-    """The plan with what moving to and from the host adds to its times."""
-    stages = tuple(_priced(record, s) for s in record.stages)
-    rounds = record.microbatches + len(stages) - 1  # the slowest stage's, and the others' once
-    slowest = max(s.time.host_s for s in stages)
-    ends = max(s.time.batch_s for s in stages) - max(s.time.batch_s for s in record.stages)
-    return replace(record, stages=stages, step_time_s=record.step_time_s + rounds * slowest + ends)
-
-
-def _priced(record: PlanRecord, stage: StagePlan) -> StagePlan:
-    host, kind = _host_of(record, stage), record.cluster.kind_of(stage.devices[0])
-    if host is None:
-        return stage
-    host = host.while_busy(kind.devices_per_node)
-    return replace(stage, time=replace(stage.time, host_s=_waits_s(stage, host),
-                                       host_batch_s=_visits_s(record, stage, host)))
-
-
-def _waits_s(stage: StagePlan, host: HostLink) -> float:
-    """Seconds per microbatch by which activations on the host make a stage wait."""
-    if not stage.offload:
-        return 0.0
-    each = stage.memory.host_bytes / max(1, stage.in_flight - 1)  # with a part of optimizer state, so no less
-    forward = sum(t.forward_s + t.forward_wait_s + t.forward_gather_s for t in stage.layer_times) \
-        or stage.time.microbatch_s / 3
-    return activations_s(each, forward, max(0.0, stage.time.microbatch_s - forward), host)
-
-
-def _visits_s(record: PlanRecord, stage: StagePlan, host: HostLink) -> float:
-    """Seconds in which optimizer state visits the devices."""
-    moved = [_weight(record, p) for p in record.params if p.home == stage.index and p.opt_memory == HOST]
-    total = _weights(record, stage.index)
-    if not moved or not total:
-        return 0.0
-    away = stage.memory.host_bytes if not stage.offload else \
-        (stage.memory.opt_state_bytes + stage.memory.host_bytes) * sum(moved) / total
-    part = max(moved) / sum(moved)
-    return update_s(float(away), part * away, host)

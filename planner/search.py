@@ -198,7 +198,7 @@ def _try(request: Request, run: Run, known: Known, attempt: _Attempt) -> None:
     if attempt.plans:
         _build(request, run, prepared, spaces, tables)
         run.least_peaks[microbatches] = least_peak(request, tables)
-        run.held = least_held(prepared, tables)
+        run.held = known.held = max(known.held, least_held(prepared, tables))
     with phase("recipes"):
         for name, candidate in best_of_recipes(request, run, prepared, recipes, tables) if recipes else ():
             best = run.baselines.get(name)

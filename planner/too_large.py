@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from planner.core.graph import Role
+from planner.core.hardware import Cluster
 from planner.costs.memory import itemsize, sum_itemsize
 from planner.errors import MemoryLimitError, PlannerError
 from planner.intraop.compose import SliceTable
@@ -41,8 +42,12 @@ def least_held(prepared: Prepared, tables: Mapping[MeshSpace, SliceTable]) -> fl
 
 def is_too_large(request: Request, run: Run) -> bool:
     """Whether what all devices hold for good at least is more than they may: no number of microbatches helps."""
-    return run.best is None and run.held > sum(kind.device_count * kind.device.usable_bytes
-                                               for kind in request.limits.kinds)
+    return run.best is None and run.held > usable_bytes(request.limits)
+
+
+def usable_bytes(cluster: Cluster) -> float:
+    """Of all devices together."""
+    return sum(kind.device_count * kind.device.usable_bytes for kind in cluster.kinds)
 
 
 def too_large(request: Request, run: Run) -> PlannerError:

@@ -6,13 +6,14 @@ import jax
 import pytest
 
 import planner
-from planner import models, offloading
+from planner import fitting, models, offloading
 from planner.api import request_for
 from planner.core.host import HostLink
 from planner.core.plan import DEVICE, HOST, MemoryParts
 from planner.costs.host import activations_s, update_s
 from planner.errors import MemoryLimitError, PinError
 from planner.search import Found
+from planner.too_large import usable_bytes
 
 LINK = HostLink(2e9, 2e9, 1.5e9, 1e-5, 10**10)
 ONE_STAGE = {"recipe": "data", "stages": 1, "microbatches": 1}
@@ -43,6 +44,23 @@ def test_what_has_to_goes_to_the_host_where_nothing_fits_without(model) -> None:
     assert stage.time.host_batch_s == pytest.approx(update_s(stage.memory.host_bytes, 2 * 4 * LARGEST, LINK))
     assert "on hosts" in str(plan) and "optimizer state of" in str(plan)
     assert planner.Plan(plan.record).check(model, jax.devices(), steps=2).passed
+
+
+@pytest.mark.parametrize(("hopes", "held", "searched"), [(False, 2, [1.0]), (True, 2, [1.0, fitting.LOOSER]),
+                                                        (False, 0.5, [1.0, fitting.LOOSER])])
+def test_what_devices_hold_anyway_tells_whether_looser_limits_are_tried(model, monkeypatch, hopes, held, searched):
+    request = replace(request_for(model, machine(), cache=False), progress=lambda _: None)
+    usable, asked = usable_bytes(request.cluster), []
+
+    def none_fits(request, known):
+        asked.append(usable_bytes(request.limits) / usable)
+        known.held = held * usable
+        raise MemoryLimitError("too large", "use more devices")
+
+    monkeypatch.setattr(fitting, "search", none_fits)
+    with pytest.raises(MemoryLimitError):
+        fitting.plan_to_fit(request, hopes=hopes)
+    assert asked == pytest.approx(searched)
 
 
 def test_recipes_beside_it_have_the_memory_that_there_is() -> None:
