@@ -50,7 +50,7 @@ def shard_bytes(value: Value, spec: Spec, mesh_shape: tuple[int, ...]) -> int:
     """Bytes of one device's shard of a tensor; a remainder rounds up, as the largest shard does."""
     size = itemsize(value.dtype)
     for length, axes in zip(value.shape, spec, strict=True):
-        size *= -(-length // prod(mesh_shape[a] for a in axes))
+        size *= -(-length // prod([mesh_shape[a] for a in axes])) if axes else length
     return size
 
 

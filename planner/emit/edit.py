@@ -34,7 +34,8 @@ class Edit:
     def keep(self, n: int, names: Mapping[int, int]) -> None:
         """Operator `n` of the given graph, reading renamed values."""
         op = self._given.graph.ops[n]
-        self._add(n, replace(op, operands=_renamed(op.operands, names)) if names else op, self._given.stage_of[n])
+        operands = _renamed(op.operands, names) if names else op.operands
+        self._add(n, op if operands == op.operands else replace(op, operands=operands), self._given.stage_of[n])
 
     def keep_made(self, n: int, made: Mapping[int, Spec]) -> None:
         """Operator `n`, some of its results made in other shardings than they settle in: a copy of each settles."""
@@ -115,4 +116,4 @@ class Edit:
 
 
 def _renamed(operands: Sequence[Operand], names: Mapping[int, int]) -> tuple[Operand, ...]:
-    return tuple(names.get(o, o) if isinstance(o, int) else o for o in operands)
+    return tuple([names.get(o, o) if isinstance(o, int) else o for o in operands])

@@ -4,10 +4,10 @@ One pass in program order: an operator's factors take the axes of its operands, 
 GSPMD would propagate. In: `Annotated`. Out: per stage, what its operators produce, and over which axes they sum.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from planner.core.graph import Op, Operand
+from planner.core.graph import Operand
 from planner.core.spec import FactorKind, OpRule, Spec, replicated
 from planner.emit.annotated import Annotated
 from planner.rules import RuleTable
@@ -42,6 +42,7 @@ class _Stage:
 def infer(given: Annotated) -> list[Inferred]:
     """Propagate through the operators of every stage."""
     rules, stages = RuleTable(given.graph), [_Stage(dict(specs)) for specs in given.specs]
+    resharding, known = {n for n, _ in given.uses}, dict[tuple[int, tuple[Spec, ...]], _Followed]()
     for n, op in enumerate(given.graph.ops):
         at = stages[given.stage_of[n]]
         specs, natural = at.specs, at.natural
@@ -49,12 +50,14 @@ def infer(given: Annotated) -> list[Inferred]:
             natural |= {r: _spec(given, specs, o) for r, o in zip(op.results, op.operands, strict=True)}
         else:
             rule = at.rules[n] = rules[n]
-            axes = _factor_axes(rule,
-                                [given.uses.get((n, k), _spec(given, specs, o)) for k, o in enumerate(op.operands)])
-            natural |= _results(op, rule, axes)
-            sums = tuple((f, a) for f, a in sorted(axes.items()) if rule.factors[f].kind is FactorKind.REDUCE)
-            if sums and rule.combine == "sum":
-                at.reduced[n] = sums
+            read = [_spec(given, specs, o) for o in op.operands]
+            if n in resharding:
+                read = [given.uses.get((n, k), spec) for k, spec in enumerate(read)]
+            key = (id(rule), tuple(read))
+            found = known.get(key) or known.setdefault(key, _followed(rule, read))
+            natural.update(zip(op.results, found.results, strict=True))
+            if found.reduced:
+                at.reduced[n] = found.reduced
         for v in op.results:
             specs.setdefault(v, natural[v])
     return [Inferred(s.rules, s.reduced, s.natural) for s in stages]
@@ -66,7 +69,22 @@ def _spec(given: Annotated, specs: Mapping[int, Spec], operand: Operand) -> Spec
     return specs.get(operand, replicated(len(given.graph.values[operand].shape)))
 
 
-def _factor_axes(rule: OpRule, operands: list[Spec]) -> dict[int, tuple[int, ...]]:
+@dataclass(frozen=True, slots=True)
+class _Followed:
+    """Shardings of results, and what is summed over: the same for operators of repeated layers."""
+
+    results: tuple[Spec, ...]
+    reduced: tuple[tuple[int, tuple[int, ...]], ...]
+
+
+def _followed(rule: OpRule, operands: Sequence[Spec]) -> _Followed:
+    axes = _factor_axes(rule, operands)
+    results = tuple(tuple(axes.get(f, ()) if f is not None else () for f in binding) for binding in rule.results)
+    sums = tuple((f, a) for f, a in sorted(axes.items()) if rule.factors[f].kind is FactorKind.REDUCE)
+    return _Followed(results, sums if rule.combine == "sum" else ())
+
+
+def _factor_axes(rule: OpRule, operands: Sequence[Spec]) -> dict[int, tuple[int, ...]]:
     """Factor -> mesh axes: the first operand that shards it decides; no axis is used twice."""
     found: dict[int, tuple[int, ...]] = {}
     used: set[int] = set()
@@ -76,8 +94,3 @@ def _factor_axes(rule: OpRule, operands: list[Spec]) -> dict[int, tuple[int, ...
                 found[factor] = axes
                 used.update(axes)
     return found
-
-
-def _results(op: Op, rule: OpRule, axes: Mapping[int, tuple[int, ...]]) -> dict[int, Spec]:
-    return {v: tuple(axes.get(f, ()) if f is not None else () for f in binding)
-            for v, binding in zip(op.results, rule.results, strict=True)}

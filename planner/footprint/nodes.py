@@ -9,7 +9,7 @@ Source: XLA's instruction fusion and dot decomposer, read off compiled programs 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import prod
 from types import MappingProxyType
 
@@ -70,11 +70,13 @@ class Node:
 
 @dataclass
 class Nodes:
-    """Nodes in order, and their tensors; `joined`: tensors that are parts of one, by what makes it."""
+    """Nodes in order, and their tensors; `joined`: tensors that are parts of one, by what makes it; `shown`: whether
+    nodes say which operator they come from."""
 
     nodes: list[Node] = field(default_factory=list[Node])
     tensors: list[Tensor] = field(default_factory=list[Tensor])
     joined: dict[object, list[int]] = field(default_factory=dict[object, list[int]])
+    shown: bool = True
 
     def given(self, size: int, item: int) -> int:
         """A tensor from outside."""
@@ -87,7 +89,7 @@ class Nodes:
         first = len(self.tensors)
         self.tensors += [Tensor(size, item, len(self.nodes)) for size, item in results]
         made = tuple(range(first, len(self.tensors)))
-        self.nodes.append(Node(kind, tuple(operands), made, op, product, over, moves))
+        self.nodes.append(Node(kind, tuple(operands), made, op if self.shown else -1, product, over, moves))
         return made
 
 
@@ -103,7 +105,6 @@ class Lowering:
       scatters: whether reduce-scatters run as such.
       compiler: what it is compiled by.
       beside: how many products read an operand in the same way, to results of the same shape: they become one.
-      shown: whether nodes say which operator they come from.
     """
 
     graph: Graph
@@ -114,7 +115,6 @@ class Lowering:
     scatters: bool
     beside: Mapping[tuple[object, ...], int]
     compiler: Compiler = OTHER
-    shown: bool = True
     nodes: Nodes = field(default_factory=Nodes)
     at: dict[int, int] = field(default_factory=dict[int, int])
     _copies: dict[tuple[int, object], int] = field(default_factory=dict[tuple[int, object], int])
@@ -127,12 +127,7 @@ class Lowering:
 
     def run(self, n: int) -> None:
         """Lower one operator."""
-        first = len(self.nodes.nodes)
-        self._run(n, self.graph.ops[n])
-        if not self.shown:
-            self.nodes.nodes[first:] = [replace(node, op=-1) for node in self.nodes.nodes[first:]]
-
-    def _run(self, n: int, op: Op) -> None:
+        op = self.graph.ops[n]
         operands = [self._operand(n, k, o) for k, o in enumerate(op.operands)]
         known = [t for t in operands if t is not None]
         if op.primitive == "dot_general":

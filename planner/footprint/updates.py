@@ -19,7 +19,7 @@ def update(emitted: Emitted, nodes: Nodes, grads: Sequence[int], stage: int) -> 
     graph = program.update
     assert graph is not None
     low = emitted.update_lowering(stage)
-    low.nodes, low.shown = nodes, False
+    low.nodes = nodes
     stored = {(p.path, p.row): p for p in record.params}
     for i, t in zip(graph.inputs_of(Role.GRAD), grads, strict=True):
         low.at[i.value] = t
@@ -28,8 +28,10 @@ def update(emitted: Emitted, nodes: Nodes, grads: Sequence[int], stage: int) -> 
         value = graph.values[i.value]
         t = nodes.given(shard_bytes(value, p.spec, low.mesh_shape), itemsize(value.dtype))
         low.at[i.value] = low.moved(t, value, p.spec, p.update_spec, frozenset(), -1)
+    nodes.shown = False
     for n in range(len(graph.ops)):
         low.run(n)
+    nodes.shown = True
     found: list[int] = []
     for out in graph.outputs:
         if not isinstance(out.operand, int) or out.operand not in low.at:
@@ -48,7 +50,7 @@ def update_task(emitted: Emitted, code: TaskCode, given_back: Collection[tuple[i
     record, graph = emitted.record, emitted.program.update
     assert graph is not None
     specs, low = emitted.update_specs, emitted.update_lowering(code.stage)
-    low.shown = False
+    low.nodes.shown = False
     stored = {(p.path, p.row): p.spec for p in record.params}
     reads = frozenset(code.reads)
     for i in graph.inputs_of(Role.PARAM):
