@@ -185,16 +185,18 @@ def device_name(device: int, was: int | None, old: Cluster, new: Cluster) -> str
 def _seconds(devices: Sequence[Arrivals], now: Mapping[int, int], cluster: Cluster) -> float:
     """All at once: the busiest device inside nodes, or the busiest node between them (racks' links aside), or between
     parts of a mixed cluster."""
-    busy: dict[tuple[Link, str, str, int], int] = {}
+    between: dict[tuple[int, int], int] = {}
     for d in devices:
         for piece in d.pieces:
-            if piece.source is None:
-                continue
-            source = now[piece.source]
-            for end, at in (("in", d.device), ("out", source)):
-                way = _way(cluster, source, d.device, at)
-                key = (way[0], end, *way[1:])
-                busy[key] = busy.get(key, 0) + piece.bytes
+            if piece.source is not None:
+                pair = now[piece.source], d.device
+                between[pair] = between.get(pair, 0) + piece.bytes
+    busy: dict[tuple[Link, str, str, int], int] = {}
+    for (source, target), size in between.items():
+        for end, at in (("in", target), ("out", source)):
+            way = _way(cluster, source, target, at)
+            key = (way[0], end, *way[1:])
+            busy[key] = busy.get(key, 0) + size
     return max((n / link.bandwidth_bytes_per_s + link.latency_s for (link, *_), n in busy.items()), default=0.0)
 
 

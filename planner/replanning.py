@@ -106,7 +106,7 @@ def _planned(asked: _Asked, cache: Cache | None, progress: Callable[[str], None]
             cache.forget(KIND, key, str(fault))
     found = _searched(asked, cache, progress)
     if cache is not None:
-        cache.put(KIND, key, to_json(found).encode())
+        cache.put(KIND, key, to_json(found, dense=True).encode())
     return found
 
 

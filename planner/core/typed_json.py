@@ -18,12 +18,15 @@ T = TypeVar("T")
 
 _WIDTH = 120
 
+Place = str | tuple["Place", str | int]
+"""Where a value is: what the whole is called, or a place, and the field or element there."""
+
 
 class JsonShapeError(ValueError):
     """A value does not fit its type hint; the message names the place."""
 
 
-def encode(value: Any, hint: Any, path: str) -> Any:
+def encode(value: Any, hint: Any, path: Place) -> Any:
     """A value as what `json.dumps` takes. NumPy scalars become plain numbers.
 
     Raises:
@@ -34,18 +37,18 @@ def encode(value: Any, hint: Any, path: str) -> Any:
         return _first_that_fits(encode, value, options, path)
     if dataclasses.is_dataclass(hint):
         if type(value) is not hint:
-            raise JsonShapeError(f"{path} is {_shown(value)}, not {_hint_text(hint)}")
-        return {name: encode(getattr(value, name), of, f"{path}.{name}") for name, of in _fields(hint).items()}
+            raise JsonShapeError(f"{_said(path)} is {_shown(value)}, not {_hint_text(hint)}")
+        return {name: encode(getattr(value, name), of, (path, name)) for name, of in _fields(hint).items()}
     if _is_tuple(hint):
         if not isinstance(value, tuple):
-            raise JsonShapeError(f"{path} is {_shown(value)}, not {_hint_text(hint)}")
+            raise JsonShapeError(f"{_said(path)} is {_shown(value)}, not {_hint_text(hint)}")
         if _are_plain(cast(tuple[Any, ...], value), hint):
             return list(cast(tuple[Any, ...], value))
-        return [encode(v, of, f"{path}[{n}]") for n, (v, of) in enumerate(_pairs(value, hint, path))]
+        return [encode(v, of, (path, n)) for n, (v, of) in enumerate(_pairs(value, hint, path))]
     return _scalar(value, hint, path)
 
 
-def decode(value: Any, hint: type[T], path: str) -> T:
+def decode(value: Any, hint: type[T], path: Place) -> T:
     """The inverse of `encode`, from what `json.loads` gives.
 
     Raises:
@@ -54,7 +57,7 @@ def decode(value: Any, hint: type[T], path: str) -> T:
     return _decode(value, hint, path)
 
 
-def _decode(value: Any, hint: Any, path: str) -> Any:
+def _decode(value: Any, hint: Any, path: Place) -> Any:
     options = _options(hint)
     if len(options) > 1:
         return _first_that_fits(_decode, value, options, path)
@@ -62,38 +65,38 @@ def _decode(value: Any, hint: Any, path: str) -> Any:
         return _decode_dataclass(value, hint, path)
     if _is_tuple(hint):
         if not isinstance(value, list):
-            raise JsonShapeError(f"{path} is {_shown(value)}, not an array")
+            raise JsonShapeError(f"{_said(path)} is {_shown(value)}, not an array")
         if _are_plain(cast(list[Any], value), hint):
             return tuple(cast(list[Any], value))
-        return tuple(_decode(v, of, f"{path}[{n}]") for n, (v, of) in enumerate(_pairs(value, hint, path)))
+        return tuple(_decode(v, of, (path, n)) for n, (v, of) in enumerate(_pairs(value, hint, path)))
     return _scalar(value, hint, path)
 
 
-def _decode_dataclass(value: Any, hint: Any, path: str) -> Any:
+def _decode_dataclass(value: Any, hint: Any, path: Place) -> Any:
     if not isinstance(value, dict):
-        raise JsonShapeError(f"{path} is {_shown(value)}, not an object")
+        raise JsonShapeError(f"{_said(path)} is {_shown(value)}, not an object")
     found = cast(dict[str, Any], value)
     hints = _fields(hint)
     unknown = sorted(found.keys() - hints.keys())
     if unknown:
-        raise JsonShapeError(f"{path} has a field {unknown[0]!r} that this version does not know")
+        raise JsonShapeError(f"{_said(path)} has a field {unknown[0]!r} that this version does not know")
     missing = sorted(hints.keys() - found.keys() - _optional(hint))
     if missing:
-        raise JsonShapeError(f"{path} has no field {missing[0]!r}")
-    return hint(**{name: _decode(found[name], of, f"{path}.{name}") for name, of in hints.items() if name in found})
+        raise JsonShapeError(f"{_said(path)} has no field {missing[0]!r}")
+    return hint(**{name: _decode(found[name], of, (path, name)) for name, of in hints.items() if name in found})
 
 
-def _pairs(value: Any, hint: Any, path: str) -> list[tuple[Any, Any]]:
+def _pairs(value: Any, hint: Any, path: Place) -> list[tuple[Any, Any]]:
     """(element, its hint) of a tuple."""
     of = typing.get_args(hint)
     if len(of) == 2 and of[1] is Ellipsis:
         return [(v, of[0]) for v in value]
     if len(value) != len(of):
-        raise JsonShapeError(f"{path} has {len(value)} elements, not {len(of)}")
+        raise JsonShapeError(f"{_said(path)} has {len(value)} elements, not {len(of)}")
     return list(zip(value, of, strict=True))
 
 
-def _scalar(value: Any, hint: Any, path: str) -> Any:
+def _scalar(value: Any, hint: Any, path: Place) -> Any:
     plain = value.item() if hasattr(value, "item") else value
     if hint is type(None) and plain is None:
         return None
@@ -105,23 +108,26 @@ def _scalar(value: Any, hint: Any, path: str) -> Any:
         try:
             number = float(plain)
         except OverflowError as fault:
-            raise JsonShapeError(f"{path} is an integer that no float holds") from fault
+            raise JsonShapeError(f"{_said(path)} is an integer that no float holds") from fault
         if not math.isfinite(number):
-            raise JsonShapeError(f"{path} is {plain}, not a finite number")
+            raise JsonShapeError(f"{_said(path)} is {plain}, not a finite number")
         return number
     if hint is str and isinstance(plain, str):
         return str(plain)
-    raise JsonShapeError(f"{path} is {_shown(value)}, not {_hint_text(hint)}")
+    raise JsonShapeError(f"{_said(path)} is {_shown(value)}, not {_hint_text(hint)}")
 
 
-def _first_that_fits(convert: Any, value: Any, options: tuple[Any, ...], path: str) -> Any:
+def _first_that_fits(convert: Any, value: Any, options: tuple[Any, ...], path: Place) -> Any:
+    if value is None and type(None) in options:
+        return None
     faults: list[JsonShapeError] = []
     for option in options:
         try:
             return convert(value, option, path)
         except JsonShapeError as fault:
             faults.append(fault)
-    raise max(faults, key=lambda f: str(f).startswith((f"{path}.", f"{path}[")))  # the one that got furthest
+    inside = f"{_said(path)}.", f"{_said(path)}["
+    raise max(faults, key=lambda f: str(f).startswith(inside))  # the one that got furthest
 
 
 def _are_plain(values: Sequence[Any], hint: Any) -> bool:
@@ -156,6 +162,14 @@ def _fields(hint: Any) -> dict[str, Any]:
 def _optional(hint: Any) -> frozenset[str]:
     return frozenset(f.name for f in dataclasses.fields(hint)
                      if f.default is not dataclasses.MISSING or f.default_factory is not dataclasses.MISSING)
+
+
+def _said(place: Place) -> str:
+    """A place in words; only what does not fit is told of one."""
+    if isinstance(place, str):
+        return place
+    outer, at = place
+    return f"{_said(outer)}.{at}" if isinstance(at, str) else f"{_said(outer)}[{at}]"
 
 
 def _hint_text(hint: Any) -> str:
