@@ -2,9 +2,9 @@
 
 Programs of one model that differ in the size of their microbatches have the same operators, as long as no dimension is
 special (a batch of one often is), and every extent is affine in that size: a·n + b. Two traced programs give a and b
-of each. Whatever is not so, or differs in anything but extents, is not made up: then the caller has to trace. The
-numbers in literals are those of the first program, and what executes an operator is left out; `same` tells whether a
-traced program is what was foreseen.
+of each. Whatever is not so, becomes one where it was none, or differs in anything but extents, is not made up: then the
+caller has to trace. The numbers in literals are those of the first program, and what executes an operator is left out;
+`same` tells whether a traced program is what was foreseen.
 
 In: two `Program`s, the sizes they are for, another size. Out: a `Program` without a fingerprint, or None.
 """
@@ -168,6 +168,6 @@ class _Fit:
 
     def _extent(self, a: int, b: int) -> int:
         found = a + (b - a) * self.share
-        if found.denominator != 1 or found < 0:
+        if found.denominator != 1 or found < 0 or (found == 1 and 1 not in (a, b)):
             raise _UnlikeError
         return int(found)

@@ -52,6 +52,19 @@ def test_extents_that_are_not_affine_are_not_made_up():
     assert scaled(four, sixteen, Sizes(4, 16, 2), 32) is None  # 2 - 4/6 columns
 
 
+def test_what_becomes_one_is_traced():
+    def loss(params: dict[str, jax.Array], batch: jax.Array) -> jax.Array:
+        groups = (batch @ params["w"]).reshape(len(batch) // 2, 2, 8)
+        return jnp.mean(groups - jnp.mean(groups, axis=0, keepdims=True))
+
+    model = planner.Model(loss, {"w": jax.ShapeDtypeStruct((8, 8), "float32")},
+                          jax.ShapeDtypeStruct((64, 8), "float32"), optimizer=optax.sgd(0.1))
+    four, eight, sixteen = (trace_program(model, count) for count in (16, 8, 4))
+    found = scaled(four, eight, Sizes(4, 8, 16), 4)
+    assert found is not None and same(found, sixteen)
+    assert scaled(four, eight, Sizes(4, 8, 2), 32) is None
+
+
 def test_what_was_foreseen_is_confirmed_by_tracing_or_refused():
     model = models.build("gpt-tiny", batch_size=BATCH)
     counts: list[int] = []
