@@ -85,7 +85,7 @@ def _cut_products(graph: Graph) -> Iterator[Match]:
         if op.primitive != "dot_general" or op.results[0] in {o.operand for o in graph.outputs}:
             continue
         readers = graph.consumers.get(op.results[0], ())
-        cuts = [_cut(graph.ops[r], graph.values[op.results[0]].shape) for r in readers]
+        cuts = [cut_of(graph.ops[r], graph.values[op.results[0]].shape) for r in readers]
         if not cuts or any(c is None for c in cuts) or len({c[0] for c in cuts if c}) != 1:
             continue
         right = type_of(graph, op.operands[1])
@@ -98,7 +98,7 @@ def _cut_products(graph: Graph) -> Iterator[Match]:
         yield Match(graph, ops, {"left": op.operands[0], "right": op.operands[1]}, {}, roots)
 
 
-def _cut(op: Op, shape: tuple[int, ...]) -> tuple[int, tuple[tuple[int, int], ...]] | None:
+def cut_of(op: Op, shape: tuple[int, ...]) -> tuple[int, tuple[tuple[int, int], ...]] | None:
     """The dimension that a slice or split cuts, and from where to where."""
     if op.primitive == "split":
         ends = np.cumsum(op.params["sizes"])
@@ -123,7 +123,7 @@ def split_matmul(match: Match, left: jax.Array, right: jax.Array) -> tuple[jax.A
     free = free_dims(op, 1, right.ndim)
     parts: list[jax.Array] = []
     for name in match.ops:
-        cut = None if name == "product" else _cut(match.op(name), shape)
+        cut = None if name == "product" else cut_of(match.op(name), shape)
         for start, end in cut[1] if cut else ():
             along = free[cut[0] - (len(shape) - len(free))] if cut else 0
             parts.append(dot(op.params, left, jax.lax.slice_in_dim(right, start, end, axis=along)))
