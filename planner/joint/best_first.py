@@ -24,7 +24,7 @@ from planner.layers import Layers
 from planner.rewrites.table import RULES, Rule
 from planner.rewriting.sites import Site, sites
 from planner.rewriting.splice import replaced
-from planner.trace import program_of
+from planner.trace import ReverseRules, program_of
 
 ALPHA = 1.05
 """States slower than the best of their region by more than this are not expanded. (TASO, SOSP 2019, section 5)"""
@@ -80,6 +80,7 @@ class Search:
     deadline: float
     progress: Callable[[str], None]
     found: Found = field(init=False)
+    _reverse: ReverseRules = field(default_factory=ReverseRules)
     _seen: set[str] = field(default_factory=set[str])
 
     def run(self) -> Found:
@@ -147,7 +148,7 @@ class Search:
 
     def _seconds(self, graph: Graph) -> float | None:
         whole = self.whole.program
-        program = program_of(whole.kind, graph, whole.microbatches, whole.update)
+        program = program_of(whole.kind, graph, whole.microbatches, whole.update, self._reverse)
         self.found.priced += 1
         try:
             return self.pricing.seconds(program, self.whole)

@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from planner.trace.program import split_params as split_params
     from planner.trace.program import trace_program as trace_program
     from planner.trace.program import trace_unnamed as trace_unnamed
+    from planner.trace.vjp import ReverseRules as ReverseRules
 
 NAMES = MappingProxyType({
     "trace_graph": "planner.trace.jaxpr",
     **dict.fromkeys(("join_leaves", "split_leaves"), "planner.trace.params"),
     **dict.fromkeys(("ProgramTrees", "join_params", "micro_batch", "optimizer_init_graph", "program_of",
                      "program_trees", "split_params", "trace_program", "trace_unnamed"), "planner.trace.program"),
+    "ReverseRules": "planner.trace.vjp",
 })
 """Public name -> where it is from: what the block above says, for when it runs."""
 

@@ -31,11 +31,12 @@ _SUM = Bound(compat.add_any_p, MappingProxyType({}))
 """What adds up two cotangents."""
 
 
-def differentiate(graph: Graph) -> Graph:
+def differentiate(graph: Graph, rules: ReverseRules | None = None) -> Graph:
     """Forward and backward of a loss, with the gradient of every PARAM input.
 
     Args:
       graph: forward graph with one LOSS output, a floating scalar.
+      rules: reverse rules that are known from graphs that were differentiated before; more are added.
 
     Returns:
       A graph with the outputs of `graph`, then one GRAD output per (parameter, forward operator that reads it with a
@@ -44,7 +45,7 @@ def differentiate(graph: Graph) -> Graph:
     Raises:
       TraceError: if an operator on the way has no derivative.
     """
-    walk = _Walk(graph)
+    walk = _Walk(graph, rules or ReverseRules())
     loss = operand_of(graph, Role.LOSS, "")
     if isinstance(loss, int):
         walk.contribute(loss, scalar_literal(1.0, graph.values[loss].dtype), -1)
@@ -56,8 +57,8 @@ def differentiate(graph: Graph) -> Graph:
 @dataclass
 class _Walk:
     graph: Graph
+    rules: ReverseRules
     builder: Builder = field(default_factory=lambda: Builder(Inlining(keep_calls=False)))
-    rules: ReverseRules = field(default_factory=ReverseRules)
     active: set[int] = field(default_factory=set)
     params: dict[int, Input] = field(default_factory=dict)
     pending: dict[int, list[Operand]] = field(default_factory=dict)

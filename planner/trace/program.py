@@ -25,6 +25,7 @@ from planner.trace.rows import split_rows
 from planner.trace.sink import sink
 from planner.trace.update import optimizer_init_graph as init_graph
 from planner.trace.update import update_graph
+from planner.trace.vjp import ReverseRules
 
 
 @dataclass(frozen=True)
@@ -88,10 +89,12 @@ def _program(model: Model, microbatches: int, update: Graph | None) -> Program:
     return program_of("train", forward, microbatches, update)
 
 
-def program_of(kind: str, forward: Graph, microbatches: int, update: Graph | None) -> Program:
-    """The program of a forward graph, differentiated where its kind is `"train"`; without a fingerprint."""
+def program_of(kind: str, forward: Graph, microbatches: int, update: Graph | None, rules: ReverseRules | None = None
+               ) -> Program:
+    """The program of a forward graph, differentiated where its kind is `"train"` (`rules` as there); without a
+    fingerprint."""
     forward = _with_own_origins(forward)
-    micro = differentiate(forward) if kind == "train" else forward
+    micro = differentiate(forward, rules) if kind == "train" else forward
     return Program(kind, forward, micro, update, microbatches, "")
 
 
