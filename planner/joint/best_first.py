@@ -2,17 +2,18 @@
 
 Unity's joint optimisation (OSDI 2022, sections 4 and 5): a state is a graph with the rewrites that led to it; the state
 of least seconds is expanded by every rule wherever it applies; a state that is slower than the best by more than a
-factor is not expanded, one whose arithmetic alone takes as long is not priced. Large graphs fall apart at cuts of low
-width: the layers. What is rewritten in one class of layers leaves the others as they are, so every class, and every set
-of classes that a place lies across, is a region with a search of its own; the best of the regions are then put together
-as long as they gain.
+factor is not expanded, one whose arithmetic alone takes as long is not priced, and where a rewrite gained nothing, only
+what it made possible is tried next: what is independent of it is better off without. Large graphs fall apart at cuts of
+low width: the layers. What is rewritten in one class of layers leaves the others as they are, so every class, and every
+set of classes that a place lies across, is a region with a search of its own; the best of the regions are then put
+together as long as they gain.
 
 In: a `Reduced` program, a `Pricing`, rules. Out: `Found`.
 """
 
 import heapq
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from planner.core.fingerprint import graph_text
@@ -32,6 +33,9 @@ ALPHA = 1.05
 GAIN = 1e-4
 """Part of a step below which two states take equally long. [chosen: the model of costs is not as good as that]"""
 
+IDLE = 1
+"""Steps in a row that do not gain, after which one still may. [chosen: a rule that makes another possible]"""
+
 Region = frozenset[int]
 """Classes of layers that a place lies across."""
 
@@ -46,13 +50,33 @@ class Step:
     places: int
 
 
+Key = tuple[str, frozenset[int]]
+"""A rule, and the origins of the operators that it is applied to."""
+
+
 @dataclass(frozen=True)
 class State:
-    """A graph, the steps that led to it, seconds of a step of the model."""
+    """A graph, the steps that led to it, seconds of a step of the model.
+
+    Attributes:
+      tried: what was tried in the state before the last step, and the seconds that each cost there.
+      idle: how many of the last steps did not gain.
+    """
 
     graph: Graph
     steps: tuple[Step, ...]
     seconds: float
+    tried: Mapping[Key, float] = field(default_factory=dict[Key, float])
+    idle: int = 0
+
+    def is_worth(self, rule: Rule, site: Site) -> bool:
+        """Whether a rewrite is tried here: one that the last step made possible; one that gained before as well, or
+        that touches what the last step made, if the last step gained."""
+        origins = _origins(site)
+        cost = self.tried.get((rule.name, origins))
+        if cost is None:
+            return True
+        return not self.idle and (cost < 0 or not self.steps[-1].origins.isdisjoint(origins))
 
 
 @dataclass
@@ -103,33 +127,34 @@ class Search:
         queue: list[tuple[float, int, Region, State]] = []
         for region, nexts in self._by_region(root).items():
             best[region] = root
-            for rule, site in nexts:
-                self._visit(root, rule, site, region, best, queue)
+            self._expand(root, nexts, region, best, queue)
         while queue:
             seconds, _, region, state = heapq.heappop(queue)
-            if seconds > ALPHA * best[region].seconds:
+            if seconds <= ALPHA * best[region].seconds and state.idle <= IDLE:
+                nexts = [(r, s) for r, s in self._sites(state) if self._region(s) <= region and state.is_worth(r, s)]
+                self._expand(state, nexts, region, best, queue)
+
+    def _expand(self, state: State, nexts: Sequence[tuple[Rule, Site]], region: Region, best: dict[Region, State],
+                queue: list[tuple[float, int, Region, State]]) -> None:
+        """Price what rules make of a state, and queue it."""
+        tried = dict(state.tried)
+        for rule, site in nexts:
+            if time.perf_counter() > self.deadline:
+                self.found.complete = False
+                return
+            child = self._child(state, rule, site, tried)
+            tried[rule.name, _origins(site)] = 0.0 if child is None else child.seconds - state.seconds
+            if child is None:
                 continue
-            for rule, site in self._sites(state):
-                if self._region(site) <= region:
-                    self._visit(state, rule, site, region, best, queue)
+            if not state.steps:
+                self.found.alone.append((site.rewriting, child.seconds))
+            if child.seconds < best[region].seconds * (1 - GAIN):
+                best[region] = child
+                self.progress(f"rewrites: {site.rewriting}: {state.seconds * 1e3:.4g} -> {child.seconds * 1e3:.4g} "
+                              "ms/step")
+            heapq.heappush(queue, (child.seconds, self.found.priced, region, child))
 
-    def _visit(self, state: State, rule: Rule, site: Site, region: Region, best: dict[Region, State],
-               queue: list[tuple[float, int, Region, State]]) -> None:
-        """Price what a rule makes of a state, and queue it."""
-        if time.perf_counter() > self.deadline:
-            self.found.complete = False
-            return
-        child = self._child(state, rule, site)
-        if child is None:
-            return
-        if not state.steps:
-            self.found.alone.append((site.rewriting, child.seconds))
-        if child.seconds < best[region].seconds * (1 - GAIN):
-            best[region] = child
-            self.progress(f"rewrites: {site.rewriting}: {state.seconds * 1e3:.4g} -> {child.seconds * 1e3:.4g} ms/step")
-        heapq.heappush(queue, (child.seconds, self.found.priced, region, child))
-
-    def _child(self, state: State, rule: Rule, site: Site) -> State | None:
+    def _child(self, state: State, rule: Rule, site: Site, tried: Mapping[Key, float]) -> State | None:
         """The state after a rewrite; None where it was seen, or can't be of use."""
         graph = replaced(state.graph, rule, site.matches)
         text = graph_text(graph)
@@ -144,7 +169,8 @@ class Search:
         if seconds is None:
             return None
         step = Step(rule, site.rewriting, _origins(site), len(site.matches))
-        return State(graph, (*state.steps, step), seconds)
+        idle = 0 if seconds < state.seconds * (1 - GAIN) else state.idle + 1
+        return State(graph, (*state.steps, step), seconds, tried, idle)
 
     def _seconds(self, graph: Graph) -> float | None:
         whole = self.whole.program
