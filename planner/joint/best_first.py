@@ -33,8 +33,9 @@ ALPHA = 1.05
 GAIN = 1e-4
 """Part of a step below which two states take equally long. [chosen: the model of costs is not as good as that]"""
 
-IDLE = 1
-"""Steps in a row that do not gain, after which one still may. [chosen: a rule that makes another possible]"""
+IDLE, NEAR = 1, 1.005
+"""Steps in a row that do not gain, after which one still may, and how much slower than the best a state may be after
+one. [chosen: a rule that makes another possible]"""
 
 Region = frozenset[int]
 """Classes of layers that a place lies across."""
@@ -76,7 +77,7 @@ class State:
         cost = self.tried.get((rule.name, origins))
         if cost is None:
             return True
-        return not self.idle and (cost < 0 or not self.steps[-1].origins.isdisjoint(origins))
+        return not self.idle and (cost < -GAIN * self.seconds or not self.steps[-1].origins.isdisjoint(origins))
 
 
 @dataclass
@@ -130,7 +131,7 @@ class Search:
             self._expand(root, nexts, region, best, queue)
         while queue:
             seconds, _, region, state = heapq.heappop(queue)
-            if seconds <= ALPHA * best[region].seconds and state.idle <= IDLE:
+            if state.idle <= IDLE and seconds <= (NEAR if state.idle else ALPHA) * best[region].seconds:
                 nexts = [(r, s) for r, s in self._sites(state) if self._region(s) <= region and state.is_worth(r, s)]
                 self._expand(state, nexts, region, best, queue)
 

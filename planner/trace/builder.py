@@ -216,14 +216,10 @@ class Builder:
         return self.inline(jaxpr, consts, operands)
 
     def _barrier(self, operands: list[Operand], flags: Sequence[bool]) -> list[Operand]:
-        """The operands behind an optimisation barrier, so that the compiler cannot undo a recomputation."""
-        held = [n for n, (o, flag) in enumerate(zip(operands, flags, strict=True)) if flag and isinstance(o, int)]
-        if not held:
-            return operands
-        behind = self.call("barrier", lambda *xs: jax.lax.optimization_barrier(xs), *(operands[n] for n in held))
-        for n, o in zip(held, behind, strict=True):
-            operands = [*operands[:n], o, *operands[n + 1:]]
-        return operands
+        """The operands behind optimisation barriers, so that the compiler cannot undo a recomputation: each behind one
+        of its own, as an operator shards one dimension over an axis, and here every operand has such."""
+        return [self.call("barrier", jax.lax.optimization_barrier, o)[0] if flag and isinstance(o, int) else o
+                for o, flag in zip(operands, flags, strict=True)]
 
     def _look_into(self, eqn: Any) -> _Emitted:
         name = "checkpoint" if eqn.primitive.name in CHECKPOINTS else eqn.primitive.name

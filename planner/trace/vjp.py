@@ -149,10 +149,11 @@ def _split(closed: Any, n_args: int, n_results: int) -> Reverse:
 
 
 def _forward_ops(graph: Graph, results: Sequence[Operand], cotangents: frozenset[int]) -> frozenset[int]:
-    """The operators that results need, and the heavy ones that need no cotangent, with what those need."""
+    """The operators that results need, and the heavy ones that need no cotangent, with what those need. What is made
+    again behind a barrier (`jax.checkpoint`) is made in the backward."""
     late = set(cotangents)
     for op in graph.ops:
-        if late.intersection(op.inputs):
+        if late.intersection(op.inputs) or op.primitive == "optimization_barrier":
             late.update(op.results)
     needed = {o for o in results if isinstance(o, int)}
     forward = set()

@@ -97,7 +97,7 @@ def test_no_time_is_no_rewrites(gpt: tuple[Model, planner.Plan]) -> None:
 def test_plan_is_no_worse_and_computes_the_same() -> None:
     model, devices = chained(), jax.devices()
     plain = planner.plan(model, devices, cache=False)
-    joint = planner.plan(model, devices, cache=False, rewrite="joint")
+    joint = planner.plan(model, devices, cache=False, rewrite="joint", allow=("reassociate_right", "fuse_matmuls"))
     assert joint.record.step_time_s < plain.record.step_time_s
     assert [r.rewriting.rule for r in joint.record.rewrites] == ["reassociate_right"]
     beside = {b.name: b.step_time_s for b in joint.record.baselines}

@@ -171,7 +171,8 @@ def test_heavy_residuals_stay_forward() -> None:
 def test_recomputation_is_behind_a_barrier_in_the_backward() -> None:
     program = program_of("rematerialised_scan")
     barriers = [op for op in program.micro.ops if op.primitive == "optimization_barrier"]
-    assert len(barriers) == 2 and all(op.phase is Phase.BACKWARD for op in barriers)
+    assert len({op.origin for op in barriers}) == 2 and all(op.phase is Phase.BACKWARD for op in barriers)
+    assert all(len(op.operands) == 1 for op in barriers), "each is sharded as what it holds back"
     recomputed = [op for op in program.micro.ops if op.primitive == "dot_general" and op.phase is Phase.FORWARD]
     backward = [op for op in program.micro.ops if op.primitive == "dot_general" and op.phase is Phase.BACKWARD]
     assert len(backward) > 2 * len(recomputed), "twice the forward's dots for the gradients, and the forward's again"
