@@ -308,7 +308,17 @@ def test_lists(capsys):
     assert json.loads(outcome(capsys, "clusters", "dgx-a100", "--json")[1])[0]["device"]["memory_bytes"] == 80 * 10**9
 
 
+def test_rewrites_are_listed_and_proved(capsys):
+    assert "fuse_attention" in outcome(capsys, "rewrites")[1]
+    rows = json.loads(outcome(capsys, "rewrites", "--prove", "2", "--rule", "merge_transposes", "--json")[1])
+    assert [(r["name"], r["samples"], r["wrong"]) for r in rows] == [("merge_transposes", 2, "")]
+    assert rows[0]["places"] >= 2 and rows[0]["worst"] == 0.0
+    assert "2 cases, 0 wrong" in outcome(capsys, "rewrites", "--prove", "2", "--rule", "merge_transposes")[1]
+
+
 BAD = [
+    (["rewrites", "--prove", "0"], "0 samples prove nothing"),
+    (["rewrites", "--rule", "merge_transpose"], "merge_transposes"),
     (["show", "none.json"], "there is no plan file"),
     (["plan", "gpt-2.7b", "--cluster", "dgx-a100"], "did you mean gpt-6.7b or gpt-2.6b"),
     (["plan", "mlp-tiny", "--cluster", "dgx-a10"], "did you mean dgx-a100"),
