@@ -16,14 +16,12 @@ In: a `ProgramIndex`, forward operators [first, last), a `Device`. Out: a `Selec
 everything and nothing.
 """
 
-from collections.abc import Sequence, Set
+from collections.abc import Hashable, Sequence, Set
 from math import prod
-from typing import Any
-
-import networkx as nx
 
 from planner.core.graph import Graph, Phase, Role
 from planner.core.hardware import Device
+from planner.core.min_cut import source_side
 from planner.core.recomputation import run_again
 from planner.costs.memory import value_bytes
 from planner.intraop.choices import Selection
@@ -96,17 +94,13 @@ def _free(graph: Graph, ops: Sequence[int]) -> frozenset[int]:
 
 def cheapest_again(graph: Graph, seconds: dict[int, float], priced: dict[int, float], wanted: Set[int]) -> set[int]:
     """The operators that run again in the cheapest set, given each value's price of being kept."""
-    network: nx.DiGraph[object] = nx.DiGraph()
-    network.add_nodes_from(("need", "done"))
+    edges: list[tuple[Hashable, Hashable, int | None]] = []
     for n, cost in seconds.items():
-        network.add_edge(("again", n), "done", capacity=round(cost * UNITS))
+        edges.append((("again", n), "done", round(cost * UNITS)))
         for v in graph.ops[n].results:
-            network.add_edge(("value", v), ("again", n), capacity=round(priced[v] * UNITS))
+            edges.append((("value", v), ("again", n), round(priced[v] * UNITS)))
             if v in wanted:
-                network.add_edge("need", ("value", v))
-        for v in graph.ops[n].inputs:
-            if v in priced:
-                network.add_edge(("again", n), ("value", v))
-    cut: Any = getattr(nx, "minimum_cut")  # noqa: B009  its dispatcher has no types
-    chosen: set[object] = cut(network, "need", "done")[1][0]
+                edges.append(("need", ("value", v), None))
+        edges += [(("again", n), ("value", v), None) for v in graph.ops[n].inputs if v in priced]
+    chosen = source_side(edges, "need", "done")
     return {n for n in seconds if ("again", n) in chosen}
