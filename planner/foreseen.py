@@ -17,6 +17,10 @@ from planner.prepared import Prepared, prepare, prepared_like
 from planner.program_index import RuleTable
 from planner.scaled import Sizes, same, scaled
 
+KEPT_OPERATORS = 1 << 20
+"""Of programs that were foreseen and are kept, beyond the last two. [chosen: 400 MB; all of those that a search looks
+at, up to some 500 layers]"""
+
 
 @dataclass
 class Programs:
@@ -27,14 +31,16 @@ class Programs:
       batch_size: samples in a batch.
       device: what selected tensors are recomputed on.
       foresees: whether programs may be foreseen.
-      traced: those that were traced and made ready, by microbatches; `ready`: those that were foreseen; `named`: those
-        with a fingerprint.
+      most_operators: of programs that were foreseen and are kept.
+      traced: those that were traced and made ready, by microbatches; `ready`: the last that were foreseen; `named`:
+        those with a fingerprint.
     """
 
     trace: Callable[[int, Graph | None], Program]
     batch_size: int
     device: Device
     foresees: bool = True
+    most_operators: int = KEPT_OPERATORS
     traced: dict[int, Prepared] = field(default_factory=dict[int, Prepared])
     ready: dict[int, Prepared] = field(default_factory=dict[int, Prepared])
     named: dict[int, Program] = field(default_factory=dict[int, Program])
@@ -56,6 +62,7 @@ class Programs:
         if microbatches in self._like:
             if microbatches not in self.ready:
                 self.ready[microbatches] = prepared_like(*self._like[microbatches], program, self.device)
+                self._leave_out_oldest()
             return self.ready[microbatches]
         self.traced[microbatches] = prepare(program, self.device)
         return self.traced[microbatches]
@@ -89,6 +96,11 @@ class Programs:
         program = self.trace(microbatches, self._update)
         self._update = program.update
         return program
+
+    def _leave_out_oldest(self) -> None:
+        """Of programs that were foreseen: they can be again."""
+        while len(self.ready) > 2 and sum(len(p.program.micro.ops) for p in self.ready.values()) > self.most_operators:
+            del self.ready[next(iter(self.ready))]
 
     def _foreseen(self, microbatches: int) -> Program | None:
         """From the two traced programs whose microbatches are closest in size."""

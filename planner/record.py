@@ -29,6 +29,16 @@ class Sighting:
     schedule: str
     peak_bytes: float
 
+    @property
+    def step_time_s(self) -> float:
+        return self.rank[1]
+
+
+def sighting(candidate: Candidate) -> Sighting:
+    """What is remembered of a candidate."""
+    return Sighting(candidate.rank, len(candidate.stages), candidate.microbatches, candidate.schedule,
+                    candidate.peak_bytes)
+
 
 @dataclass
 class Run:
@@ -41,7 +51,7 @@ class Run:
     beside them (`alternatives.py`)."""
 
     best: Candidate | None = None
-    baselines: dict[str, Candidate | None] = field(default_factory=dict[str, Candidate | None])
+    baselines: dict[str, Sighting | None] = field(default_factory=dict[str, Sighting | None])
     open: list[Outcome] = field(default_factory=list[Outcome])
     tried: dict[int, float] = field(default_factory=dict[int, float])
     floors: dict[tuple[int, int], float] = field(default_factory=dict[tuple[int, int], float])
@@ -64,8 +74,7 @@ class Run:
         for key in (("microbatches", candidate.microbatches), ("stages", len(candidate.stages))):
             seen = self.seen.get(key)
             if seen is None or candidate.rank < seen.rank:
-                self.seen[key] = Sighting(candidate.rank, len(candidate.stages), candidate.microbatches,
-                                          candidate.schedule, candidate.peak_bytes)
+                self.seen[key] = sighting(candidate)
         known = self.under.get(candidate.schedule)
         if len(candidate.stages) > 1 and (known is None or candidate.rank < known.rank):
             self.under[candidate.schedule] = candidate
@@ -114,16 +123,16 @@ def _slow_dtype(device: Device, dtype: str) -> tuple[str, ...]:
 def _baselines(request: Request, run: Run) -> tuple[Baseline, ...]:
     capacity = request.cluster.device.memory_bytes
     found: list[Baseline] = []
-    for name, candidate in run.baselines.items():
-        if candidate is None:
+    for name, seen in run.baselines.items():
+        if seen is None:
             note = "needs at least 2 microbatches and 2 layers" if name == "even pipeline" and \
                 max(run.tried) < 2 else f"does not fit {capacity / 1e9:.4g} GB per device"
             found.append(Baseline(name, None, None, False, note))
         else:
-            b = candidate.prepared.program.microbatches
-            note = f"{len(candidate.stages)} stages, {b} microbatches" if len(candidate.stages) > 1 else \
+            b = seen.microbatches
+            note = f"{seen.stages} stages, {b} microbatches" if seen.stages > 1 else \
                 f"{b} microbatch{'es' if b > 1 else ''}"
-            found.append(Baseline(name, candidate.step_time_s, int(candidate.peak_bytes), True, note))
+            found.append(Baseline(name, seen.step_time_s, int(seen.peak_bytes), True, note))
     return tuple(found)
 
 

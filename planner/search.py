@@ -22,7 +22,7 @@ from planner.pipelines.pipeline import Candidate
 from planner.pipelines.shapes import virtual_pipelines
 from planner.prepared import Prepared
 from planner.recipes import best_of_recipes
-from planner.record import Run, plan_record
+from planner.record import Run, plan_record, sighting
 from planner.request import Request, check_pins
 from planner.schedule_costs import schedule_costs
 from planner.slice_costs import slice_costs
@@ -164,7 +164,7 @@ def _fewer_are_too_large(run: Run, microbatches: int) -> bool:
 
 def _has_a_recipe(run: Run, microbatches: int) -> bool:
     """Whether some recipe is fastest with so many."""
-    return any(c is not None and c.prepared.program.microbatches == microbatches for c in run.baselines.values())
+    return any(c is not None and c.microbatches == microbatches for c in run.baselines.values())
 
 
 def _neighbours(run: Run, counts: tuple[int, ...]) -> list[int]:
@@ -203,7 +203,7 @@ def _try(request: Request, run: Run, known: Known, attempt: _Attempt) -> None:
         for name, candidate in best_of_recipes(request, run, prepared, recipes, tables) if recipes else ():
             best = run.baselines.get(name)
             if candidate is not None and (best is None or candidate.step_time_s < best.step_time_s):
-                run.baselines[name] = candidate
+                run.baselines[name] = sighting(candidate)
             run.baselines.setdefault(name, None)
             if candidate is not None and stages_per_rank(request.pins) == 1:
                 _keep(request, run, candidate)

@@ -87,6 +87,22 @@ def test_what_was_foreseen_is_confirmed_by_tracing_or_refused():
     assert programs.confirmed(replace(ready[8], index=replace(ready[8].index, program=other))) is None
 
 
+def test_programs_too_large_to_keep_are_foreseen_again():
+    model = models.build("gpt-tiny", batch_size=BATCH)
+    counts: list[int] = []
+
+    def trace(count: int, update: object) -> object:
+        counts.append(count)
+        return trace_program(model, count, update)  # type: ignore[arg-type]
+
+    programs = Programs(trace, BATCH, DEVICE, most_operators=1)  # type: ignore[arg-type]
+    first = {count: programs.prepared(programs.program(count)) for count in (32, 16, 8, 4, 2)}
+    assert list(programs.ready) == [4, 2] and programs.prepared(programs.program(4)) is first[4]
+    again = programs.prepared(programs.program(8))
+    assert counts == [32, 16] and again is not first[8] and list(programs.ready) == [2, 8]
+    assert same(again.program, first[8].program) and (again.layers, again.models) == (first[8].layers, first[8].models)
+
+
 def test_a_search_that_may_not_foresee_finds_the_same_plan(monkeypatch: pytest.MonkeyPatch):
     model, cluster = models.build("gpt-tiny", batch_size=BATCH), planner.cluster("p3.16xlarge", devices_per_node=2)
     found = planner.plan(model, cluster)
