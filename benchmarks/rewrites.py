@@ -39,7 +39,7 @@ CASES: Mapping[str, Mapping[str, Any]] = {
     "gpt-tiny": {"batch_size": 16, "sequence": 128, "hidden": 256, "vocabulary": 2048},
     "gpt2-tiny": {"batch_size": 16, "sequence": 128, "hidden": 256, "vocabulary": 2048},
     "llama-tiny": {"batch_size": 16, "sequence": 128, "hidden": 256, "inner": 512, "vocabulary": 2048},
-    "phi-tiny": {"batch_size": 16, "sequence": 128, "hidden": 256, "inner": 512, "vocabulary": 2048},
+    "phi3-tiny": {"batch_size": 16, "sequence": 128, "hidden": 256, "inner": 512, "vocabulary": 2048},
     "moe-tiny": {"batch_size": 16, "sequence": 128, "hidden": 128, "group": 128, "vocabulary": 1024},
     "mixtral-tiny": {"batch_size": 16, "sequence": 128, "hidden": 128, "group": 128, "vocabulary": 1024},
     "t5-tiny": {"batch_size": 16}, "vit-tiny": {"batch_size": 32}, "unet-tiny": {"batch_size": 16},

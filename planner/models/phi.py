@@ -73,6 +73,6 @@ def fused_attention(params: Any, x: jax.Array, c: PhiConfig) -> jax.Array:
     return jnp.einsum("bnrst,btnk->bsnrk", weights, v).reshape(b, s, d) @ params["out"]
 
 
-register("phi-tiny", PhiConfig(32, 64, 16, 8, 128, 4, 256), phi)
+register("phi3-tiny", PhiConfig(32, 64, 16, 8, 128, 4, 256), phi)
 register("phi3-mini", PhiConfig(4096, 3072, 32, 32, 8192, 32), phi)
 register("phi3-medium", PhiConfig(4096, 5120, 40, 10, 17_920, 40), phi)

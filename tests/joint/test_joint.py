@@ -118,7 +118,7 @@ def test_forbidden_rules_are_not_used() -> None:
 @pytest.mark.parametrize(("pins", "error", "says"), [
     ({"rewrite": "always"}, PinError, "joint, first"), ({"allow": ("fuse",)}, UnknownNameError, "fuse_matmuls"),
     ({"rewrites": (("fuse_matmuls", "nowhere"),)}, RewriteError, "applies at"),
-    ({"rewrites": (("fuze", "nowhere"),)}, UnknownNameError, "known: .*fuse_matmuls")])
+    ({"rewrites": (("fuze", "nowhere"),)}, UnknownNameError, "did you mean")])
 def test_bad_wishes_are_refused(pins: dict[str, Any], error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
         planner.plan(chained(), planner.cluster("dgx-h100"), stages=1, cache=False, **pins)

@@ -17,7 +17,9 @@ from planner.models.table import MODELS
 
 # What a name leaves open: base models by letter, experts that are counted apart.
 STATED = {"t5-small": 60.5e6, "t5-base": 223e6, "t5-large": 738e6, "t5-3b": 2.85e9, "t5-11b": 11.3e9,
-          "vit-b16": 86.6e6, "vit-l16": 304e6, "vit-h14": 632e6, "mixtral-8x7b": 46.7e9, "llama-1b": 1.24e9}
+          "vit-b16": 86.6e6, "vit-l16": 304e6, "vit-h14": 632e6, "mixtral-8x7b": 46.7e9, "llama-1b": 1.24e9,
+          "gpt2": 124.4e6, "gpt2-medium": 354.8e6, "gpt2-large": 774e6, "gpt2-xl": 1.558e9, "phi3-mini": 3.82e9,
+          "phi3-medium": 13.96e9}
 SMOOTH = {"moe-tiny": 2}  # a draw where no token stands on the edge between two experts, where the loss has a jump
 UNSCANNED = ("wresnet-tiny", "unet-tiny")
 BATCH_STATISTICS = ("wresnet-tiny",)

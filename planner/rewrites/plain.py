@@ -5,6 +5,7 @@ its own. Source: common subexpressions and identities, as in any compiler; XLA d
 """
 
 from collections.abc import Callable, Hashable, Iterator
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -49,8 +50,8 @@ def merge_equal(match: Match, *arrays: jax.Array) -> tuple[jax.Array, ...]:
     return tuple(match.op("0").payload.bind(list(arrays)) * len(match.ops))
 
 
-NEUTRAL = {"mul": (1, 1), "add": (0, 0), "max": (-np.inf, -np.inf), "min": (np.inf, np.inf), "div": (None, 1),
-           "sub": (None, 0), "pow": (None, 1)}
+NEUTRAL = MappingProxyType({"mul": (1, 1), "add": (0, 0), "max": (-np.inf, -np.inf), "min": (np.inf, np.inf),
+                            "div": (None, 1), "sub": (None, 0), "pow": (None, 1)})
 """Operator -> the left and the right operand that leaves the other as it is."""
 
 
