@@ -190,8 +190,17 @@ class Search:
             if candidate.steps and (longer := self._with(state, candidate.steps)) is not None \
                     and longer.seconds < state.seconds * (1 - GAIN):
                 state = longer
+        state = self._spared(root, state)
         self.found.after_s = state.seconds
         self.found.rewrites = tuple(self._told(root, state.steps))
+
+    def _spared(self, root: State, state: State) -> State:
+        """A state without the steps that it is as fast without."""
+        for step in reversed(state.steps):
+            rest = self._with(root, [s for s in state.steps if s is not step]) if len(state.steps) > 1 else None
+            if rest is not None and rest.seconds <= state.seconds * (1 + GAIN):
+                return self._spared(root, rest)
+        return state
 
     def _with(self, state: State, steps: Sequence[Step]) -> State | None:
         """A state after more steps, whose places may be called otherwise there; None if they are no longer there."""
