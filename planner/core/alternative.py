@@ -5,13 +5,16 @@ In: `planner/alternatives.py`. Out: explanations.
 
 from dataclasses import dataclass
 
+REWRITE = "rewrite"
+"""What an alternative is about that rewrites the graph; its time is that of the plan with what it would add."""
+
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
     """The best that a search saw where something was chosen otherwise; what it saw least of may be far from the best.
 
     Attributes:
-      about: what is other: `"microbatches"`, `"stages"`, or `"mesh"`.
+      about: what is other: `"microbatches"`, `"stages"`, `"mesh"`, or `REWRITE`.
       choice: how, in words: `"128 microbatches"`, `"mesh x=8 for stage 1"`.
       step_time_s, peak_bytes: as in `ScheduleCost`; None where nothing fits.
       missing_bytes: where nothing fits, how much less memory the least would have to take.

@@ -30,7 +30,7 @@ class Pins:
       rewrite: whether the graph may be rewritten (`planner/rewrites/`): `"joint"`: where that makes the plan faster,
         searched together with shardings; `"first"`: where it is faster on one device, before anything is sharded, as a
         baseline; `"none"` or None: not at all.
-      allow, forbid: names of rules: only these, and not these.
+      allow, forbid: names of rules: only these, and not these. Without `allow`, all that assume nothing; `("*",)`: all.
       rewrites: (rule, where) of rewrites to apply, in order, as a plan lists them: these and no others.
       replicas: on several types of devices, replicas of the whole pipeline, one on a type, with a share of the batch
         each: so many, or 1 for none. None: where that is fastest.

@@ -37,6 +37,9 @@ IDLE, NEAR = 1, 1.005
 """Steps in a row that do not gain, after which one still may, and how much slower than the best a state may be after
 one. [chosen: a rule that makes another possible]"""
 
+EVERY = "*"
+"""What stands for all rules, those included that assume something."""
+
 Region = frozenset[int]
 """Classes of layers that a place lies across."""
 
@@ -250,10 +253,14 @@ def _origins(site: Site) -> frozenset[int]:
 
 
 def rules_named(allow: Sequence[str], forbid: Sequence[str]) -> tuple[Rule, ...]:
-    """The rules of those names, all if none is named, without those that are forbidden.
+    """The rules of those names without those that are forbidden; if none is named, those that assume nothing; all for
+    `"*"`.
 
     Raises:
       UnknownNameError: there is no such rule.
     """
-    names = allow or tuple(RULES)
-    return tuple(RULES[name] for name in names if name not in {RULES[f].name for f in forbid})
+    for name in (*allow, *forbid):
+        if name != EVERY:
+            RULES[name]
+    names = allow if allow and EVERY not in allow else tuple(RULES)
+    return tuple(RULES[n] for n in names if n not in forbid and (allow or not RULES[n].assumes))

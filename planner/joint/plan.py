@@ -8,6 +8,9 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
+
+from planner.core.alternative import REWRITE, Alternative
 from planner.core.graph import Graph, Program
 from planner.core.plan import Baseline, PlanRecord
 from planner.core.rewriting import AppliedRewrite, Rewriting
@@ -30,6 +33,9 @@ WAYS = (None, "none", "joint", "first")
 SECONDS = 30.0
 """How long rewrites are looked for at most, unless a budget is given. [chosen: a minute with the two searches of a
 GPT-2.6B]"""
+
+TOLD = 8
+"""Rewrites that were not taken, at most, that a plan tells of. [chosen]"""
 
 WITHOUT = "without rewrites"
 """What the plan of the model as it was written is called beside the one that is rewritten."""
@@ -59,14 +65,18 @@ def plan_jointly(request: Request) -> PlanRecord:
     found = _found(asked, base, rules, deadline)
     looked = tuple(asked.phases.seconds.items())
     if not found.rewrites:
-        return replace(base, pruned=(*base.pruned, *_counts(found)), phases_s=_added(base.phases_s, looked))
+        return replace(base, pruned=(*base.pruned, *_counts(found)), phases_s=_added(base.phases_s, looked),
+                       alternatives=(*base.alternatives, *_not_taken(found, base.step_time_s)))
     best = _planned(request, tuple(r.rewriting for r in found.rewrites), found.rewrites)
     beside = Baseline(WITHOUT, base.step_time_s, base.peak_bytes, True,
                       f"{len(base.stages)} stages, {base.microbatches} microbatches")
     phases_s = _added(base.phases_s, looked, best.phases_s)
     if best.step_time_s >= base.step_time_s and pins.rewrite == "joint":
-        return replace(base, pruned=(*base.pruned, *_counts(found)), phases_s=phases_s)
-    return replace(best, phases_s=phases_s, baselines=(*best.baselines, beside), pruned=(*best.pruned, *_counts(found)),
+        return replace(base, pruned=(*base.pruned, *_counts(found)), phases_s=phases_s,
+                       alternatives=(*base.alternatives, *_not_taken(found, base.step_time_s)))
+    return replace(best, phases_s=phases_s,
+                   alternatives=(*best.alternatives, *_not_taken(found, best.step_time_s)),
+                   baselines=(*best.baselines, beside), pruned=(*best.pruned, *_counts(found)),
                    lower_bound_s=min(best.lower_bound_s, base.lower_bound_s))
 
 
@@ -76,6 +86,14 @@ def _added(*phases_s: Iterable[tuple[str, float]]) -> tuple[tuple[str, float], .
     for name, seconds in (p for each in phases_s for p in each):
         found[name] = found.get(name, 0.0) + seconds
     return tuple(found.items())
+
+
+def _not_taken(found: Found, step_time_s: float) -> tuple[Alternative, ...]:
+    """Rewrites that were priced by themselves and are not in the plan, the best first."""
+    taken = {r.rewriting for r in found.rewrites}
+    left = sorted((seconds, str(r)) for r, seconds in found.alone if r not in taken)
+    return tuple(Alternative(REWRITE, name, step_time_s * seconds / found.before_s, None)
+                 for seconds, name in left[:TOLD] if np.isfinite(seconds))
 
 
 def _counts(found: Found) -> tuple[tuple[str, int], ...]:

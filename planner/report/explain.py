@@ -6,7 +6,7 @@ In: a `PlanRecord`. Out: plain text of short paragraphs, for a person who asks w
 import re
 import textwrap
 
-from planner.core.alternative import Alternative
+from planner.core.alternative import REWRITE, Alternative
 from planner.core.plan import Baseline, PlanRecord, ScheduleCost, StagePlan
 from planner.report import breakdown, units
 from planner.report.causes import WAITING, stage_causes, step_causes, top_moves
@@ -83,7 +83,9 @@ def _rewritten(record: PlanRecord) -> list[str]:
         assumes = f"; assumes that {r.assumes}" if r.assumes else ""
         lines.append(f"{r.rewriting.rule} ({r.says}) at {r.rewriting.at}, in {units.plural(r.places, 'place')}{gain}: "
                      f"{exact}{assumes}.")
-    return lines
+    left = [f"{a.choice} ({units.times(a.step_time_s, record.step_time_s)})" for a in record.alternatives
+            if a.about == REWRITE and a.step_time_s is not None][:NEAR]
+    return [*lines, f"looked at and not taken, by itself about: {'; '.join(left)}."] if left else lines
 
 
 def _time(record: PlanRecord) -> list[str]:
@@ -197,7 +199,7 @@ def _memory(record: PlanRecord) -> list[str]:
 
 def _alternatives(record: PlanRecord) -> list[str]:
     lines: list[str] = []
-    for about in dict.fromkeys(a.about for a in record.alternatives):
+    for about in dict.fromkeys(a.about for a in record.alternatives if a.about != REWRITE):
         lines += [f"{a.choice}: {_alternative(a, record.step_time_s)}." for a in
                   [a for a in record.alternatives if a.about == about][:NEAR]]
     if lines:

@@ -23,6 +23,7 @@ from planner.joint.pricing import Pricing, places_of
 from planner.joint.reduced import Reduced, reduced
 from planner.model import Model
 from planner.prepared import prepare
+from planner.rewrites import RULES
 from planner.rewriting.program import rewritten
 from planner.trace import trace_program
 
@@ -107,6 +108,13 @@ def test_plan_is_no_worse_and_computes_the_same() -> None:
         (r.rewriting.rule, r.rewriting.at) for r in joint.record.rewrites])
     assert again.record.step_time_s == joint.record.step_time_s
     assert again.record.fingerprint == joint.record.fingerprint != plain.record.fingerprint
+
+
+def test_rules_that_assume_something_have_to_be_allowed() -> None:
+    by_default, every = rules_named((), ()), rules_named(("*",), ("fuse_matmuls",))
+    assert by_default and not any(r.assumes for r in by_default)
+    assert {r.name for r in every} == set(RULES) - {"fuse_matmuls"}
+    assert [r.name for r in rules_named(("lookup_as_product",), ())] == ["lookup_as_product"]
 
 
 def test_forbidden_rules_are_not_used() -> None:
