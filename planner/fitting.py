@@ -59,7 +59,7 @@ def plan_to_fit(request: Request, known: Known | None = None, *, hopes: bool = T
         return found
     record = _measured(request, first)
     if fits(record, request.cluster):
-        return record
+        return first.say(record)
     scale = _scale(record, first.record, request.cluster, 1.0)
     found, least = _tighter(request, known, scale, Seen(record, min(1.0, fullness(first.record, request.cluster))))
     if found is None:
@@ -136,7 +136,7 @@ def _tighter(request: Request, known: Known, scale: float, first: Seen | None) -
                     lower_bound_s=min(first.record.lower_bound_s, record.step_time_s))
         least = min(least or record.peak_bytes, record.peak_bytes)
         if fits(record, request.cluster):
-            return record, least
+            return found.say(record), least
         above = min(scale, fullness(found.record, request.cluster))
         scale = _scale(record, found.record, request.cluster, scale)
         if scale <= below:

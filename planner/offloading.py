@@ -139,6 +139,7 @@ def _looser(request: Request, known: Known, scale: float) -> Found | None:
     larger = in_every_part(request.cluster, lambda c: c if c.host is None else with_scaled_memory(c, scale))
     try:
         found = search(replace(request, told=larger), known)
+        found = replace(found, record=found.say(found.record))
     except MemoryLimitError:
         return None
     if scale == 1:

@@ -5,8 +5,9 @@ budget, it returns the best plan so far.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 from planner.alternatives import alternatives, look_at_meshes
 from planner.candidates import Outcome, allowed, best_pipeline, line_schedules, refined
@@ -43,10 +44,11 @@ OPEN = 2
 
 @dataclass(frozen=True)
 class Found:
-    """The best plan, and the program that it is for."""
+    """The best plan, the program that it is for; `say` adds what else is known of a plan that is taken."""
 
     record: PlanRecord
     program: Program
+    say: Callable[[PlanRecord], PlanRecord] = lambda record: record
 
 
 def search(request: Request, known: Known | None = None) -> Found:
@@ -72,10 +74,15 @@ def search(request: Request, known: Known | None = None) -> Found:
         assert prepared is not None
     best = replace(run.best, prepared=prepared)
     with phase("assemble"):
-        usable = min(kind.device.usable_bytes for kind in request.limits.kinds)
-        record = replace(plan_record(request, run, best), schedules=schedule_costs(run, best, request.limits),
-                         alternatives=alternatives(run, run.best, usable))
-        return Found(record, prepared.program)
+        return Found(plan_record(request, run, best), prepared.program, partial(_said, request, run, best))
+
+
+def _said(request: Request, run: Run, best: Candidate, record: PlanRecord) -> PlanRecord:
+    """The record with what other schedules and the nearest other plans would cost."""
+    usable = min(kind.device.usable_bytes for kind in request.limits.kinds)
+    with request.phases.phase("assemble"):
+        return replace(record, schedules=schedule_costs(run, best, request.limits),
+                       alternatives=alternatives(run, run.best or best, usable))
 
 
 def _searched(request: Request, known: Known) -> Run:
@@ -284,9 +291,7 @@ def _check_layers(request: Request, layers: int) -> None:
 
 def _keep(request: Request, run: Run, candidate: Candidate) -> None:
     run.note(candidate)
-    if not candidate.fits:
-        return
-    if run.best is None or candidate.step_time_s < run.best.step_time_s * (1 - 1e-9):
+    if candidate.fits and (run.best is None or candidate.step_time_s < run.best.step_time_s * (1 - 1e-9)):
         run.best = candidate
         stages = len(candidate.stages)
         how = f"{stages} stages, {candidate.schedule}" if stages > 1 else "1 stage"
