@@ -14,7 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from planner.core.graph import Graph, Literal, Operand, Role
+from planner.core.graph import Graph, Literal, Op, Operand, Role
+from planner.rewrites.cuts import cuts_of
+from planner.rewrites.einsums import free_dims, numbers
+from planner.rewrites.pattern import type_of
 from planner.rewrites.table import Rule
 from planner.rewriting.generating.operators import computed
 from planner.rewriting.generating.sizes import Shape, at
@@ -84,7 +87,7 @@ def _traced(term: Term, names: Sequence[str], sizes: dict[Term, tuple[int, ...]]
 
 def key_of(graph: Graph) -> Hashable:
     """Equal for graphs that compute the same results from the same inputs by the same operators, in whatever order they
-    stand. Copies, and casts to the dtype that a value has, are no operators."""
+    stand. Copies, casts to the dtype that a value has, and a split in the place of slices make no difference."""
     known: dict[int, Hashable] = {i.value: ("input", n) for n, i in enumerate(graph.inputs)}
     known |= {v: ("constant", np.asarray(a).tobytes(), np.shape(a)) for v, a in graph.constants}
 
@@ -95,14 +98,31 @@ def key_of(graph: Graph) -> Hashable:
 
     for op in graph.ops:
         operands = [key(o) for o in op.operands]
-        if op.primitive in COMMUTATIVE:
-            operands.sort(key=repr)
-        same = op.primitive in ("copy", "convert_element_type", "reshape", "broadcast_in_dim") and \
-            isinstance(op.inputs[0] if op.inputs else None, int) and \
-            graph.values[op.inputs[0]] == graph.values[op.results[0]]
         for k, result in enumerate(op.results):
-            known[result] = operands[0] if same else (op.primitive, _said(op.params), tuple(operands), k)
+            known[result] = operands[0] if _is_copy(graph, op) else _key(graph, op, operands, k)
     return tuple(key(o.operand) for o in graph.outputs)
+
+
+def _is_copy(graph: Graph, op: Op) -> bool:
+    moves = op.primitive in ("copy", "convert_element_type", "reshape", "broadcast_in_dim")
+    return moves and bool(op.inputs) and graph.values[op.inputs[0]] == graph.values[op.results[0]]
+
+
+def _key(graph: Graph, op: Op, operands: list[Hashable], k: int) -> Hashable:
+    """Of a result; parts of a split are slices, and a product of a vector may stand either way round."""
+    cuts = [cut for cut in cuts_of(graph, op) if cut.result == op.results[k]]
+    if cuts:
+        return "cut", cuts[0].starts, cuts[0].limits, operands[0]
+    if op.primitive == "dot_general":
+        (left, right), batch = numbers(op)
+        sides = [(left, batch[0], operands[0]), (right, batch[1], operands[1])]
+        if not all(free_dims(op, side, len(type_of(graph, o).shape)) for side, o in enumerate(op.operands)):
+            sides.sort(key=repr)
+        rest = {name: v for name, v in op.params.items() if name != "dimension_numbers"}
+        return "product", sides[0], sides[1], _said(rest)
+    if op.primitive in COMMUTATIVE:
+        operands = sorted(operands, key=repr)
+    return op.primitive, _said(op.params), tuple(operands), k
 
 
 def _said(params: Any) -> str:
