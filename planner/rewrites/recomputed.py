@@ -19,23 +19,34 @@ from planner.rewrites.pattern import Match, number_of, type_of
 from planner.rewrites.table import rewrite
 from planner.rewrites.transposes import is_alone
 
-HEAVY = ("dot_general", "conv_general_dilated", "scan", "while")
-"""Two readers with one of these between them are far from each other."""
+HEAVY = frozenset({"dot_general", "conv_general_dilated", "scan", "while"})
+"""What is read beside what one of these makes of it is carried past it."""
 
 
 def _far_readers(graph: Graph) -> Iterator[Match]:
-    """Readers of elementwise results that others read before a heavy operator."""
-    heavy = [n for n, op in enumerate(graph.ops) if op.primitive in HEAVY]
+    """Readers of elementwise results beside what a heavy operator made of those."""
     for n, op in enumerate(graph.ops):
         readers = graph.consumers.get(op.results[0], ()) if len(op.results) == 1 else ()
         if len(readers) < 2 or not is_elementwise(op) or not _of_one(graph, n):
             continue
-        for r in readers[1:]:
-            if any(readers[0] <= h < r for h in heavy):
-                reader = graph.ops[r]
-                own = {f"made of {k}": o for k, o in enumerate(op.operands)}
-                other = {str(k): o for k, o in enumerate(reader.operands) if o != op.results[0]}
-                yield Match(graph, {"maker": n, "reader": r}, {**own, **other}, {}, reader.results)
+        for r in _carried(graph, op.results[0], readers):
+            reader = graph.ops[r]
+            own = {f"made of {k}": o for k, o in enumerate(op.operands)}
+            other = {str(k): o for k, o in enumerate(reader.operands) if o != op.results[0]}
+            yield Match(graph, {"maker": n, "reader": r}, {**own, **other}, {}, reader.results)
+
+
+def _carried(graph: Graph, value: int, readers: Sequence[int]) -> Iterator[int]:
+    """The readers of a value that read beside it what a heavy operator made of it."""
+    made, past = {value}, set[int]()
+    for r in range(readers[0], readers[-1] + 1):
+        op = graph.ops[r]
+        if r in readers and not past.isdisjoint(op.inputs):
+            yield r
+        if not made.isdisjoint(op.inputs):
+            made.update(op.results)
+            if op.primitive in HEAVY or not past.isdisjoint(op.inputs):
+                past.update(op.results)
 
 
 def _of_one(graph: Graph, n: int) -> bool:

@@ -54,7 +54,7 @@ def test_every_place_of_a_model_can_be_rewritten(name: str) -> None:
             assert [after.values[o.operand] for o in after.outputs] == [graph.values[o.operand] for o in graph.outputs]
             counts[rule] += 1
     assert max(counts.values()) <= FEW
-    assert sum(counts.values()) >= 3
+    assert counts["fuse_attention"] and counts["recompute_attention"]
 
 
 @pytest.mark.parametrize("name", ["gpt-tiny", "llama-tiny", "moe-tiny"])
