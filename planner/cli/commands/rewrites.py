@@ -9,7 +9,7 @@ from planner.errors import RewriteError
 from planner.report.tables import Column, table_of
 
 SAMPLES = 20
-"""Samples of each rule unless told. [measured: some ten minutes for all rules on 2 busy cores]"""
+"""Samples of each rule unless told. [measured: one sample of each of 91 rules takes 28 s of CPU]"""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
