@@ -6,9 +6,9 @@ In: where each stage's layers, devices and choices come from (`StagePick`). Out:
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from planner.core.graph import Graph, Phase, Role
+from planner.core.graph import Graph, Op, Phase, Role
 from planner.core.hardware import LogicalMesh
-from planner.core.plan import Collective, MemoryParts, ParamPlan, StagePlan
+from planner.core.plan import HALO_OF, Collective, MemoryParts, ParamPlan, StagePlan
 from planner.core.recomputation import Recompute
 from planner.core.spec import Spec
 from planner.intraop.decisions import LayerDecisions, decide
@@ -18,6 +18,9 @@ from planner.layers import Layers
 from planner.prepared import Prepared
 from planner.program_index import ProgramIndex
 from planner.stage_times import layer_times, time_parts
+
+SPATIAL = ("height", "width")
+"""Dimensions of a batch of images (`Prepared.input_dims`) that windows slide along."""
 
 
 @dataclass(frozen=True)
@@ -154,11 +157,16 @@ def _summary(prepared: Prepared, decisions: Sequence[LayerDecisions], pick: Stag
         others = sorted({inputs.get(key, "features") for key in activations if key not in index.batch_dims
                          and key[0] not in index.role})
         params = [p for dec in decisions for p in dec.params]
-        used = _used_sharded(index.program.micro, decisions, axis)
+        used = _weight_parts(index.program.micro, decisions, axis)
         stored = sum(any(axis in axes for axes in p.spec) for p in params)
-        roles += [name for name in others if name != "features" or not used]
-        if used:
-            roles.append("weights (tensor parallel)")
+        halos = any(axis in c.axes and c.where.startswith(HALO_OF) for dec in decisions for c in dec.collectives)
+        roles += [f"{name} (spatial, halo exchange)" if halos and name in SPATIAL else name for name in others
+                  if name != "features" or not used]
+        if "blocks" in used:
+            roles.append("experts (expert parallel)")
+        if used - {"blocks"}:
+            roles.append("contracted dimensions (reduction)" if used <= {"blocks", "contracted"} else
+                         "weights (tensor parallel)")
         if stored and not used:
             roles.append("stored parameters (FSDP)")
         elif any(any(axis in axes for axes in p.update_spec) and not any(axis in axes for axes in p.spec)
@@ -168,12 +176,24 @@ def _summary(prepared: Prepared, decisions: Sequence[LayerDecisions], pick: Stag
     return "; ".join(f"{', '.join(axes)}: {roles}" for roles, axes in named.items())
 
 
-def _used_sharded(graph: Graph, decisions: Sequence[LayerDecisions], axis: int) -> bool:
-    """Whether a matrix multiplication or convolution works on shards of a parameter along the axis."""
+def _weight_parts(graph: Graph, decisions: Sequence[LayerDecisions], axis: int) -> frozenset[str]:
+    """How matrix multiplications and convolutions work on shards of parameters along the axis: "contracted" dimensions
+    of them, "made" ones, that are dimensions of the result, or "blocks": each with a part of the other operand alone,
+    as experts are."""
+    found: set[str] = set()
     for dec in decisions:
         weights = {p.value for p in dec.params} | {v for v, _ in dec.exported}
-        for value, op, _, spec in dec.wanted:
-            if value in weights and graph.ops[op].phase is Phase.FORWARD and len(spec) > 1 \
-                    and any(axis in a for a in spec):
-                return True
-    return False
+        for value, n, position, spec in dec.wanted:
+            op = graph.ops[n]
+            if value in weights and op.phase is Phase.FORWARD and len(spec) > 1:
+                found |= {_part_of(op, position, d) for d, axes in enumerate(spec) if axis in axes}
+    return frozenset(found)
+
+
+def _part_of(op: Op, position: int, dimension: int) -> str:
+    if op.primitive == "dot_general":
+        contract, batch = op.params["dimension_numbers"]
+        return "contracted" if dimension in contract[position] else "blocks" if dimension in batch[position] else "made"
+    if op.primitive == "conv_general_dilated":
+        return "contracted" if dimension == op.params["dimension_numbers"].rhs_spec[1] else "made"
+    return "made"

@@ -14,7 +14,8 @@ from planner.measure import local_cluster
 from tests.quickly import QUICKLY
 
 ROOT = Path(__file__).resolve().parent.parent
-EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py") if path.stem not in ("demo", "which_cluster"))
+OTHERS = ("demo", "six_kinds", "which_cluster")
+EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py") if path.stem not in OTHERS)
 WITHOUT_LOSS = ("inference",)
 SLOW = ("linen_module",)
 """Left to `make test-all`: the largest search; `tests/adapters` has Linen too."""
@@ -61,6 +62,17 @@ def test_example_says_which_cluster_to_rent(home):
     output = run("which_cluster", home)
     assert re.search(r"^cheapest within a day: 1 × \S+, [\d.]+ hours, \d+ USD$", output, re.MULTILINE)
     assert "none is both faster and cheaper than: " in output
+
+
+@pytest.mark.slow
+def test_example_shows_where_each_kind_of_parallelism_wins():
+    done = subprocess.run([sys.executable, ROOT / "examples" / "six_kinds.py"], capture_output=True, text=True,
+                          check=False, timeout=600,
+                          env=dict(os.environ) | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"})
+    assert done.returncode == 0, done.stderr
+    times = dict(re.findall(r"^(\w+) .*ms +([\d.]+)  ", done.stdout, re.MULTILINE))
+    assert list(times) == ["data", "model", "spatial", "reduction", "pipeline", "experts", "sequence"]
+    assert min(map(float, times.values())) > 1.4
 
 
 def test_demo_trains_like_one_device_and_draws(home, tmp_path):

@@ -112,8 +112,8 @@ class ParamPlan:
     opt_memory: str = DEVICE
 
 
-GATHER_OF, GRADIENT_OF = "parameter ", "gradient of "
-"""How `Collective.where` starts for gathers of parameters and combinations of gradients."""
+GATHER_OF, GRADIENT_OF, HALO_OF = "parameter ", "gradient of ", "halo of "
+"""How `Collective.where` starts for gathers of parameters, combinations of gradients and exchanges with neighbours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +121,9 @@ class Collective:
     """A predicted communication of a stage: per microbatch (or per batch), for explanation and verification.
 
     `bytes` is the full size of the result along these axes, per device group; `where` names the operator or tensor: it
-    starts with `GATHER_OF` or `GRADIENT_OF` where a parameter is gathered or its gradient combined. Where `count` is
-    more than one, as many tensors of equal bytes are communicated (as in a layer that repeats), and `bytes` and
-    `time_s` are of all of them.
+    starts with `GATHER_OF` or `GRADIENT_OF` where a parameter is gathered or its gradient combined, with `HALO_OF`
+    where a window reads slices of neighbouring shards. Where `count` is more than one, as many tensors of equal bytes
+    are communicated (as in a layer that repeats), and `bytes` and `time_s` are of all of them.
     """
 
     kind: str

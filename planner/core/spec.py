@@ -73,6 +73,16 @@ class Factor:
 
 
 @dataclass(frozen=True, slots=True)
+class Halo:
+    """What a window reads across the cuts of an operand's dimension: so many slices of the shards before and after."""
+
+    operand: int
+    dimension: int
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
 class OpRule:
     """The factors of one operator.
 
@@ -83,6 +93,8 @@ class OpRule:
       results: the same for the results.
       combine: how partial results are combined: `"sum"`, `"max"`, `"min"`, `"prod"`, `"or"`, `"and"`; with any REDUCE
         factor.
+      halos: slices that shards of an operand exchange where the factor of that dimension is sharded, in the order in
+        which they are: a later one sends those of the earlier with it. Legal shards are at least as long.
 
     A dimension merged or split by reshape is bound by its major-most part only: `[B, S, H*D] -> [B, S, H, D]` binds
     operand dimension 2 and result dimension 2 to one factor, and result dimension 3 to none. The legal shard counts
@@ -93,3 +105,4 @@ class OpRule:
     operands: tuple[tuple[int | None, ...], ...]
     results: tuple[tuple[int | None, ...], ...]
     combine: str = "sum"
+    halos: tuple[Halo, ...] = ()

@@ -21,7 +21,7 @@ from planner.intraop.choices import Link
 from planner.intraop.group_price import GroupPrice
 from planner.intraop.joint_sums import contributions
 from planner.intraop.price import PricedLayer
-from planner.intraop.repeated import finished_sums, repeated, where
+from planner.intraop.repeated import finished_sums, halo_moves, repeated, where
 from planner.program_index import ProgramIndex
 
 
@@ -137,7 +137,7 @@ def _updated_gathers(graph: Graph, layer: PricedLayer, item: int, made: ParamDec
 
 
 def _inside(graph: Graph, price: GroupPrice, row: int) -> list[Collective]:
-    found = [c for _, c in finished_sums(graph, price, row)]
+    found = [c for _, c in (*finished_sums(graph, price, row), *halo_moves(graph, price, row))]
     for value in price.handed_back:
         typed = graph.values[value]
         steps = reshard_steps(typed.shape, itemsize(typed.dtype), price.strategies.spec(row, price.dims(value)),

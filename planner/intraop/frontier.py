@@ -147,8 +147,8 @@ def _hidden(layer: PricedLayer, choices: NDArray[np.int64], again: NDArray[np.bo
     beside = np.zeros((len(choices), 2))
     for v, price in enumerate(layer.prices):
         for k, (kind, backward) in enumerate((("forward_s", False), ("backward_s", True))):
-            waits = sum((s.seconds for s in price.settled if (s.phase is Phase.BACKWARD) == backward),
-                        np.zeros(len(price.strategies)))
+            waits = sum((s.seconds for s in (*price.settled, *price.exchanged)
+                         if (s.phase is Phase.BACKWARD) == backward), np.zeros(len(price.strategies)))
             beside[:, k] += np.maximum(price.costs[kind] - waits, 0.0)[choices[:, v]]
     each = hidden_s(may[:, :2], beside)
     left = beside - each

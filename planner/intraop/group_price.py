@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.core.graph import Graph, Phase
+from planner.core.graph import Phase
 from planner.core.hardware import Device
 from planner.core.spec import Spec, replicated
 from planner.costs.collectives import ALL_REDUCE, collective, when_merged
@@ -22,6 +22,7 @@ from planner.intraop.dims import OpClasses
 from planner.intraop.fused import Fused, fused
 from planner.intraop.group_costs import LINEAR
 from planner.intraop.group_facts import facts_of
+from planner.intraop.halos import exchanges, halo_costs, halo_working
 from planner.intraop.relayout import relaid
 from planner.intraop.setting import AGAIN, Array, Costs, Setting
 from planner.intraop.structure import ANCHORS
@@ -71,6 +72,10 @@ class GroupPrice:
         self._produced: dict[int, Produced] = {}
         self._compute()
         self._reductions(index)
+        self.exchanged = exchanges(index, group, strategies, setting.mesh)
+        for kind, seconds in halo_costs(self.exchanged, self.again, setting.device).items():
+            self.costs[kind] += seconds
+        self.working = np.maximum(self.working, halo_working(self.exchanged))
         self.handed_back = self._hand_back(index)
 
     def dims(self, value: int) -> tuple[int | None, ...]:
@@ -123,7 +128,7 @@ class GroupPrice:
 
     def _heavy(self, n: int, classes: OpClasses) -> tuple[Array, Array]:
         work = self._known.work(self.graph, n)
-        touched = _touched(self.graph, n)
+        touched = (*dict.fromkeys(self.graph.ops[n].inputs), *self.graph.ops[n].results)
         moved, cold = self._bytes(touched), self._bytes(self._cold((n,), touched))
         device = self.setting.device
         flops = work.flops / self.strategies.shards(classes.factors)
@@ -293,7 +298,3 @@ class GroupPrice:
 def _traffic_s(moved: Array, cold: Array, device: Device) -> Array:
     """Seconds to move bytes, of which some are in no cache."""
     return traffic_s(moved - cold, device) + cold / device.memory_bandwidth_bytes_per_s
-
-
-def _touched(graph: Graph, n: int) -> tuple[int, ...]:
-    return (*dict.fromkeys(graph.ops[n].inputs), *graph.ops[n].results)

@@ -21,6 +21,7 @@ from planner.intraop.again import hold_inside, link_again, second_copy
 from planner.intraop.choices import Group, LayerModel, Link, Param, Tensor
 from planner.intraop.flat_costs import FlatCosts, flat_costs
 from planner.intraop.group_price import GroupPrice
+from planner.intraop.halos import outdone
 from planner.intraop.joint_sums import Origin, TensorChoices, contributions, joined, joint_cost, tensor_choices
 from planner.intraop.param_costs import ParamChoices, param_choices, param_unary
 from planner.intraop.setting import MAX_CLASSES, Array, Costs, Setting
@@ -146,11 +147,12 @@ def _group_strategies(index: ProgramIndex, group: Group, weights: frozenset[int]
     for (value, d), c in classes.of.items():
         if classes.size[c] > 1:
             weight[c] = weight.get(c, 0) + index.program.micro.values[value].shape[d]
-    largest = sorted(weight, key=lambda c: (-weight[c], c))[: setting.max_classes]
     batch = frozenset(c for key, c in classes.of.items() if key in index.batch_dims)
+    left_out = frozenset[int]() if setting.pins else outdone(index, group, batch, setting.mesh.shape)
+    largest = sorted(weight.keys() - left_out, key=lambda c: (-weight[c], c))[: setting.max_classes]
     free = sorted({*largest, *(b for b in batch if classes.size[b] > 1)})
     if setting.max_classes >= MAX_CLASSES:
-        free += [c for o in classes.ops for c in o.reduced if classes.size[c] > 1 and c not in free]
+        free += [c for o in classes.ops for c in o.reduced if classes.size[c] > 1 and c not in {*free, *left_out}]
     contraction = any(index.program.micro.ops[n].primitive in CONTRACTIONS for n in group.ops)
     allowed = allowed_classes(sorted(set(free)), batch, setting.uses)
     return enumerate_strategies(classes.size, setting.mesh.shape, allowed,

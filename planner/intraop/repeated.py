@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.core.graph import Graph, Phase
-from planner.core.plan import GATHER_OF, Collective
+from planner.core.plan import GATHER_OF, HALO_OF, Collective
 from planner.core.recomputation import Recompute, run_again
 from planner.core.spec import Spec
-from planner.costs.collectives import ALL_REDUCE
+from planner.costs.collectives import ALL_REDUCE, PERMUTE
 from planner.costs.memory import itemsize
 from planner.costs.resharding import moved_bytes, reshard_steps
 from planner.intraop.choices import Link
@@ -82,9 +82,11 @@ def _moves(graph: Graph, value: int, source: Spec, price: GroupPrice, row: int, 
 
 
 def _inside(graph: Graph, price: GroupPrice, row: int, again: Set[int]) -> list[Collective]:
-    """Sums that a group finishes itself, once more."""
+    """Sums that a group finishes itself, and halos, once more."""
     made = {v for n in again for v in graph.ops[n].results}
-    return [replace(c, phase=Phase.BACKWARD.value) for v, c in finished_sums(graph, price, row) if v in made]
+    found = [c for v, c in finished_sums(graph, price, row) if v in made]
+    found += [c for n, c in halo_moves(graph, price, row) if n in again]
+    return [replace(c, phase=Phase.BACKWARD.value) for c in found]
 
 
 def finished_sums(graph: Graph, price: GroupPrice, row: int) -> list[tuple[int, Collective]]:
@@ -97,3 +99,10 @@ def finished_sums(graph: Graph, price: GroupPrice, row: int) -> list[tuple[int, 
             found.append((s.value, Collective(ALL_REDUCE, axes, size, float(s.seconds[row]), "microbatch",
                                               s.phase.value, where(graph, price.group.ops))))
     return found
+
+
+def halo_moves(graph: Graph, price: GroupPrice, row: int) -> list[tuple[int, Collective]]:
+    """The operators that read slices of neighbouring shards, each with the permutes that bring them."""
+    name = f"{HALO_OF}{where(graph, price.group.ops)}"
+    return [(e.op, Collective(PERMUTE, axes, size, seconds, "microbatch", e.phase.value, name))
+            for e in price.exchanged for axes, size, seconds in e.messages(row)]

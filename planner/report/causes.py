@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import reduce
 
-from planner.core.plan import GATHER_OF, GRADIENT_OF, Collective, PlanRecord, StagePlan
+from planner.core.plan import GATHER_OF, GRADIENT_OF, HALO_OF, Collective, PlanRecord, StagePlan
 from planner.core.replicas import inside
 from planner.costs.collectives import ALL_REDUCE, ALL_TO_ALL, REDUCE_SCATTER
 from planner.report.breakdown import stage_busy_s
@@ -28,6 +28,7 @@ class Cause(StrEnum):
     TENSOR = "tensor parallel reductions"
     ALL_TO_ALL = "all-to-all"
     RESHARD = "resharding between operators"
+    HALO = "halo exchange"
     GATHER = "parameter gathers"
     SYNC = "gradient sync"
     HAND_OVER = "hand-over between stages"
@@ -42,7 +43,8 @@ CAUSES = tuple(Cause)
 WAITING = (Cause.UNEVEN, Cause.BUBBLE)
 """Causes that are no work."""
 
-COMMUNICATION = (Cause.TENSOR, Cause.ALL_TO_ALL, Cause.RESHARD, Cause.GATHER, Cause.SYNC, Cause.HAND_OVER)
+COMMUNICATION = (Cause.TENSOR, Cause.ALL_TO_ALL, Cause.RESHARD, Cause.HALO, Cause.GATHER, Cause.SYNC,
+                 Cause.HAND_OVER)
 """Causes that are communication between devices."""
 
 HIDES_FIRST = (Cause.SYNC, Cause.GATHER)
@@ -58,6 +60,8 @@ def cause_of(move: Collective) -> Cause:
         return Cause.GATHER
     if move.where.startswith(GRADIENT_OF):
         return Cause.SYNC
+    if move.where.startswith(HALO_OF):
+        return Cause.HALO
     return {ALL_REDUCE: Cause.TENSOR, REDUCE_SCATTER: Cause.TENSOR, ALL_TO_ALL: Cause.ALL_TO_ALL}.get(
         move.kind, Cause.RESHARD)
 

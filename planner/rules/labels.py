@@ -9,7 +9,7 @@ from collections.abc import Collection, Hashable, Sequence
 from math import gcd, prod
 
 from planner.core.graph import Value
-from planner.core.spec import Factor, FactorKind, OpRule
+from planner.core.spec import Factor, FactorKind, Halo, OpRule
 
 Label = Hashable | None
 Labels = Sequence[Label]
@@ -23,6 +23,7 @@ def from_labels(
     *,
     reduce: Collection[Label] = (),
     combine: str = "sum",
+    halos: Sequence[Halo] = (),
 ) -> OpRule:
     """The rule whose factors are the labels.
 
@@ -33,9 +34,11 @@ def from_labels(
       results: per result, a label per dimension.
       reduce: labels that are summed (or combined) away; they must not appear in `results`.
       combine: how partial results combine.
+      halos: slices that shards of an operand exchange along a labelled dimension.
 
     Returns:
-      The rule; a factor's size is the greatest common divisor of its dimensions.
+      The rule; a factor's size is the greatest common divisor of its dimensions, or less where shards must be as long
+      as a halo.
 
     Raises:
       ValueError: labels and shapes disagree in number or rank, or a reduced label appears in a result.
@@ -45,6 +48,10 @@ def from_labels(
         for label, size in zip(labels, value.shape, strict=True):
             if label is not None and size != 1:
                 sizes[label] = gcd(sizes.get(label, 0), size)
+    for halo in halos:
+        label, size = operands[halo.operand][halo.dimension], ins[halo.operand].shape[halo.dimension]
+        if label in sizes:
+            sizes[label] = _at_least(max(halo.before, halo.after), size, sizes[label])
     number = {label: n for n, label in enumerate(label for label, size in sizes.items() if size > 1)}
     if any(label in reduce for labels in results for label in labels if label in number):
         raise ValueError(f"a reduced label is on a result: {reduce} in {results}")
@@ -57,7 +64,13 @@ def from_labels(
         operands=tuple(bind(labels, v) for labels, v in zip(operands, ins, strict=True)),
         results=tuple(bind(labels, v) for labels, v in zip(results, outs, strict=True)),
         combine=combine,
+        halos=tuple(h for h in halos if h.before + h.after and operands[h.operand][h.dimension] in number),
     )
+
+
+def _at_least(slices: int, size: int, shards: int) -> int:
+    """The largest divisor of a number of shards that leaves each at least so many slices of a dimension."""
+    return next(n for n in range(shards, 0, -1) if shards % n == 0 and (size // n >= slices or n == 1))
 
 
 def replicated_rule(ins: Sequence[Value], outs: Sequence[Value]) -> OpRule:

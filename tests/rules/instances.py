@@ -46,6 +46,12 @@ def _conv(x: Any, w: Any, **options: Any) -> Any:
     return lax.conv_general_dilated(x, w, **options)
 
 
+def _conv_gradient(of: int, x: Any, w: Any, g: Any, **options: Any) -> Any:
+    """Of the input (0) or the filter (1) alone."""
+    linear = (lambda a: _conv(a, w, **options)) if of == 0 else (lambda b: _conv(x, b, **options))
+    return jax.linear_transpose(linear, (x, w)[of])(g)[0]
+
+
 def _conv_loss(x: Any, w: Any, **options: Any) -> Any:
     return jnp.sum(_conv(x, w, **options) ** 2)
 
@@ -136,7 +142,8 @@ def _key_of(words: Any) -> Any:
 X, Y = f32(4, 8), f32(8, 6)
 INTS, WORDS, BOOLS = i32(4, 8), u32(4, 8), jax.ShapeDtypeStruct((4, 8), bool)
 COMPLEX = jax.ShapeDtypeStruct((4, 8), jnp.complex64)
-IMAGE, KERNEL = f32(4, 6, 6, 2), f32(3, 3, 2, 4)
+TALL = f32(2, 16, 8, 4)
+IMAGE, KERNEL = f32(4, 8, 8, 2), f32(3, 3, 2, 4)
 LSTM = (f32(6, 4, 8), f32(4, 8), f32(4, 8), f32(8, 32), f32(8, 32))
 
 INSTANCES: dict[str, list[Instance]] = {
@@ -154,6 +161,11 @@ INSTANCES: dict[str, list[Instance]] = {
         (jax.grad(_conv_loss), (IMAGE, KERNEL)),
         (jax.grad(_conv_loss, 1), (IMAGE, KERNEL)),
         (partial(_conv, lhs_dilation=(2, 2), padding=((1, 2), (1, 2))), (IMAGE, KERNEL)),
+        (partial(_conv, window_strides=(2, 2)), (TALL, f32(7, 7, 4, 6))),
+        *[(partial(_conv_gradient, of, window_strides=(s, s)), (TALL, f32(k, k, 4, 6), f32(2, 16 // s, 8 // s, 6)))
+          for of in (0, 1) for s, k in ((1, 3), (2, 3), (2, 7))],
+        (partial(_conv, rhs_dilation=(2, 2)), (TALL, f32(3, 3, 4, 6))),
+        (partial(_conv, window_strides=(4, 4), padding="VALID"), (TALL, f32(4, 4, 4, 6))),
         (partial(_conv, feature_group_count=4), (f32(4, 6, 6, 4), f32(3, 3, 1, 4))),
         (partial(_conv, feature_group_count=2), (f32(4, 6, 6, 4), f32(3, 3, 2, 2))),
         (jax.grad(partial(_conv_loss, feature_group_count=4), 1), (f32(4, 6, 6, 4), f32(3, 3, 1, 4))),

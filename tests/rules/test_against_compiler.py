@@ -1,10 +1,12 @@
-"""Every rule against the compiler: a sharded PASS factor needs no communication, a REDUCE factor one combination.
+"""Every rule against the compiler: a sharded PASS factor needs no communication, a REDUCE factor one combination, and
+halos as many slices as the rule says.
 
 Operators run on a mesh of two CPU devices with the operands and results sharded as the rule says; the compiled program
 shows what the compiler had to add, and the numbers must be those of the unsharded run.
 """
 
 import itertools
+import math
 from typing import Any
 
 import jax
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from planner.core.spec import FactorKind
+from planner.core.spec import FactorKind, Halo
 from planner.rules import RULES, is_elementwise
 from tests.rules.harness import (
     Axes,
@@ -41,7 +43,18 @@ def test_every_rule_has_an_instance():
 
 
 def _passing(cases: list[Case]) -> list[Sharded]:
-    return [(case, {n: "x"}) for case in cases for n in case.factors(FactorKind.PASS)]
+    return [(case, {n: "x"}) for case in cases for n in case.factors(FactorKind.PASS) if not _halos(case, n)]
+
+
+def _halos(case: Case, factor: int) -> list[Halo]:
+    return [h for h in case.rule.halos if case.rule.operands[h.operand][h.dimension] == factor]
+
+
+def _slices(case: Case, halo: Halo) -> list[tuple[str, int]]:
+    """A permute for each side that there is, with the elements that a device sends, no other dimension being cut."""
+    shape = case.graph.values[case.op.inputs[halo.operand]].shape
+    each = math.prod(shape) // shape[halo.dimension]
+    return [("collective-permute", each * slices) for slices in (halo.before, halo.after) if slices]
 
 
 def _check_pass(sharded: list[Sharded], mesh: Mesh) -> None:
@@ -63,6 +76,9 @@ def _check_reduce(case: Case, axes: Axes, limit: int, mesh: Mesh) -> list[Any]:
     compiled = compile_sharded([(case, axes)], mesh)
     found = collectives(compiled.as_text())
     where = f"{case.op.primitive}: {[factor_places(case.rule, n) for n in axes]}"
+    for sent in (s for factor in axes if factor is not None for h in _halos(case, factor) for s in _slices(case, h)):
+        assert sent in found, where
+        found.remove(sent)
     assert found, f"{where} should reduce, but nothing is combined"
     assert {kind for kind, _ in found} <= {"all-reduce", "reduce-scatter"}, where
     assert sum(size for _, size in found) <= limit, where
@@ -106,13 +122,33 @@ def test_two_factors_on_two_mesh_axes_do_not_disturb_each_other(primitive: str, 
     mesh = Mesh(np.array(jax.devices()[:4]).reshape(2, 2), ("x", "y"))
     fn, args = INSTANCES[primitive][n]
     case = Case.of(fn, args, primitive)
-    passing, reducing = case.factors(FactorKind.PASS), case.factors(FactorKind.REDUCE)
+    passing = [n for n in case.factors(FactorKind.PASS) if not _halos(case, n)]
+    reducing = case.factors(FactorKind.REDUCE)
     _check_pass([(case, {a: "x", b: "y"}) for a, b in itertools.combinations(passing, 2)], mesh)
     (wanted,) = reference([case])
     for a, b in itertools.product(passing, reducing):
         halved = any(a in binding for binding in case.rule.results)
         limit = case.result_elements() // (2 if halved else 1)
         assert_same(_check_reduce(case, {a: "x", b: "y"}, limit, mesh), wanted)
+
+
+WITHOUT_HALO = (13, 15)
+"""Windows that tile the image, and convolutions in groups of several features, which run whole."""
+
+
+@pytest.mark.parametrize("n", range(len(INSTANCES["conv_general_dilated"])))
+def test_halos_are_the_slices_that_the_compiler_exchanges(n: int, mesh: Mesh):
+    fn, args = INSTANCES["conv_general_dilated"][n]
+    case = Case.of(fn, args, "conv_general_dilated")
+    if not case.rule.halos:
+        assert n in WITHOUT_HALO
+        return
+    (halo,) = case.rule.halos
+    factor = case.rule.operands[halo.operand][halo.dimension]
+    compiled = compile_sharded([(case, {factor: "x"})], mesh)
+    found = [c for c in collectives(compiled.as_text()) if c[0] != "all-reduce"]
+    assert sorted(found) == sorted(_slices(case, halo))
+    assert_same(run_sharded(compiled, [(case, {factor: "x"})])[0], reference([case])[0])
 
 
 def test_only_the_listed_operators_reduce():

@@ -15,8 +15,9 @@ from planner.report.figures import style
 
 COLOURS: Mapping[Cause, str] = MappingProxyType({
     Cause.COMPUTE: "#0072B2", Cause.TENSOR: "#E69F00", Cause.ALL_TO_ALL: "#D55E00", Cause.RESHARD: "#F0E442",
-    Cause.GATHER: "#CC79A7", Cause.SYNC: "#009E73", Cause.HAND_OVER: "#56B4E9", Cause.DISPATCH: "#7F4F00",
-    Cause.OPTIMIZER: "#003B5C", Cause.HOST: "#6A3D9A", Cause.UNEVEN: "#BBBBBB", Cause.BUBBLE: "#E4E4E4"})
+    Cause.HALO: "#9ACD32", Cause.GATHER: "#CC79A7", Cause.SYNC: "#009E73", Cause.HAND_OVER: "#56B4E9",
+    Cause.DISPATCH: "#7F4F00", Cause.OPTIMIZER: "#003B5C", Cause.HOST: "#6A3D9A", Cause.UNEVEN: "#BBBBBB",
+    Cause.BUBBLE: "#E4E4E4"})
 """Waiting is grey."""
 
 SHORT: Mapping[Cause, str] = MappingProxyType({
