@@ -113,14 +113,15 @@ def _memory(decisions: Sequence[LayerDecisions], pick: StagePick) -> MemoryParts
 
 def merge(moves: Sequence[Collective]) -> tuple[Collective, ...]:
     """Communications that are alike but for their place in a repeat, added up; `bytes` and `time_s` are totals."""
-    found: dict[tuple[str, tuple[int, ...], str, str, str, int], tuple[int, float]] = {}
+    found: dict[tuple[str, tuple[int, ...], str, str, str, int, str, tuple[int, ...], tuple[int, ...]],
+                tuple[int, float]] = {}
     for m in moves:
-        key = (m.kind, m.axes, m.per, m.phase, m.where, m.bytes)
+        key = (m.kind, m.axes, m.per, m.phase, m.where, m.bytes, m.side, m.cut, m.cuts)
         count, time_s = found.get(key, (0, 0.0))
         found[key] = (count + 1, time_s + m.time_s)
     slowest_first = sorted(found.items(), key=lambda kv: (-kv[1][1], kv[0]))
-    return tuple(Collective(kind, axes, count * each, time_s, per, phase, where, count)
-                 for (kind, axes, per, phase, where, each), (count, time_s) in slowest_first)
+    return tuple(Collective(kind, axes, count * each, time_s, per, phase, where, count, side, cut, cuts)
+                 for (kind, axes, per, phase, where, each, side, cut, cuts), (count, time_s) in slowest_first)
 
 
 def param_plans(graph: Graph, decisions: Sequence[tuple[int, LayerDecisions]]) -> tuple[ParamPlan, ...]:

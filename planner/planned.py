@@ -108,9 +108,10 @@ class Plan:
         """What `rich.print` shows: the tables, in colour."""
         return tables.report(self.record)
 
-    def explain(self, width: int = WIDTH) -> str:
-        """In words and numbers: where time and memory go, what sets the pace, what the recipes would cost."""
-        return explain(self.record, width)
+    def explain(self, width: int = WIDTH, *, operators: bool = False) -> str:
+        """In words and numbers: where time and memory go, what sets the pace, what the recipes would cost; with
+        `operators`, every operator that moves tensors too, as Unity's parallel computation graph has them."""
+        return explain(self.record, width, operators=operators)
 
     def simulate(self, *, intervals: bool = True) -> Timeline:
         """The step by event simulation: what every stage does when, bubble, overlap, memory over time.
@@ -128,21 +129,22 @@ class Plan:
         """Write the plan to a file, whole or not at all. Raises `PlanFileError`."""
         plan_io.save(self.record, path)
 
-    def plot(self, path: str | os.PathLike[str], kind: str = "all") -> None:
+    def plot(self, path: str | os.PathLike[str], kind: str = "all", layer: int | None = None) -> None:
         """Draw the plan into a PNG, SVG or PDF file.
 
         Args:
           path: where to; the ending gives the format.
-          kind: `"devices"`, `"timetable"`, `"memory-curve"`, `"memory"`, `"time"`, `"graph"`, `"shardings"`, or `"all"`
-            on one sheet.
+          kind: `"devices"`, `"timetable"`, `"memory-curve"`, `"memory"`, `"time"`, `"graph"`, `"shardings"`,
+            `"operators"`, or `"all"`: all but the last on one sheet.
+          layer: of kind `"operators"`, which layer (with those alike to it); None: what communicates longest.
 
         Raises:
           UnknownNameError: there is no such kind.
-          PlannerError: unknown format, or the file cannot be written.
+          PlannerError: unknown format, no such layer, or the file cannot be written.
         """
         from planner.report import plots
 
-        plots.plot(self.record, path, kind)
+        plots.plot(self.record, path, kind, layer)
 
     def compile(self, model: "Model", mesh: "jax.sharding.Mesh | Sequence[jax.Device]", **options: Any) -> \
             tuple[Callable[..., Any], Any]:

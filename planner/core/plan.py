@@ -10,6 +10,12 @@ from itertools import accumulate
 from planner.core.alternative import Alternative
 from planner.core.alternative import Baseline as Baseline
 from planner.core.alternative import ScheduleCost as ScheduleCost
+from planner.core.communication import GATHER_OF as GATHER_OF
+from planner.core.communication import GRADIENT_OF as GRADIENT_OF
+from planner.core.communication import HALO_OF as HALO_OF
+from planner.core.communication import OPERAND as OPERAND
+from planner.core.communication import RESULT as RESULT
+from planner.core.communication import Collective as Collective
 from planner.core.hardware import Cluster
 from planner.core.layout import Layout, layout_of
 from planner.core.rewriting import AppliedRewrite, Rewriting
@@ -110,30 +116,6 @@ class ParamPlan:
     deferred: bool
     home: int
     opt_memory: str = DEVICE
-
-
-GATHER_OF, GRADIENT_OF, HALO_OF = "parameter ", "gradient of ", "halo of "
-"""How `Collective.where` starts for gathers of parameters, combinations of gradients and exchanges with neighbours."""
-
-
-@dataclass(frozen=True, slots=True)
-class Collective:
-    """A predicted communication of a stage: per microbatch (or per batch), for explanation and verification.
-
-    `bytes` is the full size of the result along these axes, per device group; `where` names the operator or tensor: it
-    starts with `GATHER_OF` or `GRADIENT_OF` where a parameter is gathered or its gradient combined, with `HALO_OF`
-    where a window reads slices of neighbouring shards. Where `count` is more than one, as many tensors of equal bytes
-    are communicated (as in a layer that repeats), and `bytes` and `time_s` are of all of them.
-    """
-
-    kind: str
-    axes: tuple[int, ...]
-    bytes: int
-    time_s: float
-    per: str  # "microbatch" or "batch"
-    phase: str
-    where: str
-    count: int = 1
 
 
 @dataclass(frozen=True)

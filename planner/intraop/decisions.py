@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.core.graph import Graph, Phase
-from planner.core.plan import GATHER_OF, GRADIENT_OF, Collective
+from planner.core.plan import GATHER_OF, GRADIENT_OF, OPERAND, RESULT, Collective
 from planner.core.recomputation import Recompute
 from planner.core.spec import Spec, replicated, shard_count
 from planner.costs.collectives import when_merged
@@ -20,6 +20,7 @@ from planner.costs.resharding import reshard_steps
 from planner.intraop.choices import Link
 from planner.intraop.group_price import GroupPrice
 from planner.intraop.joint_sums import contributions
+from planner.intraop.listed import Place, listed
 from planner.intraop.price import PricedLayer
 from planner.intraop.repeated import finished_sums, halo_moves, repeated, where
 from planner.program_index import ProgramIndex
@@ -132,19 +133,18 @@ def _updated_gathers(graph: Graph, layer: PricedLayer, item: int, made: ParamDec
     value, param = graph.values[made.value], layer.model.params[item]
     name = param.path if param.row is None else f"{param.path}[{param.row}]"
     steps = reshard_steps(value.shape, itemsize(value.dtype), made.update_spec, made.spec, layer.setting.mesh)
-    return [Collective(s.kind, s.axes, s.bytes, s.time_s, "batch", Phase.UPDATE.value, f"{GATHER_OF}{name}")
-            for s in steps]
+    return listed(steps, Place("batch", Phase.UPDATE.value, f"{GATHER_OF}{name}", RESULT), made.update_spec, made.spec)
 
 
 def _inside(graph: Graph, price: GroupPrice, row: int) -> list[Collective]:
     found = [c for _, c in (*finished_sums(graph, price, row), *halo_moves(graph, price, row))]
     for value in price.handed_back:
         typed = graph.values[value]
-        steps = reshard_steps(typed.shape, itemsize(typed.dtype), price.strategies.spec(row, price.dims(value)),
-                              replicated(len(typed.shape)), price.setting.mesh,
+        made, whole = price.strategies.spec(row, price.dims(value)), replicated(len(typed.shape))
+        steps = reshard_steps(typed.shape, itemsize(typed.dtype), made, whole, price.setting.mesh,
                               partial=frozenset(price.pending_axes(value, row)))
-        found += [Collective(s.kind, s.axes, s.bytes, s.time_s, "microbatch", Phase.FORWARD.value,
-                             where(graph, price.group.ops)) for s in steps]
+        found += listed(steps, Place("microbatch", Phase.FORWARD.value, where(graph, price.group.ops), RESULT), made,
+                        whole)
     return found
 
 
@@ -160,18 +160,18 @@ def _tensor_moves(index: ProgramIndex, link: Link, layer: PricedLayer, price: Gr
         fetch = (read.value, layer.setting.apart and graph.ops[read.op].phase is Phase.BACKWARD)
         if fetch not in seen:
             seen.add(fetch)
-            steps = reshard_steps(shape, itemsize(graph.values[read.value].dtype), settled,
-                                  price.strategies.spec(row, price.dims(read.value)), mesh)
-            found += [Collective(s.kind, s.axes, s.bytes, s.time_s, "microbatch", graph.ops[read.op].phase.value,
-                                 where(graph, price.group.ops)) for s in steps]
+            wanted = price.strategies.spec(row, price.dims(read.value))
+            steps = reshard_steps(shape, itemsize(graph.values[read.value].dtype), settled, wanted, mesh)
+            found += listed(steps, Place("microbatch", graph.ops[read.op].phase.value, where(graph, price.group.ops),
+                                         OPERAND), settled, wanted)
     for value, op in link.makes:
         phase = graph.ops[op].phase
         if (phase is Phase.BACKWARD) == (value != owner) and value not in joint:
-            steps = reshard_steps(shape, itemsize(graph.values[value].dtype),
-                                  price.strategies.spec(row, price.dims(value)), settled, mesh,
+            made = price.strategies.spec(row, price.dims(value))
+            steps = reshard_steps(shape, itemsize(graph.values[value].dtype), made, settled, mesh,
                                   partial=frozenset(price.pending_axes(value, row)))
-            found += [Collective(s.kind, s.axes, s.bytes, s.time_s, "microbatch", phase.value,
-                                 where(graph, price.group.ops)) for s in steps]
+            found += listed(steps, Place("microbatch", phase.value, where(graph, price.group.ops), RESULT), made,
+                            settled)
     return found
 
 
@@ -185,8 +185,8 @@ def _joint_sum(index: ProgramIndex, layer: PricedLayer, item: int, pick: int) ->
     value = graph.values[tensor.owner]
     steps = reshard_steps(value.shape, itemsize(value.dtype), origin[0], layer.tensors[item][pick], layer.setting.mesh,
                           partial=origin[1])
-    return [Collective(s.kind, s.axes, s.bytes, s.time_s, "microbatch", Phase.BACKWARD.value, where(graph, made))
-            for s in steps]
+    return listed(steps, Place("microbatch", Phase.BACKWARD.value, where(graph, made), RESULT), origin[0],
+                  layer.tensors[item][pick])
 
 
 def _param_moves(index: ProgramIndex, link: Link, layer: PricedLayer, price: GroupPrice, row: int, pick: int
@@ -203,10 +203,9 @@ def _param_moves(index: ProgramIndex, link: Link, layer: PricedLayer, price: Gro
         seen.add((read.value, phase.value))
         value = graph.values[read.value]
         stored = choices.stored.spec(pick, param.classes.dims(read.value, len(value.shape)))
-        steps = reshard_steps(value.shape, itemsize(value.dtype), stored,
-                              price.strategies.spec(row, price.dims(read.value)), mesh)
-        found += [Collective(s.kind, s.axes, s.bytes, s.time_s, "microbatch", phase.value, f"{GATHER_OF}{name}")
-                  for s in steps]
+        wanted = price.strategies.spec(row, price.dims(read.value))
+        steps = reshard_steps(value.shape, itemsize(value.dtype), stored, wanted, mesh)
+        found += listed(steps, Place("microbatch", phase.value, f"{GATHER_OF}{name}", OPERAND), stored, wanted)
     for value, op in link.makes:
         if graph.ops[op].phase is not Phase.BACKWARD or value in layer.joined:
             continue
@@ -214,10 +213,10 @@ def _param_moves(index: ProgramIndex, link: Link, layer: PricedLayer, price: Gro
         target = choices.update.spec(pick, param.classes.dims(own, len(typed.shape)))
         per = "batch" if choices.deferred[pick] else "microbatch"
         item = sum_itemsize(graph.values[param.value].dtype) if choices.deferred[pick] else itemsize(typed.dtype)
-        steps = reshard_steps(typed.shape, item, price.strategies.spec(row, price.dims(value)), target,
-                              when_merged(mesh), partial=frozenset(price.pending_axes(value, row)))
-        found += [Collective(s.kind, s.axes, s.bytes, s.time_s, per, Phase.BACKWARD.value, f"{GRADIENT_OF}{name}")
-                  for s in steps]
+        made = price.strategies.spec(row, price.dims(value))
+        steps = reshard_steps(typed.shape, item, made, target, when_merged(mesh),
+                              partial=frozenset(price.pending_axes(value, row)))
+        found += listed(steps, Place(per, Phase.BACKWARD.value, f"{GRADIENT_OF}{name}", RESULT), made, target)
     return found
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.core.graph import Graph, Phase
-from planner.core.plan import GATHER_OF, HALO_OF, Collective
+from planner.core.plan import GATHER_OF, HALO_OF, OPERAND, RESULT, Collective
 from planner.core.recomputation import Recompute, run_again
 from planner.core.spec import Spec
 from planner.costs.collectives import ALL_REDUCE, PERMUTE
@@ -19,6 +19,7 @@ from planner.costs.memory import itemsize
 from planner.costs.resharding import moved_bytes, reshard_steps
 from planner.intraop.choices import Link
 from planner.intraop.group_price import GroupPrice
+from planner.intraop.listed import Place, listed
 from planner.intraop.price import PricedLayer
 from planner.program_index import ProgramIndex
 from planner.strategies import axes_in
@@ -44,10 +45,11 @@ def repeated(index: ProgramIndex, layer: PricedLayer, choice: NDArray[np.int16],
         for value, op in link.makes:
             if op in again:
                 typed = graph.values[value]
-                steps = reshard_steps(typed.shape, itemsize(typed.dtype), price.strategies.spec(row, price.dims(value)),
-                                      settled, mesh, partial=frozenset(price.pending_axes(value, row)))
-                found += [Collective(s.kind, s.axes, s.bytes, s.time_s, "microbatch", Phase.BACKWARD.value,
-                                     where(graph, price.group.ops)) for s in steps]
+                made = price.strategies.spec(row, price.dims(value))
+                steps = reshard_steps(typed.shape, itemsize(typed.dtype), made, settled, mesh,
+                                      partial=frozenset(price.pending_axes(value, row)))
+                found += listed(steps, Place("microbatch", Phase.BACKWARD.value, where(graph, price.group.ops), RESULT),
+                                made, settled)
     for link in model.param_links:
         price, row = layer.prices[link.group], int(choice[link.group])
         param, pick = model.params[link.item], int(choice[layer.param_variable(link.item)])
@@ -76,9 +78,9 @@ def _read_again(graph: Graph, link: Link, again: Set[int], *, with_backward: boo
 def _moves(graph: Graph, value: int, source: Spec, price: GroupPrice, row: int, name: str, layer: PricedLayer
            ) -> list[Collective]:
     typed = graph.values[value]
-    steps = reshard_steps(typed.shape, itemsize(typed.dtype), source, price.strategies.spec(row, price.dims(value)),
-                          layer.setting.mesh)
-    return [Collective(s.kind, s.axes, s.bytes, s.time_s, "microbatch", Phase.BACKWARD.value, name) for s in steps]
+    wanted = price.strategies.spec(row, price.dims(value))
+    steps = reshard_steps(typed.shape, itemsize(typed.dtype), source, wanted, layer.setting.mesh)
+    return listed(steps, Place("microbatch", Phase.BACKWARD.value, name, OPERAND), source, wanted)
 
 
 def _inside(graph: Graph, price: GroupPrice, row: int, again: Set[int]) -> list[Collective]:
@@ -97,12 +99,12 @@ def finished_sums(graph: Graph, price: GroupPrice, row: int) -> list[tuple[int, 
         if axes:
             size = int(moved_bytes(graph.values[s.value], price.setting.mesh) / price.shards_of(s.value)[row])
             found.append((s.value, Collective(ALL_REDUCE, axes, size, float(s.seconds[row]), "microbatch",
-                                              s.phase.value, where(graph, price.group.ops))))
+                                              s.phase.value, where(graph, price.group.ops), side=RESULT)))
     return found
 
 
 def halo_moves(graph: Graph, price: GroupPrice, row: int) -> list[tuple[int, Collective]]:
     """The operators that read slices of neighbouring shards, each with the permutes that bring them."""
     name = f"{HALO_OF}{where(graph, price.group.ops)}"
-    return [(e.op, Collective(PERMUTE, axes, size, seconds, "microbatch", e.phase.value, name))
+    return [(e.op, Collective(PERMUTE, axes, size, seconds, "microbatch", e.phase.value, name, side=OPERAND))
             for e in price.exchanged for axes, size, seconds in e.messages(row)]

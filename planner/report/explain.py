@@ -8,7 +8,7 @@ import textwrap
 
 from planner.core.alternative import REWRITE, Alternative
 from planner.core.plan import Baseline, PlanRecord, ScheduleCost, StagePlan
-from planner.report import breakdown, units
+from planner.report import breakdown, operator_words, units
 from planner.report.causes import WAITING, stage_causes, step_causes, top_moves
 from planner.report.first_order import Help, helps, recomputed_s
 from planner.report.kinds import in_words, shares_in_words
@@ -25,14 +25,15 @@ MOST = 5
 """Collectives and warnings shown before the rest is counted."""
 
 
-def explain(record: PlanRecord, width: int = 100) -> str:
-    """The explanation, wrapped at `width` columns."""
+def explain(record: PlanRecord, width: int = 100, *, operators: bool = False) -> str:
+    """The explanation, wrapped at `width` columns; `operators`: with parallel operators (`report/operators.py`)."""
     parts = [
         ("What was chosen", _choice(record)),
         ("What was rewritten", _rewritten(record)),
         ("Where the time goes", _time(record)),
         ("What sets the pace", _pace(record)),
         ("Communication, dearest first", _communication(record)),
+        ("Operators that move tensors, of equal layers together", operator_words.lines(record) if operators else []),
         ("What the memory holds", _memory(record)),
         ("What other counts and meshes would cost", _alternatives(record)),
         ("What other schedules would cost", _schedules(record)),

@@ -18,7 +18,18 @@ from matplotlib.figure import Figure
 from planner.core.files import write_atomically
 from planner.core.plan import PlanRecord
 from planner.errors import PlannerError, UnknownNameError
-from planner.report.figures import causes, devices, graph, measured, memory, memory_curve, shardings, style, timetable
+from planner.report.figures import (
+    causes,
+    devices,
+    graph,
+    measured,
+    memory,
+    memory_curve,
+    operators,
+    shardings,
+    style,
+    timetable,
+)
 from planner.report.formats import check_format
 from planner.report.measured import MeasuredStep
 
@@ -41,11 +52,13 @@ def pictures() -> dict[str, Picture]:
         "time": Picture(causes.draw, lambda r: (9, max(1.0, 0.32 * r.layout.ranks))),
         "graph": Picture(graph.draw, lambda r: (11, graph.height(r, 11))),
         "shardings": Picture(shardings.draw, lambda r: (11, shardings.height(r, 11))),
+        "operators": Picture(operators.draw, lambda r: (11, operators.height(r))),
     }
 
 
-def plot(record: PlanRecord, path: str | os.PathLike[str], kind: str = "all") -> None:
-    """Draw one kind of picture, or all of them on one sheet, into a file whose ending gives the format.
+def plot(record: PlanRecord, path: str | os.PathLike[str], kind: str = "all", layer: int | None = None) -> None:
+    """Draw one kind of picture, or an overview on one sheet, into a file whose ending gives the format. `layer`: whose
+    parallel operators are drawn, with those of layers alike to it; None: of those that communicate longest.
 
     Raises:
       UnknownNameError: there is no such kind.
@@ -56,8 +69,18 @@ def plot(record: PlanRecord, path: str | os.PathLike[str], kind: str = "all") ->
     if kind != "all" and kind not in pictures():
         raise UnknownNameError("kind of picture", kind, ("all", *pictures()))
     with matplotlib.rc_context(dict(style.RC)):
-        figure = _overview(record) if kind == "all" else _single(record, pictures()[kind])
+        figure = _overview(record) if kind == "all" else _single(record, _picture(record, kind, layer))
         write(figure, place)
+
+
+def _picture(record: PlanRecord, kind: str, layer: int | None) -> Picture:
+    if layer is None:
+        return pictures()[kind]
+    if kind != "operators":
+        raise PlannerError(f"a picture of kind {kind!r} is of all layers", "leave the layer out, or draw operators")
+    if not 0 <= layer < len(record.layers):
+        raise PlannerError(f"there is no layer {layer}", f"the plan has layers 0 to {len(record.layers) - 1}")
+    return Picture(lambda axes, r: operators.draw(axes, r, layer), lambda r: (11, operators.height(r, layer)))
 
 
 def plot_measured(record: PlanRecord, step: MeasuredStep, path: str | os.PathLike[str]) -> None:

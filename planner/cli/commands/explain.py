@@ -18,6 +18,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     """The plan file."""
     parser.add_argument("plan", metavar="PLAN", help="a plan file, written by `planner plan -o`")
     parser.add_argument("--json", action="store_true", help="print the numbers behind the words as JSON")
+    parser.add_argument("--operators", action="store_true", help="with every operator that moves tensors: partition, "
+                        "combine, replicate, reduce, halos; of equal layers together")
     parser.add_argument("--tensor", metavar="NAME", help="why a parameter (its path or a pattern) or a named "
                         "activation is sharded as it is: what every other sharding would cost (needs --model)")
     parser.add_argument("--what-if", action="store_true", help="plan again with more memory, faster links, faster "
@@ -31,7 +33,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     record = plan_io.load(args.plan)
     if args.tensor or args.what_if:
         return _search(args, record, out)
-    from planner.report import breakdown, causes
+    from planner.report import breakdown, causes, operator_words
     from planner.report.explain import explain
     from planner.report.first_order import helps, recomputed_s
 
@@ -56,9 +58,11 @@ def run(args: argparse.Namespace, out: Output) -> int:
                             for row in breakdown.collectives_by_cause(record)],
             "baselines": [asdict(b) for b in record.baselines],
             "warnings": record.warnings,
+            **({"operators": operator_words.as_data(record)} if args.operators else {}),
         })
     else:
-        out.text(explain(record, min(110, max(80, out.out.width)) if out.out.is_terminal else 100))
+        width = min(110, max(80, out.out.width)) if out.out.is_terminal else 100
+        out.text(explain(record, width, operators=args.operators))
     return OK
 
 
@@ -106,5 +110,6 @@ def _larger(args: argparse.Namespace, record: PlanRecord) -> "Model | None":
 
 COMMAND = Command("explain", "say in words where time and memory of a saved plan go, and why", (
     "planner explain gpt.plan.json", "planner explain gpt.plan.json --json",
+    "planner explain gpt.plan.json --operators",
     "planner explain gpt.plan.json --model gpt-2.6b --tensor 'layers/0/mlp/up'",
     "planner explain gpt.plan.json --model gpt-2.6b --what-if"), add, run)
