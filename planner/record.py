@@ -3,6 +3,7 @@
 In: a `Request`, the `Run` of its search, the best `Candidate`. Out: a `PlanRecord`.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -139,12 +140,15 @@ def _baselines(request: Request, run: Run) -> tuple[Baseline, ...]:
 def _layer_infos(prepared: Prepared, flops: Sequence[int]) -> tuple[LayerInfo, ...]:
     program, layers, index = prepared.program, prepared.layers, prepared.index
     forward = program.forward
-    sizes = {i.value: value_bytes(program.micro.values[i.value]) for i in program.micro.inputs_of(Role.PARAM)}
+    params = [0] * len(layers)
+    for given in program.micro.inputs_of(Role.PARAM):
+        reader = index.first_reader.get(given.value, -1)
+        if 0 <= reader < layers.cuts[-1]:
+            params[bisect_right(layers.cuts, reader) - 1] += value_bytes(program.micro.values[given.value])
     found: list[LayerInfo] = []
     for n, ((first, last), kind) in enumerate(zip(layers.ranges, layers.classes, strict=True)):
-        params = sum(size for v, size in sizes.items() if first <= index.first_reader.get(v, -1) < last)
         found.append(LayerInfo((first, last), kind, _name(forward, first, last), sum(flops[first:last]),
-                               params, int(prepared.crossing_bytes[n + 1])))
+                               params[n], int(prepared.crossing_bytes[n + 1])))
     return tuple(found)
 
 

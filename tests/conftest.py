@@ -16,6 +16,7 @@ from planner import api, replanning
 from planner.cache.store import Cache
 from planner.cli import options
 from tests.quickly import QUICKLY
+from tests.slow import SLOW
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -56,6 +57,18 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_configure_node(node: Any) -> None:
     """Workers of pytest-xdist share the folder."""
     node.workerinput["jax_cache"] = str(node.config.stash[CACHE])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what `slow.py` names, before pytest leaves out what is marked."""
+    for item in items:
+        if item.nodeid in SLOW:
+            item.add_marker("slow")
+    files = {item.nodeid.split("::")[0] for item in items}
+    gone = {name for name in SLOW if name.split("::")[0] in files} - {item.nodeid for item in items}
+    if gone and not any("::" in arg for arg in config.args):
+        raise pytest.UsageError(f"tests/slow.py names tests that are not there: {', '.join(sorted(gone))}")
 
 
 def pytest_collection_finish() -> None:

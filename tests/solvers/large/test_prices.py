@@ -17,7 +17,7 @@ from tests.solvers.random_problems import brute_force, problems
 any_problems = st.one_of(linked_problems(), problems(huge=False))
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(problem=any_problems, seed=st.integers(0, 99), sweeps=st.integers(0, 6))
 def test_any_messages_and_prices_bound(problem: Problem, seed: int, sweeps: int) -> None:
     best = brute_force(problem)
