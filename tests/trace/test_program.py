@@ -153,7 +153,8 @@ def test_user_written_step_has_its_layer_loops_unrolled() -> None:
     program = trace_program(train_step(step, state, batch))
     program.forward.check()
     names = [op.primitive for op in program.forward.ops]
-    assert "scan" not in names and names.count("optimization_barrier") == 3 * 3, "of each layer: input, weight, cotangent"
+    held_back = 3 * 3  # of each layer: input, weight, cotangent
+    assert "scan" not in names and names.count("optimization_barrier") == held_back
     results = run_graph(program.forward, [*jax.tree.leaves(state), *jax.tree.leaves(batch)])
     for got, want in zip(results, jax.tree.leaves(step(state, batch)), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
