@@ -8,7 +8,7 @@ from planner.rewriting.prove import prove
 
 @pytest.mark.parametrize("name", list(RULES))
 def test_rule_computes_the_same(name: str) -> None:
-    proof = prove(RULES[name], samples=3)
-    assert proof.places >= proof.samples == 3
+    proof = prove(RULES[name], samples=2)
+    assert proof.places >= proof.samples == 2
     if not RULES[name].rounding:
         assert proof.worst == 0.0
