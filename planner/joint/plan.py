@@ -14,7 +14,7 @@ from planner.core.alternative import REWRITE, Alternative
 from planner.core.graph import Graph, Program
 from planner.core.plan import Baseline, PlanRecord
 from planner.core.rewriting import AppliedRewrite, Rewriting
-from planner.errors import PinError
+from planner.errors import MemoryLimitError, PinError
 from planner.joint.best_first import Found, Search, rules_named
 from planner.joint.pricing import Pricing, one_device, places_of
 from planner.joint.reduced import reduced
@@ -64,18 +64,24 @@ def plan_jointly(request: Request) -> PlanRecord:
     asked = replace(request, phases=Phases())
     found = _found(asked, base, rules, deadline)
     looked = tuple(asked.phases.seconds.items())
+    plain = replace(base, pruned=(*base.pruned, *_counts(found)), phases_s=_added(base.phases_s, looked),
+                    alternatives=(*base.alternatives, *_not_taken(found, base)))
     if not found.rewrites:
-        return replace(base, pruned=(*base.pruned, *_counts(found)), phases_s=_added(base.phases_s, looked),
-                       alternatives=(*base.alternatives, *_not_taken(found, base.step_time_s)))
-    best = _planned(request, tuple(r.rewriting for r in found.rewrites), found.rewrites)
+        return plain
+    try:
+        best = _planned(request, tuple(r.rewriting for r in found.rewrites), found.rewrites)
+    except (KeyboardInterrupt, MemoryLimitError):
+        if pins.rewrite != "joint":
+            raise
+        request.progress("the rewritten model was not planned to the end: this is the plan without rewrites")
+        return plain
+    phases_s = _added(plain.phases_s, best.phases_s)
+    if best.step_time_s >= base.step_time_s and pins.rewrite == "joint":
+        return replace(plain, phases_s=phases_s)
     beside = Baseline(WITHOUT, base.step_time_s, base.peak_bytes, True,
                       f"{len(base.stages)} stages, {base.microbatches} microbatches")
-    phases_s = _added(base.phases_s, looked, best.phases_s)
-    if best.step_time_s >= base.step_time_s and pins.rewrite == "joint":
-        return replace(base, pruned=(*base.pruned, *_counts(found)), phases_s=phases_s,
-                       alternatives=(*base.alternatives, *_not_taken(found, base.step_time_s)))
     return replace(best, phases_s=phases_s,
-                   alternatives=(*best.alternatives, *_not_taken(found, best.step_time_s)),
+                   alternatives=(*best.alternatives, *_not_taken(found, best)),
                    baselines=(*best.baselines, beside), pruned=(*best.pruned, *_counts(found)),
                    lower_bound_s=min(best.lower_bound_s, base.lower_bound_s))
 
@@ -88,9 +94,9 @@ def _added(*phases_s: Iterable[tuple[str, float]]) -> tuple[tuple[str, float], .
     return tuple(found.items())
 
 
-def _not_taken(found: Found, step_time_s: float) -> tuple[Alternative, ...]:
-    """Rewrites that were priced by themselves and are not in the plan, the best first."""
-    taken = {r.rewriting for r in found.rewrites}
+def _not_taken(found: Found, record: PlanRecord) -> tuple[Alternative, ...]:
+    """Rewrites that were priced by themselves and are not in a plan, the best first."""
+    taken, step_time_s = set(record.rewritings), record.step_time_s
     left = sorted((seconds, str(r)) for r, seconds in found.alone if r not in taken)
     return tuple(Alternative(REWRITE, name, step_time_s * seconds / found.before_s, None)
                  for seconds, name in left[:TOLD] if np.isfinite(seconds))
