@@ -23,6 +23,7 @@ from planner.joint.pricing import Pricing, UnlikeError
 from planner.joint.reduced import Reduced
 from planner.layers import Layers
 from planner.rewrites.table import RULES, Rule
+from planner.rewriting.apply import steps as one_by_one
 from planner.rewriting.sites import Site, sites
 from planner.rewriting.splice import replaced
 from planner.trace import ReverseRules, program_of
@@ -219,10 +220,8 @@ class Search:
 
     def _told(self, root: State, steps: Sequence[Step]) -> Iterator[AppliedRewrite]:
         """The steps with what each gains."""
-        graph, before = root.graph, root.seconds
-        for step in steps:
-            site = next(s for s in sites(graph, step.rule) if s.rewriting == step.site)
-            graph = replaced(graph, step.rule, site.matches)
+        before = root.seconds
+        for step, (_, _, graph) in zip(steps, one_by_one(root.graph, [s.site for s in steps]), strict=True):
             after = self._seconds(graph)
             gain = 0.0 if after is None else before - after
             before = before if after is None else after

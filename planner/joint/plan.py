@@ -22,10 +22,9 @@ from planner.layers import Layers
 from planner.phases import Phases
 from planner.prepared import prepare
 from planner.request import Remembered, Request
-from planner.rewrites.table import RULES, Rule
+from planner.rewrites.table import Rule
+from planner.rewriting.apply import steps
 from planner.rewriting.program import rewritten
-from planner.rewriting.sites import sites
-from planner.rewriting.splice import replaced
 from planner.would_fit import plan_or_say
 
 WAYS = (None, "none", "joint", "first")
@@ -139,9 +138,5 @@ def _planned(request: Request, rewritings: Sequence[Rewriting], priced: Sequence
 
 def _told(program: Program, rewritings: Sequence[Rewriting], gains_s: Sequence[float]) -> Iterator[AppliedRewrite]:
     """What a plan says of its rewrites, of which so many seconds are known to be gained."""
-    graph = program.forward
-    for rewriting, gain_s in zip(rewritings, gains_s, strict=True):
-        rule = RULES[rewriting.rule]
-        site = next(s for s in sites(graph, rule) if s.rewriting == rewriting)
-        graph = replaced(graph, rule, site.matches)
-        yield AppliedRewrite(rewriting, rule.says, len(site.matches), gain_s, rule.rounding, rule.assumes)
+    for gain_s, (rule, site, _) in zip(gains_s, steps(program.forward, rewritings), strict=True):
+        yield AppliedRewrite(site.rewriting, rule.says, len(site.matches), gain_s, rule.rounding, rule.assumes)

@@ -8,7 +8,7 @@ In: a forward `Graph`, a `Rule`. Out: `Site` classes, in order of their first pl
 """
 
 import re
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,8 +38,9 @@ class Site:
 def sites(graph: Graph, rule: Rule) -> list[Site]:
     """Where a rule applies, by class."""
     groups: dict[tuple[str, Hashable], list[Match]] = {}
+    paths = {i.value: i.path for i in graph.inputs_of(Role.PARAM)}
     for match in matches(graph, rule):
-        groups.setdefault((_name(match), kind(match)), []).append(match)
+        groups.setdefault((_name(match, paths), kind(match)), []).append(match)
     found: list[Site] = []
     called: dict[str, int] = {}
     for (name, _), members in groups.items():
@@ -68,10 +69,9 @@ def _apart(members: Iterable[Match]) -> Iterable[Match]:
             yield match
 
 
-def _name(match: Match) -> str:
-    """The parameters that are read at a place, or where it was written."""
+def _name(match: Match, paths: Mapping[int, str]) -> str:
+    """The parameters that are read at a place, by their `paths`, or where it was written."""
     graph = match.graph
-    paths = {i.value: i.path for i in graph.inputs_of(Role.PARAM)}
     found: dict[str, None] = {}
     for operand in match.operands.values():
         path = paths.get(_moved_from(graph, operand)) if isinstance(operand, int) else None
