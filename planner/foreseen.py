@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from planner.core.fingerprint import named
 from planner.core.graph import Graph, Program
 from planner.core.hardware import Device
+from planner.errors import RewriteError
 from planner.prepared import Prepared, prepare, prepared_like
 from planner.program_index import RuleTable
 from planner.scaled import Sizes, same, scaled
@@ -79,7 +80,10 @@ class Programs:
         if program.microbatches in self.traced:
             return replace(prepared, index=replace(index, program=self._named(program)))
         if program.microbatches not in self.named:
-            traced = self._trace(program.microbatches)
+            try:
+                traced = self._trace(program.microbatches)
+            except RewriteError:  # foreseen from microbatches of other sizes, to which the rewrites apply
+                return None
             if not same(program, traced):
                 return None
             program = self._named(traced)

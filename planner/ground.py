@@ -5,9 +5,11 @@ In: a `Request`, what is `Known` for it. Out: a `Ground`.
 
 from dataclasses import dataclass
 
+from planner.errors import RewriteError
 from planner.known import Known
 from planner.prepared import Prepared
 from planner.recipes import Recipe, are_searched, standard_recipes
+from planner.record import Run
 from planner.request import Request
 from planner.spaces import MeshSpace, SubmeshSpace, mesh_spaces
 
@@ -36,8 +38,28 @@ def microbatch_counts(batch_size: int) -> tuple[int, ...]:
     return tuple(counts)
 
 
+def neighbours(run: Run, counts: tuple[int, ...]) -> list[int]:
+    """The counts beside that of the best plan that were not tried, the one on the more promising side first: refined,
+    it may become the best, and the other no neighbour."""
+    if run.best is None:
+        return []
+    at, done = counts.index(run.best.prepared.program.microbatches), {*run.tried, *run.refused}
+    near = [i for i in (at - 1, at + 1) if 0 <= i < len(counts) and counts[i] not in done]
+    beyond = {i: counts[2 * i - at] if 0 <= 2 * i - at < len(counts) else 0 for i in near}
+    return [counts[i] for i in sorted(near, key=lambda i: floor_s(run, beyond[i]))]
+
+
+def floor_s(run: Run, microbatches: int) -> float:
+    """Seconds below every plan of that many; infinite if none was looked for."""
+    return min((seconds for (count, _), seconds in run.floors.items() if count == microbatches), default=float("inf"))
+
+
 def ground_for(request: Request, known: Known, microbatches: int) -> Ground:
-    """That of a number of microbatches."""
+    """That of a number of microbatches.
+
+    Raises:
+      RewriteError: rewrites that are asked for do not apply to microbatches of that size.
+    """
     spaces = mesh_spaces(request.cluster, request.pins, single=request.kind == "step")
     with request.phases.phase("trace"):
         program = known.programs.program(microbatches)
@@ -51,5 +73,8 @@ def ground_for(request: Request, known: Known, microbatches: int) -> Ground:
 def look_ahead(request: Request, known: Known, microbatches: int) -> None:
     """Have the tables of a number of microbatches made that will probably be looked at next."""
     if request.tables.have_help:
-        ground = ground_for(request, known, microbatches)
+        try:
+            ground = ground_for(request, known, microbatches)
+        except RewriteError:  # who looks at it next will see
+            return
         known.ahead(request, ground.prepared, ground.meshes(plans=True))

@@ -14,6 +14,7 @@ from planner.core.graph import Graph, Role
 from planner.core.hardware import Device
 from planner.core.plan import SCHEMA_VERSION, Baseline, LayerInfo, OpInfo, PlanRecord
 from planner.costs.memory import value_bytes
+from planner.errors import RewriteError
 from planner.pipelines.pipeline import Candidate
 from planner.prepared import Prepared
 from planner.request import Request
@@ -47,14 +48,15 @@ class Run:
     count, `floors` (lower bounds) by that and whether ranks have one stage (odd: a number for each order of the parts
     of a mixed cluster) or several (2); `under` has the best pipeline by schedule, and `estimates` what those may take
     that were not built, of which there are `shapes`. `seen` has the best by microbatch count and by stage count,
-    `least_peaks` the least memory of one stage by microbatch count, `held` what all devices hold for good at least,
-    `meshes` what other meshes would cost the plan
-    beside them (`alternatives.py`)."""
+    `least_peaks` the least memory of one stage by microbatch count, `refused` why rewrites don't apply to some of them,
+    `held` what all devices hold for good at least, `meshes` what other meshes would cost the plan beside them
+    (`alternatives.py`)."""
 
     best: Candidate | None = None
     baselines: dict[str, Sighting | None] = field(default_factory=dict[str, Sighting | None])
     open: list[Outcome] = field(default_factory=list[Outcome])
     tried: dict[int, float] = field(default_factory=dict[int, float])
+    refused: dict[int, RewriteError] = field(default_factory=dict[int, RewriteError])
     floors: dict[tuple[int, int], float] = field(default_factory=dict[tuple[int, int], float])
     under: dict[str, Candidate] = field(default_factory=dict[str, Candidate])
     estimates: dict[str, float] = field(default_factory=dict[str, float])

@@ -13,8 +13,8 @@ from planner.alternatives import alternatives, look_at_meshes
 from planner.candidates import Outcome, allowed, best_pipeline, line_schedules, refined
 from planner.core.graph import Program
 from planner.core.plan import PlanRecord
-from planner.errors import PinError
-from planner.ground import ground_for, look_ahead, microbatch_counts
+from planner.errors import PinError, RewriteError
+from planner.ground import floor_s, ground_for, look_ahead, microbatch_counts, neighbours
 from planner.intraop.compose import SliceTable
 from planner.known import Known
 from planner.pipelines.lines import lines
@@ -58,12 +58,13 @@ def search(request: Request, known: Known | None = None) -> Found:
     Raises:
       MemoryLimitError: nothing fits, with the bytes missing.
       BatchError, PinError: impossible pins.
+      RewriteError: there is no number of microbatches with which the rewrites apply.
     """
     check_pins(request)
     known, phase = known or Known(request), request.phases.phase
     run = _searched(request, known)
     if run.best is None:
-        raise too_large(request, run)
+        raise too_large(request, run) if run.tried or not run.refused else next(iter(run.refused.values()))
     with phase("trace"):
         prepared = known.programs.confirmed(run.best.prepared)
     if prepared is None:
@@ -91,7 +92,11 @@ def _searched(request: Request, known: Known) -> Run:
     deadline = None if request.budget_s is None else time.perf_counter() + request.budget_s
     try:
         for attempt in _schedule(request, run, known):
-            _try(request, run, known, attempt)
+            try:
+                _try(request, run, known, attempt)
+            except RewriteError as error:
+                request.progress(f"{attempt.microbatches} microbatches: {error.what}")
+                run.refused[attempt.microbatches] = error
             if deadline is not None and time.perf_counter() > deadline and run.best is not None:
                 break
     except KeyboardInterrupt:
@@ -126,6 +131,8 @@ def _schedule(request: Request, run: Run, known: Known) -> Iterator[_Attempt]:
         if count in run.tried:
             continue
         yield _Attempt(count, plans, following.get(count) if plans else None)
+        if count in run.refused:
+            continue
         if plans and run.best is not None and run.best.prepared.program.microbatches > count:
             yield from _settled(request, run, known, counts)
         plans = plans and not (_fewer_are_slower(run, count) or _fewer_are_too_large(run, count)
@@ -138,11 +145,11 @@ def _schedule(request: Request, run: Run, known: Known) -> Iterator[_Attempt]:
 def _settled(request: Request, run: Run, known: Known, counts: tuple[int, ...]) -> Iterator[_Attempt]:
     """The neighbours of the best, until it no longer moves."""
     while True:
-        near = _neighbours(run, counts)
+        near = neighbours(run, counts)
         if near and run.open:
             look_ahead(request, known, near[0])
         _refine(request, run)
-        if not (near := _neighbours(run, counts)):
+        if not (near := neighbours(run, counts)):
             break
         yield _Attempt(near[0])
 
@@ -151,7 +158,7 @@ def _fewer_are_slower(run: Run, microbatches: int) -> bool:
     """Whether no plan of that many microbatches can be as fast as one of more: fewer, larger ones hold more and wait
     longer for each other."""
     return run.best is not None and run.best.prepared.program.microbatches > microbatches and \
-        _floor_s(run, microbatches) >= run.best.step_time_s
+        floor_s(run, microbatches) >= run.best.step_time_s
 
 
 def _is_slower(run: Run, microbatches: int) -> bool:
@@ -172,22 +179,6 @@ def _fewer_are_too_large(run: Run, microbatches: int) -> bool:
 def _has_a_recipe(run: Run, microbatches: int) -> bool:
     """Whether some recipe is fastest with so many."""
     return any(c is not None and c.microbatches == microbatches for c in run.baselines.values())
-
-
-def _neighbours(run: Run, counts: tuple[int, ...]) -> list[int]:
-    """The counts beside that of the best plan that were not tried, the one on the more promising side first: refined,
-    it may become the best, and the other no neighbour."""
-    if run.best is None:
-        return []
-    at = counts.index(run.best.prepared.program.microbatches)
-    near = [i for i in (at - 1, at + 1) if 0 <= i < len(counts) and counts[i] not in run.tried]
-    beyond = {i: counts[2 * i - at] if 0 <= 2 * i - at < len(counts) else 0 for i in near}
-    return [counts[i] for i in sorted(near, key=lambda i: _floor_s(run, beyond[i]))]
-
-
-def _floor_s(run: Run, microbatches: int) -> float:
-    """Seconds below every plan of that many; infinite if none was looked for."""
-    return min((seconds for (count, _), seconds in run.floors.items() if count == microbatches), default=float("inf"))
 
 
 def _try(request: Request, run: Run, known: Known, attempt: _Attempt) -> None:

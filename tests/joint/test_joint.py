@@ -144,6 +144,23 @@ def test_bad_wishes_are_refused(pins: dict[str, Any], error: type[Exception], sa
         planner.plan(chained(), planner.cluster("dgx-h100"), stages=1, cache=False, **pins)
 
 
+def test_microbatches_that_rewrites_do_not_apply_to_are_left_out() -> None:
+    def loss(params: Any, batch: Any) -> jax.Array:
+        x = batch["x"] + params["positions"]  # broadcast, but for microbatches of one example
+        return jnp.mean(jnp.tanh(x @ params["w"]) + x)
+
+    shapes = {"positions": (32, 64), "w": (64, 64)}
+    model = Model(loss, {k: jax.ShapeDtypeStruct(s, jnp.float32) for k, s in shapes.items()},
+                  {"x": jax.ShapeDtypeStruct((16, 32, 64), jnp.float32)}, optax.sgd(0.1), name="positions")
+    pins: dict[str, Any] = {"stages": 1, "cache": False, "rewrites": (("recompute_for_reader", "positions"),)}
+    said: list[str] = []
+    plan = planner.plan(model, planner.cluster("cpu-8"), progress=said.append, **pins)
+    assert plan.record.microbatches < 16 and [r.places for r in plan.record.rewrites] == [1]
+    assert any("16 microbatches" in line and "does not apply" in line for line in said)
+    with pytest.raises(RewriteError, match="nowhere"):
+        planner.plan(model, planner.cluster("cpu-8"), microbatches=16, **pins)
+
+
 def test_a_plan_refuses_a_model_that_its_rewrites_are_not_for() -> None:
     model = chained()
     plan = planner.plan(model, planner.cluster("dgx-h100"), stages=1, cache=False,
