@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from planner.core.graph import Graph, Literal
+from planner.rewrites.broadcasts import repeated
 from planner.rewrites.einsums import dot, free_dims, numbers, product
-from planner.rewrites.pattern import Match, type_of
+from planner.rewrites.pattern import Match, is_alone, maker
 from planner.rewrites.table import rewrite
-from planner.rewrites.transposes import is_alone, maker
 from planner.trace.local_copies import cheap_of_parameters
 
 
@@ -108,13 +108,6 @@ def _repeated_operands(graph: Graph) -> Iterator[Match]:
                 yield Match(graph, {"product": n, "repeat": m},
                             {"x": graph.ops[m].operands[0], "other": op.operands[1 - side]}, {"side": side}, op.results)
                 break
-
-
-def repeated(graph: Graph, n: int) -> set[int]:
-    """The dimensions of a broadcast's result that its operand lacks or has in size 1."""
-    op = graph.ops[n]
-    own = dict(zip(op.params["broadcast_dimensions"], type_of(graph, op.operands[0]).shape, strict=True))
-    return {d for d, size in enumerate(graph.values[op.results[0]].shape) if own.get(d) != size}
 
 
 def _repeated(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:

@@ -10,9 +10,8 @@ import numpy as np
 
 from planner.core.graph import Graph
 from planner.rewrites.elementwise import applied, is_elementwise, numbers_of, others, with_numbers
-from planner.rewrites.pattern import Call, Match, Var, type_of
+from planner.rewrites.pattern import Call, Match, Var, is_alone, maker, type_of
 from planner.rewrites.table import rewrite
-from planner.rewrites.transposes import is_alone, maker
 
 
 def _grows(graph: Graph, n: int) -> bool:
@@ -38,6 +37,12 @@ def _read_broadcast(graph: Graph) -> Iterator[Match]:
 
 def _dims(graph: Graph, n: int) -> tuple[int, ...]:
     return tuple(int(d) for d in graph.ops[n].params["broadcast_dimensions"])
+
+
+def repeated(graph: Graph, n: int) -> set[int]:
+    """The dimensions of a broadcast's result that its operand lacks or has in size 1."""
+    own = dict(zip(_dims(graph, n), type_of(graph, graph.ops[n].operands[0]).shape, strict=True))
+    return {d for d, size in enumerate(graph.values[graph.ops[n].results[0]].shape) if own.get(d) != size}
 
 
 def _computed_late(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:

@@ -43,7 +43,8 @@ def _kept(of: Letters, others: Letters) -> Letters:
 
 
 def _meet(match: Match, one: Letters, other: Letters, rest: Letters) -> bool:
-    """Whether two operands share what they are summed over, and their product is no larger than they are."""
+    """Whether a product of two operands sums over something that nothing else has, and both products are of one kind.
+    """
     same_kind = match.params("inner")["precision"] == match.params("outer")["precision"]
     summed = [x for x in one if x in other and x not in rest]
     return same_kind and bool(summed) and match.is_private("inner") and match.result("outer").dtype == \

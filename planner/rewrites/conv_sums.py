@@ -11,48 +11,63 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from planner.core.graph import Graph
-from planner.rewrites.convolutions import CONV, channel_parts, conv, is_plain, joined_inputs, same_but_channels
-from planner.rewrites.einsums import numbers
-from planner.rewrites.pattern import Call, Match, Var
+from planner.core.graph import Graph, Op
+from planner.rewrites.convolutions import CONV, channels, conv, convolve, is_plain
+from planner.rewrites.cuts import parted
+from planner.rewrites.einsums import names_algorithm, numbers
+from planner.rewrites.elementwise import applied
+from planner.rewrites.pattern import Call, Match, Var, is_alone, maker, of_one_dtype, type_of
 from planner.rewrites.table import rewrite
+from planner.trace.dtypes import is_inexact
 
 
-def _convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
-    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
-
-def _joined(graph: Graph) -> Iterator[Match]:
-    for n, m, parts in joined_inputs(graph):
-        operands = {"kernel": graph.ops[n].operands[1], **{str(k): o for k, o in enumerate(parts)}}
-        yield Match(graph, {"conv": n, "joined": m}, operands, {}, graph.ops[n].results)
+def _joined_inputs(graph: Graph) -> Iterator[Match]:
+    """Convolutions of arrays that were put together by channel."""
+    for n, op in enumerate(graph.ops):
+        m = maker(graph, op.operands[0], "concatenate") if is_plain(op) else None
+        if m is not None and is_alone(graph, m) and graph.ops[m].params["dimension"] == channels(op)[0]:
+            parts = {str(k): o for k, o in enumerate(graph.ops[m].operands)}
+            yield Match(graph, {"conv": n, "joined": m}, {"kernel": op.operands[1], **parts}, {}, op.results)
 
 
 def _skip(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     i, j, o = (int(n) for n in rng.integers(1, 4, 3))
     shape = (2, *rng.integers(3, 6, 2))
-    return (lambda x, y, k: _convolve(jnp.concatenate([x, y], -1), k)), \
+    return (lambda x, y, k: convolve(jnp.concatenate([x, y], -1), k)), \
         (rng.standard_normal((*shape, i)), rng.standard_normal((*shape, j)), rng.standard_normal((3, 3, i + j, o)))
 
 
-@rewrite("split_conv_input", "conv([x y], [k; l]) -> conv(x, k) + conv(y, l)", _joined, samples=_skip)
+@rewrite("split_conv_input", "conv([x y], [k; l]) -> conv(x, k) + conv(y, l)", _joined_inputs, samples=_skip)
 def split_conv_input(match: Match, kernel: jax.Array, *parts: jax.Array) -> jax.Array:
     """Nothing is put together first."""
     op, dim = match.op("conv"), match.params("joined")["dimension"]
-    kernels = channel_parts(op, kernel, [p.shape[dim] for p in parts])
+    kernels = parted(kernel, [p.shape[dim] for p in parts], channels(op)[1])
     results = [conv(op.params, x, k) for x, k in zip(parts, kernels, strict=True)]
     return sum(results[1:], results[0])
 
 
+def _alike(match: Match, but: tuple[int | None, int | None]) -> bool:
+    """Whether two convolutions that nothing else reads differ in nothing but what they are of, and the sizes of some
+    dimension of their inputs and kernels."""
+    one, two = match.op("one"), match.op("two")
+    if not is_plain(one) or not match.is_private("one") or not match.is_private("two"):
+        return False
+    params = [tuple(sorted((k, str(v)) for k, v in op.params.items())) for op in (one, two)]
+    types = [[(typed.dtype, tuple(n for d, n in enumerate(typed.shape) if d != left_out))
+              for typed, left_out in zip((type_of(match.graph, o) for o in op.operands), but, strict=True)]
+             for op in (one, two)]
+    return params[0] == params[1] and types[0] == types[1]
+
+
 def _addable(match: Match) -> bool:
-    alike = same_but_channels(match.graph, match.op("one"), match.op("two"))
-    return alike and match.is_private("one") and match.is_private("two") and match.operands["x"] != match.operands["y"]
+    """Whether they differ in the number of input channels at most."""
+    return _alike(match, channels(match.op("one"))[:2]) and match.operands["x"] != match.operands["y"]
 
 
 def _sum_of_convs(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     i, j, o = (int(n) for n in rng.integers(1, 4, 3))
     shape = (2, *rng.integers(3, 6, 2))
-    return (lambda x, y, k, m: _convolve(x, k, 2) + _convolve(y, m, 2)), \
+    return (lambda x, y, k, m: convolve(x, k, 2) + convolve(y, m, 2)), \
         (rng.standard_normal((*shape, i)), rng.standard_normal((*shape, j)), rng.standard_normal((3, 3, i, o)),
          rng.standard_normal((3, 3, j, o)))
 
@@ -66,6 +81,40 @@ def join_conv_inputs(match: Match, x: jax.Array, k: jax.Array, y: jax.Array, oth
     return conv(match.params("one"), jnp.concatenate([x, y], d.lhs_spec[1]), jnp.concatenate([k, other], d.rhs_spec[1]))
 
 
+def _whole(match: Match) -> bool:
+    """Whether they are of equal types; what is added before is rounded as what was added after."""
+    return _alike(match, (None, None)) and of_one_dtype(match.graph, match.op("one"))
+
+
+def _one_input(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    i, o = (int(n) for n in rng.integers(1, 4, 2))
+    return (lambda x, k, m: jnp.sin(convolve(x, k) - convolve(x, m))), \
+        (rng.standard_normal((2, *rng.integers(3, 6, 2), i)), *(rng.standard_normal((3, 3, i, o)) for _ in range(2)))
+
+
+@rewrite("add_kernels", "conv(x, k) + conv(x, l) -> conv(x, k + l)",
+         Call("add|sub", (Call(CONV, (Var("x"), Var("k")), "one"), Call(CONV, (Var("x"), Var("l")), "two")), "sum"),
+         where=_whole, samples=_one_input)
+def add_kernels(match: Match, x: jax.Array, k: jax.Array, other: jax.Array) -> jax.Array:
+    """One convolution with the sum of kernels, which is small."""
+    return conv(match.params("one"), x, applied(match.op("sum"), [k, other]))
+
+
+def _one_kernel(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    i, o = (int(n) for n in rng.integers(1, 4, 2))
+    shape = (2, *rng.integers(3, 6, 2), i)
+    return (lambda x, y, k: jnp.sin(convolve(x, k, 2) + convolve(y, k, 2))), \
+        (rng.standard_normal(shape), rng.standard_normal(shape), rng.standard_normal((3, 3, i, o)))
+
+
+@rewrite("add_conv_inputs", "conv(x, k) + conv(y, k) -> conv(x + y, k)",
+         Call("add|sub", (Call(CONV, (Var("x"), Var("k")), "one"), Call(CONV, (Var("y"), Var("k")), "two")), "sum"),
+         where=_whole, samples=_one_kernel)
+def add_conv_inputs(match: Match, x: jax.Array, k: jax.Array, y: jax.Array) -> jax.Array:
+    """One convolution of the sum of inputs."""
+    return conv(match.params("one"), applied(match.op("sum"), [x, y]), k)
+
+
 def _one_pixel(match: Match) -> bool:
     op, p = match.op("conv"), match.params("conv")
     window = [match.shape("kernel")[d] for d in p["dimension_numbers"].rhs_spec[2:]]
@@ -76,7 +125,7 @@ def _one_pixel(match: Match) -> bool:
 def _pixels(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     i, o, s = (int(n) for n in rng.integers(1, 4, 3))
     other = lambda x, k: jax.lax.conv(x, k, (s, s), "VALID")  # noqa: E731 (channels first)
-    return (lambda x, k, y: (_convolve(x, k, s), other(y, jnp.transpose(k, (3, 2, 0, 1))))), \
+    return (lambda x, k, y: (convolve(x, k, s), other(y, jnp.transpose(k, (3, 2, 0, 1))))), \
         (rng.standard_normal((2, 4, 5, i)), rng.standard_normal((1, 1, i, o)), rng.standard_normal((2, i, 4, 5)))
 
 
@@ -104,16 +153,26 @@ def conv_as_product(match: Match, x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _of_images(match: Match) -> bool:
-    """Whether a product is one of a matrix with the last dimension of images."""
-    return len(match.shape("x")) == 4 and len(match.shape("w")) == 2 and \
-        numbers(match.op("product")) == (((3,), (0,)), ((), ())) and not isinstance(
-            match.params("product")["precision"], jax.lax.DotAlgorithmPreset) and \
-        match.type("x").dtype == match.type("w").dtype == match.result("product").dtype
+    """Whether a product is one of a matrix with the channels of what a convolution reads, made, or is added to."""
+    op = match.op("product")
+    if len(match.shape("x")) != 4 or len(match.shape("w")) != 2 or numbers(op) != (((3,), (0,)), ((), ())):
+        return False
+    return not names_algorithm(op) and of_one_dtype(match.graph, op) and is_inexact(match.type("x").dtype) and \
+        _meets_convolutions(match.graph, op)
+
+
+def _meets_convolutions(graph: Graph, op: Op) -> bool:
+    """Whether a convolution reads or made what an operator reads, reads its result, or is read beside it."""
+    near = {op.operands[0], *op.results}
+    near.update(o for n in graph.consumers.get(op.results[0], ()) for o in graph.ops[n].operands if isinstance(o, int))
+    return any(maker(graph, v, CONV) is not None or any(
+        graph.ops[n].primitive == CONV for n in graph.consumers.get(v, ())) for v in near if isinstance(v, int))
 
 
 def _image_products(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     i, o = (int(n) for n in rng.integers(1, 4, 2))
-    return (lambda x, w: jnp.sin(x @ w)), (rng.standard_normal((2, 4, 5, i)), rng.standard_normal((i, o)))
+    return (lambda x, w, k: (jnp.sin(x @ w + convolve(x, k)))), \
+        (rng.standard_normal((2, 4, 5, i)), rng.standard_normal((i, o)), rng.standard_normal((3, 3, i, o)))
 
 
 @rewrite("product_as_conv", "a product over the channels of images -> a convolution with a kernel of one pixel",

@@ -1,4 +1,4 @@
-"""Convolutions: scales and norms folded into kernels, and those that share an input as one and apart.
+"""Scales and norms folded into kernels; convolutions that share an input, as one and apart.
 
 Source: the merging of convolutions in TASO (SOSP 2019, table 3); folding of batch norms for inference as in Jacob et
 al. 2017 (arXiv 1712.05877, section 3.2).
@@ -12,12 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from planner.core.graph import Graph, Op, Operand, Value
+from planner.rewrites.cuts import cut_along, cut_places, for_each_cut, parted
 from planner.rewrites.elementwise import applied
-from planner.rewrites.matmuls import cut_of
-from planner.rewrites.pattern import Match, Siblings, type_of
+from planner.rewrites.pattern import Match, Siblings, is_alone, maker, of_one_dtype
 from planner.rewrites.scales import scaled, scaled_operand, scaling, varies
 from planner.rewrites.table import rewrite
-from planner.rewrites.transposes import is_alone, maker
 
 CONV = "conv_general_dilated"
 
@@ -35,7 +34,7 @@ def is_plain(op: Op) -> bool:
     return op.primitive == CONV and op.params["feature_group_count"] == op.params["batch_group_count"] == 1
 
 
-def _channels(op: Op) -> tuple[int, int, int, int]:
+def channels(op: Op) -> tuple[int, int, int, int]:
     """Where the channels are: of the input, into and out of the kernel, of the result."""
     d = op.params["dimension_numbers"]
     return d.lhs_spec[1], d.rhs_spec[1], d.rhs_spec[0], d.out_spec[1]
@@ -50,7 +49,8 @@ def _image(rng: np.random.Generator, channels: int) -> Any:
     return rng.standard_normal((2, *rng.integers(3, 6, 2), channels))
 
 
-def _convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+    """As samples do: channels last, padded to the same size."""
     return jax.lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
@@ -59,8 +59,8 @@ def _scaled_results(graph: Graph) -> Iterator[Match]:
     for n in range(len(graph.ops)):
         found = scaling(graph, n)
         m = None if found is None else maker(graph, found[1], CONV)
-        if found is not None and m is not None and is_alone(graph, m) and \
-                varies(graph, found[2]) <= {_channels(graph.ops[m])[3]}:
+        if found is not None and m is not None and is_alone(graph, m) and of_one_dtype(graph, graph.ops[m]) and \
+                varies(graph, found[2]) <= {channels(graph.ops[m])[3]}:
             x, kernel = graph.ops[m].operands
             yield Match(graph, {"scale": n, "conv": m}, {"x": x, "kernel": kernel, "by": found[2]}, {},
                         graph.ops[n].results)
@@ -68,7 +68,7 @@ def _scaled_results(graph: Graph) -> Iterator[Match]:
 
 def _scaled_conv(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     i, o = (int(n) for n in rng.integers(1, 4, 2))
-    return (lambda x, k, s: (_convolve(x, k) * s, _convolve(jnp.sin(x), k, 2) / 3.0)), \
+    return (lambda x, k, s: (convolve(x, k) * s, convolve(jnp.sin(x), k, 2) / 3.0)), \
         (_image(rng, i), rng.standard_normal((3, 3, i, o)), rng.standard_normal(o))
 
 
@@ -76,21 +76,21 @@ def _scaled_conv(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[An
 def scale_into_kernel(match: Match, x: jax.Array, kernel: jax.Array, by: jax.Array) -> jax.Array:
     """The kernel is scaled, which is small."""
     op = match.op("conv")
-    return conv(op.params, x, scaled(match.op("scale"), kernel, along(by, _channels(op)[2], kernel.ndim)))
+    return conv(op.params, x, scaled(match.op("scale"), kernel, along(by, channels(op)[2], kernel.ndim)))
 
 
 def _scaled_kernels(graph: Graph) -> Iterator[Match]:
     """Convolutions with a kernel that is scaled by output channel."""
     for n, op in enumerate(graph.ops):
         found = scaled_operand(graph, op.operands[1]) if op.primitive == CONV else None
-        if found is not None and varies(graph, found[2]) <= {_channels(op)[2]}:
+        if found is not None and varies(graph, found[2]) <= {channels(op)[2]}:
             yield Match(graph, {"conv": n, "scale": found[0]}, {"x": op.operands[0], "kernel": found[1],
                                                                 "by": found[2]}, {}, op.results)
 
 
 def _conv_of_scaled(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     i, o = (int(n) for n in rng.integers(2, 4, 2))
-    return (lambda x, k, s: _convolve(x, k * s)), \
+    return (lambda x, k, s: convolve(x, k * s)), \
         (_image(rng, i), rng.standard_normal((3, 3, i, o)), rng.standard_normal(o))
 
 
@@ -99,21 +99,21 @@ def scale_out_of_kernel(match: Match, x: jax.Array, kernel: jax.Array, by: jax.A
     """The result is scaled, where the kernel is not small."""
     op = match.op("conv")
     out = conv(op.params, x, kernel)
-    return scaled(match.op("scale"), out, along(by, _channels(op)[3], out.ndim))
+    return scaled(match.op("scale"), out, along(by, channels(op)[3], out.ndim))
 
 
 def _scaled_inputs(graph: Graph) -> Iterator[Match]:
     """Convolutions of what is scaled by channel."""
     for n, op in enumerate(graph.ops):
         found = scaled_operand(graph, op.operands[0]) if is_plain(op) else None
-        if found is not None and varies(graph, found[2]) <= {_channels(op)[0]}:
+        if found is not None and varies(graph, found[2]) <= {channels(op)[0]}:
             yield Match(graph, {"conv": n, "scale": found[0]}, {"x": found[1], "kernel": op.operands[1],
                                                                 "by": found[2]}, {}, op.results)
 
 
 def _conv_of_scaled_input(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     i, o = (int(n) for n in rng.integers(2, 4, 2))
-    return (lambda x, k, s: _convolve(x * s, k)), \
+    return (lambda x, k, s: convolve(x * s, k)), \
         (_image(rng, i), rng.standard_normal((3, 3, i, o)), rng.standard_normal(i))
 
 
@@ -121,11 +121,12 @@ def _conv_of_scaled_input(rng: np.random.Generator) -> tuple[Callable[..., Any],
 def input_scale_into_kernel(match: Match, x: jax.Array, kernel: jax.Array, by: jax.Array) -> jax.Array:
     """The kernel is scaled by input channel; what is padded is 0 either way."""
     op = match.op("conv")
-    return conv(op.params, x, scaled(match.op("scale"), kernel, along(by, _channels(op)[1], kernel.ndim)))
+    return conv(op.params, x, scaled(match.op("scale"), kernel, along(by, channels(op)[1], kernel.ndim)))
 
 
-def _normalised(graph: Graph) -> Iterator[Match]:
-    """Convolutions whose result, perhaps cast, is shifted and scaled by channel, as a norm of fixed statistics does."""
+def _normalised(graph: Graph, *, wide: bool) -> Iterator[Match]:
+    """Convolutions whose result is shifted and scaled by channel, as a norm of fixed statistics does; in the dtype of
+    the kernel, or another."""
     for n in range(len(graph.ops)):
         outer = scaling(graph, n)
         inner = None if outer is None else scaled_operand(graph, outer[1], ("add", "sub"))
@@ -136,7 +137,9 @@ def _normalised(graph: Graph) -> Iterator[Match]:
         m = maker(graph, at, CONV)
         if m is None or not is_alone(graph, m) or (cast is not None and not is_alone(graph, cast)):
             continue
-        channel = {_channels(graph.ops[m])[3]}
+        if wide == (cast is None and of_one_dtype(graph, graph.ops[m])):
+            continue
+        channel = {channels(graph.ops[m])[3]}
         if varies(graph, outer[2]) <= channel and varies(graph, inner[2]) <= channel:
             x, kernel = graph.ops[m].operands
             yield Match(graph, {"scale": n, "shift": inner[0], "conv": m},
@@ -145,29 +148,45 @@ def _normalised(graph: Graph) -> Iterator[Match]:
 
 def _normed(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     i, o = (int(n) for n in rng.integers(2, 4, 2))
-    return (lambda x, k, m, s, b: (_convolve(x, k) - m) * s + b), \
+    return (lambda x, k, m, s, b: (convolve(x, k) - m) * s + b), \
         (_image(rng, i), rng.standard_normal((3, 3, i, o)), *(rng.standard_normal(o) for _ in range(3)))
 
 
-@rewrite("fold_norm_into_kernel", "(conv(x, k) - m)*s -> conv(x, k*s) - m*s", _normalised, samples=_normed)
+@rewrite("fold_norm_into_kernel", "(conv(x, k) - m)*s -> conv(x, k*s) - m*s", lambda graph: _normalised(
+    graph, wide=False), samples=_normed)
 def fold_norm_into_kernel(match: Match, x: jax.Array, kernel: jax.Array, shift: jax.Array, by: jax.Array) -> jax.Array:
     """A norm of fixed statistics costs one addition."""
     op, scale = match.op("conv"), match.op("scale")
-    out = conv(op.params, x, scaled(scale, kernel, along(by, _channels(op)[2], kernel.ndim)))
+    out = conv(op.params, x, scaled(scale, kernel, along(by, channels(op)[2], kernel.ndim)))
     return applied(match.op("shift"), [out.astype(match.result("scale").dtype), scaled(scale, shift, by)])
+
+
+def _normed_wide(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    _, (x, k, *rest) = _normed(rng)
+    small = [(4 * a).astype(np.int32).astype(np.float32) for a in (x, k)]  # of few digits, which are exact
+
+    def wide(x: jax.Array, k: jax.Array, m: jax.Array, s: jax.Array, b: jax.Array) -> jax.Array:
+        return (convolve(x, k).astype(jnp.float64) - m) * s + b
+
+    return wide, (*small, *rest)
+
+
+rewrite("fold_norm_into_narrow_kernel", "(cast(conv(x, k)) - m)*s -> cast(conv(x, k*s)) - m*s", lambda graph:
+        _normalised(graph, wide=True), samples=_normed_wide,
+        assumes="the scale may be rounded to the kernel's type")(fold_norm_into_kernel)
 
 
 def _alike(op: Op, types: tuple[Value, ...]) -> Hashable | None:
     """Of convolutions that differ in the number of output channels."""
     if not is_plain(op):
         return None
-    rest = tuple(n for d, n in enumerate(types[1].shape) if d != _channels(op)[2])
+    rest = tuple(n for d, n in enumerate(types[1].shape) if d != channels(op)[2])
     return tuple(sorted((k, str(v)) for k, v in op.params.items())), rest, types[1].dtype
 
 
 def _branches(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     i, *o = (int(n) for n in rng.integers(1, 4, 3))
-    return (lambda x, *k: tuple(jnp.sin(_convolve(x, a)) for a in k)), \
+    return (lambda x, *k: tuple(jnp.sin(convolve(x, a)) for a in k)), \
         (_image(rng, i), *(rng.standard_normal((3, 3, i, n)) for n in o))
 
 
@@ -175,64 +194,27 @@ def _branches(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, 
 def fuse_convs(match: Match, x: jax.Array, *kernels: jax.Array) -> tuple[jax.Array, ...]:
     """One convolution for all that share their input."""
     op = match.op("0")
-    _, _, out, channel = _channels(op)
-    whole, start, parts = conv(op.params, x, jnp.concatenate(kernels, out)), 0, []
-    for kernel in kernels:
-        parts.append(jax.lax.slice_in_dim(whole, start, start + kernel.shape[out], axis=channel))
-        start += kernel.shape[out]
-    return tuple(parts)
+    _, _, out, channel = channels(op)
+    whole = conv(op.params, x, jnp.concatenate(kernels, out))
+    return tuple(parted(whole, [kernel.shape[out] for kernel in kernels], channel))
 
 
-def _cut_convs(graph: Graph) -> Iterator[Match]:
-    """Convolutions whose result is only read in cuts of its channels."""
-    for n, op in enumerate(graph.ops):
-        if not is_plain(op) or op.results[0] in {o.operand for o in graph.outputs}:
-            continue
-        readers = graph.consumers.get(op.results[0], ())
-        cuts = [cut_of(graph.ops[r], graph.values[op.results[0]].shape) for r in readers]
-        if all(c is not None and c[0] == _channels(op)[3] for c in cuts) and sum(len(c[1]) for c in cuts if c) > 1:
-            ops = {"conv": n, **{f"cut{k}": r for k, r in enumerate(readers)}}
-            yield Match(graph, ops, {"x": op.operands[0], "kernel": op.operands[1]}, {},
-                        tuple(v for r in readers for v in graph.ops[r].results))
+def _is_cut_by_channel(match: Match) -> bool:
+    found = cut_along(match)
+    return found is not None and found[0] == channels(match.op("op"))[3]
 
 
 def _cut_conv(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     i, o = (int(n) for n in rng.integers(1, 4, 2))
-    return (lambda x, k: tuple(jnp.sin(y) for y in jnp.split(_convolve(x, k), 2, -1))), \
+    return (lambda x, k: tuple(jnp.sin(y) for y in jnp.split(convolve(x, k), 2, -1))), \
         (_image(rng, i), rng.standard_normal((3, 3, i, 2 * o)))
 
 
-@rewrite("split_conv", "cuts of conv(x, k) -> convolutions with cuts of k", _cut_convs, samples=_cut_conv)
+@rewrite("split_conv", "cuts of conv(x, k) by channel -> convolutions with cuts of k",
+         lambda graph: cut_places(graph, is_plain), where=_is_cut_by_channel, samples=_cut_conv)
 def split_conv(match: Match, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, ...]:
     """A convolution for every part that is read."""
-    op, parts = match.op("conv"), []
-    for name in match.ops:
-        cut = None if name == "conv" else cut_of(match.op(name), match.result("conv").shape)
-        for start, end in cut[1] if cut else ():
-            parts.append(conv(op.params, x, jax.lax.slice_in_dim(kernel, start, end, axis=_channels(op)[2])))
-    return tuple(parts)
-
-
-def joined_inputs(graph: Graph) -> Iterator[tuple[int, int, tuple[Operand, ...]]]:
-    """Convolutions of arrays that were put together by channel, what did it, and the parts."""
-    for n, op in enumerate(graph.ops):
-        m = maker(graph, op.operands[0], "concatenate") if is_plain(op) else None
-        if m is not None and is_alone(graph, m) and graph.ops[m].params["dimension"] == _channels(op)[0]:
-            yield n, m, graph.ops[m].operands
-
-
-def channel_parts(op: Op, kernel: jax.Array, sizes: list[int]) -> list[jax.Array]:
-    """A kernel cut by input channel."""
-    ends = np.cumsum(sizes).tolist()
-    return [jax.lax.slice_in_dim(kernel, end - size, end, axis=_channels(op)[1])
-            for size, end in zip(sizes, ends, strict=True)]
-
-
-def same_but_channels(graph: Graph, one: Op, two: Op) -> bool:
-    """Whether two convolutions differ in nothing but the number of input channels."""
-    if not is_plain(one) or not is_plain(two):
-        return False
-    params = [tuple(sorted((k, str(v)) for k, v in op.params.items())) for op in (one, two)]
-    shapes = [[tuple(n for d, n in enumerate(type_of(graph, o).shape) if d != c)
-               for o, c in zip(op.operands, _channels(op)[:2], strict=True)] for op in (one, two)]
-    return params[0] == params[1] and shapes[0] == shapes[1]
+    op = match.op("op")
+    _, _, out, channel = channels(op)
+    return for_each_cut(match, lambda cut: conv(op.params, x, cut.of(kernel, [channel if d == out else None
+                                                                             for d in range(kernel.ndim)])))

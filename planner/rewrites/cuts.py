@@ -18,8 +18,9 @@ from planner.core.graph import Graph, Op
 from planner.rewrites.einsums import dot, free_dims, numbers
 from planner.rewrites.elementwise import applied, is_elementwise, numbers_of, others, with_numbers
 from planner.rewrites.pattern import Match, type_of
+from planner.rewrites.reductions import REDUCTIONS, reduced
 from planner.rewrites.table import rewrite
-from planner.rewrites.transposes import SUMS, permutation, reduced
+from planner.rewrites.transposes import permutation
 
 Ends = tuple[int, ...]
 
@@ -64,34 +65,60 @@ def cuts_of(graph: Graph, op: Op) -> list[Cut]:
     return found
 
 
-def _cut_results(graph: Graph, fits: Callable[[Op], bool]) -> Iterator[tuple[int, dict[str, int], list[Cut]]]:
-    """Operators of which only parts are read, less than the whole together: (index, operators that cut, cuts)."""
+def parted(x: jax.Array, sizes: Sequence[int], along: int) -> list[jax.Array]:
+    """An array cut into parts of given sizes along a dimension."""
+    ends = np.cumsum(sizes).tolist()
+    return [jax.lax.slice_in_dim(x, end - size, end, axis=along) for size, end in zip(sizes, ends, strict=True)]
+
+
+def cut_places(graph: Graph, fits: Callable[[Op], bool], *, with_numbers: bool = False) -> Iterator[Match]:
+    """Operators of which nothing but cuts is read: `"op"`, then the operators that cut; operands by their place.
+
+    Args:
+      graph: where they are looked for.
+      fits: which operators.
+      with_numbers: whether operands that are the same number everywhere are numbers of the match.
+    """
     outputs = {o.operand for o in graph.outputs}
     for n, op in enumerate(graph.ops):
         if len(op.results) != 1 or op.results[0] in outputs or not fits(op):
             continue
         readers = graph.consumers.get(op.results[0], ())
         each = [cuts_of(graph, graph.ops[r]) for r in readers]
-        cuts = [cut for found in each for cut in found]
-        whole = math.prod(graph.values[op.results[0]].shape)
-        if each and all(each) and sum(math.prod(cut.shape()) for cut in cuts) < whole:
-            yield n, {f"cut{k}": r for k, r in enumerate(readers)}, cuts
-
-
-def _places(graph: Graph, fits: Callable[[Op], bool]) -> Iterator[Match]:
-    for n, ops, cuts in _cut_results(graph, fits):
-        constants = numbers_of(graph, graph.ops[n])
-        read = {f"read{k}": sum(2**i for i, r in enumerate(graph.ops[m].results) if r in {c.result for c in cuts})
-                for k, m in enumerate(ops.values())}  # which results of a split are made: they are the replacement's
-        yield Match(graph, {"op": n, **ops}, others(graph.ops[n], constants), {**constants, **read},
-                    tuple(cut.result for cut in cuts))
+        if not each or not all(each):
+            continue
+        constants = numbers_of(graph, op) if with_numbers else {}
+        roots = tuple(cut.result for found in each for cut in found)
+        read = {f"read{k}": sum(2**i for i, v in enumerate(graph.ops[r].results) if v in roots)
+                for k, r in enumerate(readers)}  # which results of a split are made: they are the replacement's
+        yield Match(graph, {"op": n, **{f"cut{k}": r for k, r in enumerate(readers)}}, others(op, constants),
+                    {**constants, **read}, roots)
 
 
 def _cuts(match: Match) -> list[Cut]:
+    """The parts that are read of a matched operator's result."""
     return [cut for name in match.ops if name != "op" for cut in cuts_of(match.graph, match.op(name))]
 
 
-def _each(match: Match, make: Callable[[Cut], jax.Array]) -> tuple[jax.Array, ...]:
+def _less(match: Match) -> bool:
+    """Whether less is read than there is."""
+    return sum(math.prod(cut.shape()) for cut in _cuts(match)) < math.prod(match.result("op").shape)
+
+
+def cut_along(match: Match) -> tuple[int, list[int]] | None:
+    """The one dimension that all cuts are along, and how long each is; None if they are along several, or longer than
+    the whole together: what is read twice would be computed twice."""
+    whole, cuts = match.result("op").shape, _cuts(match)
+    dims = {d for cut in cuts for d, n in enumerate(cut.shape()) if n != whole[d]}
+    if len(dims) != 1:
+        return None
+    (along,) = dims
+    sizes = [cut.shape()[along] for cut in cuts]
+    return (along, sizes) if sum(sizes) <= whole[along] else None
+
+
+def for_each_cut(match: Match, make: Callable[[Cut], jax.Array]) -> tuple[jax.Array, ...]:
+    """What is made of each part that is read."""
     return tuple(make(cut) for cut in _cuts(match))
 
 
@@ -102,7 +129,7 @@ def _cut_elementwise(rng: np.random.Generator) -> tuple[Callable[..., Any], tupl
 
 
 @rewrite("cut_before_elementwise", "cut of f(x, ...) -> f(cut of x, ...)",
-         lambda graph: _places(graph, is_elementwise), samples=_cut_elementwise)
+         lambda graph: cut_places(graph, is_elementwise, with_numbers=True), where=_less, samples=_cut_elementwise)
 def cut_before_elementwise(match: Match, *arrays: jax.Array) -> tuple[jax.Array, ...]:
     """Only the elements that are read."""
     op, whole = match.op("op"), match.result("op").shape
@@ -112,7 +139,7 @@ def cut_before_elementwise(match: Match, *arrays: jax.Array) -> tuple[jax.Array,
                  for name, x in zip(match.operands, arrays, strict=True)}
         return applied(op, with_numbers(match.graph, op, match.numbers, parts, cut.shape()))
 
-    return _each(match, make)
+    return for_each_cut(match, make)
 
 
 def _cut_product(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:
@@ -123,9 +150,14 @@ def _cut_product(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[An
 
 
 @rewrite("cut_before_product", "cut of x·w -> (cut of x)·(cut of w)",
-         lambda graph: _places(graph, lambda op: op.primitive == "dot_general"), samples=_cut_product)
+         lambda graph: cut_places(graph, lambda op: op.primitive == "dot_general"), where=_less, samples=_cut_product)
 def cut_before_product(match: Match, x: jax.Array, w: jax.Array) -> tuple[jax.Array, ...]:
     """Only the rows and columns that are read: the last position of a prompt before the vocabulary."""
+    return cut_products(match, x, w)
+
+
+def cut_products(match: Match, x: jax.Array, w: jax.Array) -> tuple[jax.Array, ...]:
+    """A product for every cut of one, of parts of its operands."""
     op = match.op("op")
     batch, places = numbers(op)[1], 0
     dims: list[list[int | None]] = []
@@ -134,7 +166,7 @@ def cut_before_product(match: Match, x: jax.Array, w: jax.Array) -> tuple[jax.Ar
         at = {d: k for k, d in enumerate(batch[side])} | {d: len(batch[0]) + places + k for k, d in enumerate(free)}
         dims.append([at.get(d) for d in range(rank)])
         places += len(free)
-    return _each(match, lambda cut: dot(op.params, cut.of(x, dims[0]), cut.of(w, dims[1])))
+    return for_each_cut(match, lambda cut: dot(op.params, cut.of(x, dims[0]), cut.of(w, dims[1])))
 
 
 def _cut_reduction(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:
@@ -144,13 +176,13 @@ def _cut_reduction(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[
 
 
 @rewrite("cut_before_reduction", "cut of a reduction of x -> reduction of a cut of x",
-         lambda graph: _places(graph, lambda op: op.primitive in SUMS.split("|")), samples=_cut_reduction)
+         lambda graph: cut_places(graph, lambda op: op.primitive in REDUCTIONS), where=_less, samples=_cut_reduction)
 def cut_before_reduction(match: Match, x: jax.Array) -> tuple[jax.Array, ...]:
     """Only what is read is reduced."""
     axes = [int(a) for a in match.params("op")["axes"]]
     kept = [d for d in range(x.ndim) if d not in axes]
     dims = [kept.index(d) if d in kept else None for d in range(x.ndim)]
-    return _each(match, lambda cut: reduced(match.op("op").primitive, cut.of(x, dims), axes))
+    return for_each_cut(match, lambda cut: reduced(match.op("op").primitive, cut.of(x, dims), axes))
 
 
 def _cut_moved(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:
@@ -160,21 +192,23 @@ def _cut_moved(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any,
 
 
 @rewrite("cut_before_move", "cut of transpose(x) or broadcast(x) -> transpose or broadcast of a cut of x",
-         lambda graph: _places(graph, lambda op: op.primitive in ("transpose", "broadcast_in_dim") and
-                               not op.params.get("dyn_shape")), samples=_cut_moved, rounding=False)
+         lambda graph: cut_places(graph, lambda op: op.primitive in ("transpose", "broadcast_in_dim"),
+                                  with_numbers=True), where=_less, samples=_cut_moved)
 def cut_before_move(match: Match, *arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """Only what is read is moved; a number that is broadcast is broadcast to less."""
+    """Only what is read is moved; a number that is broadcast is broadcast to less. (Gradients of what is broadcast are
+    sums of fewer terms.)"""
     op, whole = match.op("op"), match.result("op").shape
     if not arrays:
         number = np.asarray(match.numbers["0"], jnp.dtype(match.result("op").dtype))
-        return _each(match, lambda cut: jnp.full(cut.shape(), number, number.dtype))
+        return for_each_cut(match, lambda cut: jnp.full(cut.shape(), number, number.dtype))
     x, = arrays
     if op.primitive == "transpose":
         perm = permutation(match, "op")
-        return _each(match, lambda cut: jax.lax.transpose(cut.of(x, [perm.index(d) for d in range(x.ndim)]), perm))
+        dims = [perm.index(d) for d in range(x.ndim)]
+        return for_each_cut(match, lambda cut: jax.lax.transpose(cut.of(x, dims), perm))
     at = [int(d) for d in op.params["broadcast_dimensions"]]
     dims = [d if x.shape[k] == whole[d] else None for k, d in enumerate(at)]
-    return _each(match, lambda cut: jax.lax.broadcast_in_dim(cut.of(x, dims), cut.shape(), at))
+    return for_each_cut(match, lambda cut: jax.lax.broadcast_in_dim(cut.of(x, dims), cut.shape(), at))
 
 
 def _cut_cut(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:
@@ -184,7 +218,7 @@ def _cut_cut(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, .
 
 
 @rewrite("merge_cuts", "cut of a slice of x -> one slice of x",
-         lambda graph: _places(graph, lambda op: op.primitive == "slice" and not op.params["strides"]),
+         lambda graph: cut_places(graph, lambda op: op.primitive == "slice" and bool(cuts_of(graph, op))), where=_less,
          samples=_cut_cut, rounding=False)
 def merge_cuts(match: Match, x: jax.Array) -> tuple[jax.Array, ...]:
     """One for two."""
@@ -194,7 +228,7 @@ def merge_cuts(match: Match, x: jax.Array) -> tuple[jax.Array, ...]:
         ends = ([a + b for a, b in zip(first, of, strict=True)] for of in (cut.starts, cut.limits))
         return jax.lax.slice(x, *ends)
 
-    return _each(match, make)
+    return for_each_cut(match, make)
 
 
 def _cut_join(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:
@@ -205,8 +239,8 @@ def _cut_join(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, 
 
 
 @rewrite("cut_of_join", "cut of a concatenation -> concatenation of cuts of its parts, or a part",
-         lambda graph: _places(graph, lambda op: op.primitive == "concatenate" and not numbers_of(graph, op)),
-         samples=_cut_join, rounding=False)
+         lambda graph: cut_places(graph, lambda op: op.primitive == "concatenate"), where=_less, samples=_cut_join,
+         rounding=False)
 def cut_of_join(match: Match, *parts: jax.Array) -> tuple[jax.Array, ...]:
     """Only the parts that are read."""
     along = int(match.params("op")["dimension"])
@@ -222,4 +256,4 @@ def cut_of_join(match: Match, *parts: jax.Array) -> tuple[jax.Array, ...]:
             start += x.shape[along]
         return kept[0] if len(kept) == 1 else jnp.concatenate(kept, along)
 
-    return _each(match, make)
+    return for_each_cut(match, make)

@@ -16,9 +16,8 @@ import numpy as np
 from planner.core.graph import Graph
 from planner.rewrites.einsums import free_dims, numbers
 from planner.rewrites.lookups import one_hot
-from planner.rewrites.pattern import Match, type_of
+from planner.rewrites.pattern import Match, is_alone, maker, type_of
 from planner.rewrites.table import rewrite
-from planner.rewrites.transposes import is_alone, maker
 
 
 def _masked_products(graph: Graph) -> Iterator[Match]:

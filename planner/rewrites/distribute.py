@@ -15,9 +15,8 @@ import numpy as np
 from planner.core.graph import Graph, Literal
 from planner.rewrites.einsums import dot, free_dims, numbers
 from planner.rewrites.elementwise import applied
-from planner.rewrites.pattern import Call, Match, Var, number_of, type_of
+from planner.rewrites.pattern import Call, Match, Var, is_alone, maker, number_of, of_one_dtype, type_of
 from planner.rewrites.table import rewrite
-from planner.rewrites.transposes import is_alone, maker
 
 
 def _terms(pattern: Callable[[str], Call]) -> Call:
@@ -62,6 +61,7 @@ def distribute_product(match: Match, a: jax.Array, b: jax.Array, x: jax.Array) -
 
 
 def _same_kind(match: Match) -> bool:
+    """Whether two products differ in nothing but what they are products of."""
     one, two = (match.params(name) for name in ("one", "two"))
     keys = ("dimension_numbers", "precision", "preferred_element_type")
     return _apart(match) and all(str(one[k]) == str(two[k]) for k in keys) and match.result("sum") == \
@@ -69,7 +69,8 @@ def _same_kind(match: Match) -> bool:
 
 
 def _weights_differ(match: Match) -> bool:
-    return _same_kind(match) and match.type("w") == match.type("v")
+    """What is added before the product is rounded as what was added after it."""
+    return _same_kind(match) and match.type("w") == match.type("v") and of_one_dtype(match.graph, match.op("one"))
 
 
 def _one_input(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:
@@ -87,7 +88,7 @@ def add_weights(match: Match, x: jax.Array, w: jax.Array, v: jax.Array) -> jax.A
 
 
 def _inputs_differ(match: Match) -> bool:
-    return _same_kind(match) and match.type("x") == match.type("y")
+    return _same_kind(match) and match.type("x") == match.type("y") and of_one_dtype(match.graph, match.op("one"))
 
 
 def _one_weight(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:
@@ -137,7 +138,7 @@ def distribute_over_sum(match: Match, a: jax.Array, b: jax.Array, other: jax.Arr
 def _joinable(match: Match) -> bool:
     """Whether two products contract, and differ in nothing but the length of the first contracted dimension."""
     (left, right), _ = numbers(match.op("one"))
-    if not _same_kind(match) or not left or match.op("sum").primitive != "add":
+    if not _same_kind(match) or not left:
         return False
     alike = [_but(match.shape(a), d) == _but(match.shape(b), d) and match.type(a).dtype == match.type(b).dtype
              for a, b, d in (("x", "y", left[0]), ("w", "v", right[0]))]
@@ -157,8 +158,8 @@ def _two_products(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[A
 
 
 @rewrite("join_contractions", "x·w + y·v -> [x y]·[w; v]",
-         Call("add|sub", (Call("dot_general", (Var("x"), Var("w")), "one"),
-                          Call("dot_general", (Var("y"), Var("v")), "two")), "sum"),
+         Call("add", (Call("dot_general", (Var("x"), Var("w")), "one"),
+                      Call("dot_general", (Var("y"), Var("v")), "two")), "sum"),
          where=_joinable, samples=_two_products)
 def join_contractions(match: Match, x: jax.Array, w: jax.Array, y: jax.Array, v: jax.Array) -> jax.Array:
     """One product, and one reduction, of operands put beside each other."""

@@ -20,6 +20,11 @@ def numbers(op: Op) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], tuple[tupl
     return op.params["dimension_numbers"]
 
 
+def names_algorithm(op: Op) -> bool:
+    """Whether the arithmetic of a product is given by name, and with it the dtypes that it takes."""
+    return isinstance(op.params["precision"], jax.lax.DotAlgorithmPreset | jax.lax.DotAlgorithm)
+
+
 def product_letters(op: Op, left: Letters, right_rank: int, taken: str) -> tuple[Letters, Letters]:
     """Letters of the right operand and of the result of a `dot_general` whose left operand has the given ones; new ones
     are none of `taken`."""

@@ -15,9 +15,9 @@ from planner.rewrites.table import rewrite
 
 
 def _alike(match: Match) -> bool:
-    """Whether both exponentials are read once, by operators of one shape; complex ones have other limits."""
+    """Whether nothing else reads the exponentials; complex ones have other limits."""
     floating = jnp.issubdtype(jnp.dtype(match.type("x").dtype), jnp.floating)
-    return match.is_private("one") and match.is_private("two") and floating
+    return floating and match.is_private("one") and match.is_private("two")
 
 
 def _exponentials(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:

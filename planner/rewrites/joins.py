@@ -15,9 +15,8 @@ import numpy as np
 
 from planner.core.graph import Graph, Literal, Operand
 from planner.rewrites.elementwise import applied, is_elementwise, numbers_of, others, with_numbers
-from planner.rewrites.pattern import Call, Match, Var, type_of
+from planner.rewrites.pattern import Call, Match, Var, is_alone, maker, type_of
 from planner.rewrites.table import rewrite
-from planner.rewrites.transposes import is_alone, maker
 
 PARTS = 8
 """Parts at most. [chosen: what is joined of more is no fused projection]"""

@@ -14,9 +14,8 @@ import numpy as np
 
 from planner.core.graph import Graph, Op, Operand
 from planner.rewrites.einsums import free_dims, numbers
-from planner.rewrites.pattern import Call, Match, Number, Var, number_of, type_of
+from planner.rewrites.pattern import Call, Match, Number, Var, is_alone, maker, number_of, type_of
 from planner.rewrites.table import rewrite
-from planner.rewrites.transposes import is_alone, maker
 from planner.trace.dtypes import is_inexact
 
 
@@ -44,12 +43,20 @@ def _counts(graph: Graph, operand: Operand, axis: int, length: int) -> bool:
     if op.primitive == "broadcast_in_dim":
         dims = [int(d) for d in op.params["broadcast_dimensions"]]
         return axis in dims and _counts(graph, op.operands[0], dims.index(axis), length)
-    return op.primitive == "iota" and op.params["dimension"] == axis
+    whole = op.primitive == "iota" and op.params["dimension"] == axis
+    return whole and length - 1 <= int(jnp.iinfo(type_of(graph, operand).dtype).max)  # or it would begin anew
 
 
-def counter(shape: tuple[int, ...], axis: int, dtype: Any) -> jax.Array:
-    """0, 1, 2, ... along an axis, of size 1 along all others."""
-    return jax.lax.broadcasted_iota(dtype, tuple(n if d == axis else 1 for d, n in enumerate(shape)), axis)
+def _wide(indices: jax.Array) -> jax.Array:
+    """Indices in a dtype that counts to any length."""
+    return indices.astype(jnp.int32) if indices.dtype.itemsize < 4 else indices
+
+
+def _chosen(indices: jax.Array, shape: tuple[int, ...], axis: int) -> jax.Array:
+    """Which elements of a shape indices, of size 1 along an axis, choose along it."""
+    wanted = _wide(indices)
+    counter = tuple(n if d == axis else 1 for d, n in enumerate(shape))
+    return wanted == jax.lax.broadcasted_iota(wanted.dtype, counter, axis)
 
 
 def _row_lookups(graph: Graph) -> Iterator[Match]:
@@ -75,7 +82,7 @@ def _lookup(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ..
 def lookup_as_product(match: Match, table: jax.Array, indices: jax.Array) -> jax.Array:
     """A product that may be sharded over rows, and whose gradient is a product too."""
     shape = (*indices.shape[:-1], table.shape[0])
-    rows = (indices == counter(shape, len(shape) - 1, indices.dtype)).astype(table.dtype)
+    rows = _chosen(indices, shape, len(shape) - 1).astype(table.dtype)
     return jax.lax.dot_general(rows, table, (((len(shape) - 1,), (0,)), ((), ())), precision="highest",
                                preferred_element_type=table.dtype)
 
@@ -101,7 +108,8 @@ def _one_hot(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, .
         (rng.standard_normal((v, d)), rng.integers(v, size=(a, b)))
 
 
-@rewrite("product_as_lookup", "one_hot(indices)·table -> rows of the table", _one_hot_products, samples=_one_hot)
+@rewrite("product_as_lookup", "one_hot(indices)·table -> rows of the table", _one_hot_products, samples=_one_hot,
+         assumes="the table is finite: its other rows are not multiplied by 0")
 def product_as_lookup(match: Match, indices: jax.Array, table: jax.Array) -> jax.Array:
     """A lookup that reads the rows it needs; of an index out of range a row of zeros, as of the product."""
     op, side = match.op("product"), int(match.numbers["side"])
@@ -117,41 +125,43 @@ def product_as_lookup(match: Match, indices: jax.Array, table: jax.Array) -> jax
 
 def _counted(indices: jax.Array, length: int) -> jax.Array:
     """Indices of which negative ones, too, are out of range: JAX would count them from the end."""
-    return jnp.where(indices < 0, length, indices).astype(jnp.uint32)
+    indices = _wide(indices)
+    return jnp.where((indices < 0) | (indices >= length), length, indices).astype(jnp.uint32)
+
+
+def _sums_of(graph: Graph, primitive: str) -> Iterator[tuple[int, int, int]]:
+    """Sums along one axis of what an operator makes for them alone: both operators, the axis."""
+    for n, op in enumerate(graph.ops):
+        m = maker(graph, op.operands[0], primitive) if op.primitive == "reduce_sum" else None
+        if m is not None and len(op.params["axes"]) == 1 and is_alone(graph, m):
+            yield n, m, int(op.params["axes"][0])
 
 
 def _picked_sums(graph: Graph) -> Iterator[Match]:
     """Sums of arrays of which all is masked but one element each."""
-    for n, op in enumerate(graph.ops):
-        if op.primitive != "reduce_sum" or len(op.params["axes"]) != 1:
-            continue
-        axis = int(op.params["axes"][0])
-        masked = maker(graph, op.operands[0], "select_n")
-        if masked is not None and is_alone(graph, masked):
-            which, rest, picked = graph.ops[masked].operands[:3]
-            zero = number_of(graph, rest)
-            indices = one_hot(graph, which, axis) if zero is not None and not zero else None
-            if indices is not None:
-                yield Match(graph, {"sum": n, "masked": masked}, {"x": picked, "indices": indices}, {}, op.results)
-        product = maker(graph, op.operands[0], "mul")
-        if product is not None and is_alone(graph, product):
-            yield from _picked_products(graph, n, product, axis)
+    for n, m, axis in _sums_of(graph, "select_n"):
+        which, rest, *picked = graph.ops[m].operands
+        zero = number_of(graph, rest)
+        indices = one_hot(graph, which, axis) if zero is not None and not zero and len(picked) == 1 else None
+        if indices is not None:
+            yield Match(graph, {"sum": n, "masked": m}, {"x": picked[0], "indices": indices}, {}, graph.ops[n].results)
 
 
-def _picked_products(graph: Graph, n: int, product: int, axis: int) -> Iterator[Match]:
-    op = graph.ops[product]
-    for rows, x in ((0, 1), (1, 0)):
-        cast = maker(graph, op.operands[rows], "convert_element_type")
-        indices = one_hot(graph, graph.ops[cast].operands[0], axis) if cast is not None else None
-        if indices is not None and type_of(graph, op.operands[x]) == graph.values[op.results[0]]:
-            yield Match(graph, {"sum": n, "masked": product}, {"x": op.operands[x], "indices": indices}, {},
-                        graph.ops[n].results)
+def _picked_products(graph: Graph) -> Iterator[Match]:
+    """Sums of arrays of which all is multiplied by zero but one element each."""
+    for n, m, axis in _sums_of(graph, "mul"):
+        op = graph.ops[m]
+        for rows, x in ((0, 1), (1, 0)):
+            cast = maker(graph, op.operands[rows], "convert_element_type")
+            indices = one_hot(graph, graph.ops[cast].operands[0], axis) if cast is not None else None
+            if indices is not None and type_of(graph, op.operands[x]) == graph.values[op.results[0]]:
+                yield Match(graph, {"sum": n, "masked": m}, {"x": op.operands[x], "indices": indices}, {},
+                            graph.ops[n].results)
 
 
 def _picked(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     v, a, b = (int(n) for n in rng.integers(2, 6, 3))
-    return (lambda x, i: (jnp.sum(jnp.where(jnp.arange(v) == i[..., None], x, 0.0), -1),
-                          jnp.sum(jnp.sin(x) * jax.nn.one_hot(i - 1, v, dtype=x.dtype), -1))), \
+    return (lambda x, i: jnp.sum(jnp.where(jnp.arange(v) == i[..., None], x, 0.0), -1)), \
         (rng.standard_normal((a, b, v)), rng.integers(v, size=(a, b)))
 
 
@@ -163,24 +173,35 @@ def picked_as_lookup(match: Match, x: jax.Array, indices: jax.Array) -> jax.Arra
     return jnp.squeeze(found, axis)
 
 
+def _picked_by_product(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    v, a, b = (int(n) for n in rng.integers(2, 6, 3))
+    return (lambda x, i, j: (jnp.sum(jnp.sin(x) * jax.nn.one_hot(i - 1, v, dtype=x.dtype), -1),
+                             jnp.sum(jax.nn.one_hot(j, v, dtype=x.dtype)[None, None] * x, -1))), \
+        (rng.standard_normal((a, b, v)), rng.integers(v, size=(a, b)), rng.integers(v))
+
+
+rewrite("picked_product_as_lookup", "sum(one_hot(i)*x) -> x[i]", _picked_products, samples=_picked_by_product,
+        assumes="x is finite: its other elements are not multiplied by 0")(picked_as_lookup)
+
+
 def _element_lookups(graph: Graph) -> Iterator[Match]:
     """Lookups of one element along one dimension for every place along all others."""
     for n, op in enumerate(graph.ops):
         if op.primitive == "gather" and is_inexact(type_of(graph, op.operands[0]).dtype) and \
-                _looked_up(op, type_of(graph, op.operands[0]).shape, type_of(graph, op.operands[1]).shape) is not None:
+                _is_along(op, type_of(graph, op.operands[0]).shape, type_of(graph, op.operands[1]).shape):
             yield Match(graph, {"lookup": n}, {"x": op.operands[0], "indices": op.operands[1]}, {}, op.results)
 
 
-def _looked_up(op: Op, shape: tuple[int, ...], indices: tuple[int, ...]) -> int | None:
-    """The dimension that an element is looked up along."""
+def _is_along(op: Op, shape: tuple[int, ...], indices: tuple[int, ...]) -> bool:
+    """Whether one element is looked up along a dimension for every place along all others."""
     d = op.params["dimension_numbers"]
     if len(d.start_index_map) != 1 or d.offset_dims or tuple(d.collapsed_slice_dims) != tuple(d.start_index_map):
-        return None
+        return False
     (axis,) = d.start_index_map
     others = tuple(k for k in range(len(shape)) if k != axis)
     batch = tuple(d.start_indices_batching_dims)
     whole = tuple(d.operand_batching_dims) == others and batch == tuple(range(len(others)))
-    return axis if whole and indices[len(others):] == (1,) * (len(indices) - len(others)) and len(shape) > 1 else None
+    return whole and set(indices[len(others):]) <= {1} and len(shape) > 1
 
 
 def _along(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:
@@ -193,9 +214,9 @@ def _along(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...
          assumes="indices are in range")
 def lookup_as_picked(match: Match, x: jax.Array, indices: jax.Array) -> jax.Array:
     """A sum that stays local where what is looked up in is sharded along that dimension."""
-    axis = _looked_up(match.op("lookup"), x.shape, indices.shape) or 0
+    (axis,) = match.params("lookup")["dimension_numbers"].start_index_map
     wanted = jnp.reshape(indices, tuple(1 if d == axis else n for d, n in enumerate(x.shape)))
-    picked = jnp.where(wanted == counter(x.shape, axis, indices.dtype), x, jnp.zeros((), x.dtype))
+    picked = jnp.where(_chosen(wanted, x.shape, axis), x, jnp.zeros((), x.dtype))
     return jnp.reshape(jax.lax.reduce_sum(picked, (axis,)), match.result("lookup").shape)
 
 

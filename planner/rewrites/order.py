@@ -13,12 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from planner.core.graph import Graph
-from planner.rewrites.einsums import numbers, product
+from planner.rewrites.einsums import names_algorithm, numbers, product
 from planner.rewrites.elementwise import applied
-from planner.rewrites.pattern import Call, Match, Var, type_of
+from planner.rewrites.pattern import Call, Match, Var, is_alone, maker, type_of
 from planner.rewrites.scales import scaled, scaled_operand, scaling
 from planner.rewrites.table import rewrite
-from planner.rewrites.transposes import is_alone, maker
 
 CAST = "convert_element_type"
 
@@ -31,10 +30,9 @@ def _casts(match: Match, *, narrower: bool) -> bool:
     """Whether a product is private, and cast to fewer (or more) bits than it is made in, no fewer than its operands
     have."""
     before, after = _bits(match.result("product").dtype), _bits(match.result("cast").dtype)
-    plain = not isinstance(match.params("product")["precision"], jax.lax.DotAlgorithmPreset)
     of = max(_bits(match.type(name).dtype) for name in ("a", "b"))
-    return plain and match.is_private("product") and 0 < of <= after and bool(before) and (
-        after < before if narrower else after > before)
+    plain = match.is_private("product") and not names_algorithm(match.op("product"))
+    return plain and 0 < of <= after and bool(before) and (after < before if narrower else after > before)
 
 
 def _small(rng: np.random.Generator) -> tuple[Any, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from planner.core.graph import Graph, Literal, Op, Operand, Value
@@ -122,12 +123,41 @@ def type_of(graph: Graph, operand: Operand) -> Value:
 
 
 def number_of(graph: Graph, operand: Operand) -> np.ndarray | None:
-    """The scalar that an operand holds in every element; None if it may be anything."""
+    """The scalar that an operand holds in every element, in its dtype; None if it may be anything."""
     if isinstance(operand, Literal):
         array = np.asarray(operand.value)
         return array.reshape(-1)[0] if array.size and np.all(array == array.reshape(-1)[0]) else None
     n = graph.producers.get(operand)
     op = None if n is None else graph.ops[n]
-    if op is not None and op.primitive in ("broadcast_in_dim", "convert_element_type", "copy"):
-        return number_of(graph, op.operands[0])
-    return None
+    if op is None or op.primitive not in ("broadcast_in_dim", "convert_element_type", "copy"):
+        return None
+    number = number_of(graph, op.operands[0])
+    return None if number is None else _cast(number, graph.values[operand].dtype)
+
+
+def _cast(number: np.ndarray, dtype: str) -> np.ndarray | None:
+    """A number in another dtype, as JAX rounds it; None where an integer or a truth value would not be it."""
+    to = jnp.dtype(dtype)
+    if np.iscomplexobj(number) and not jnp.issubdtype(to, jnp.complexfloating):
+        return None
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = number.astype(to)
+    return cast if jnp.issubdtype(to, jnp.inexact) or cast == number else None
+
+
+def maker(graph: Graph, operand: Operand, primitive: str) -> int | None:
+    """The operator of a primitive that made an operand."""
+    n = graph.producers.get(operand) if isinstance(operand, int) else None
+    return n if n is not None and graph.ops[n].primitive == primitive else None
+
+
+def is_alone(graph: Graph, n: int) -> bool:
+    """Whether one operator reads what an operator makes, and nothing else does."""
+    (result, *rest) = graph.ops[n].results
+    return not rest and len(graph.consumers.get(result, ())) == 1 and result not in {o.operand for o in graph.outputs}
+
+
+def of_one_dtype(graph: Graph, op: Op) -> bool:
+    """Whether an operator makes its result in the dtype of all its operands: what is added or scaled before it is
+    rounded as it would be after it."""
+    return len({type_of(graph, o).dtype for o in (*op.operands, *op.results)}) == 1

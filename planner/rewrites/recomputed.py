@@ -15,9 +15,8 @@ import numpy as np
 from planner.core.graph import Graph, Operand
 from planner.interpret import read, run_ops
 from planner.rewrites.elementwise import is_elementwise, is_small
-from planner.rewrites.pattern import Match, number_of, type_of
+from planner.rewrites.pattern import Match, is_alone, number_of, type_of
 from planner.rewrites.table import rewrite
-from planner.rewrites.transposes import is_alone
 
 HEAVY = frozenset({"dot_general", "conv_general_dilated", "scan", "while"})
 """What is read beside what one of these makes of it is carried past it."""
@@ -127,11 +126,14 @@ def _activation(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any
          samples=_activation)
 def recompute_activation(match: Match, *arrays: jax.Array) -> jax.Array:
     """x is kept, and neither f(x) nor what is between."""
-    graph, inputs = match.graph, tuple(match.operands.values())
+    return run_again(match, sorted(match.ops.values()), arrays)
 
+
+def run_again(match: Match, ops: Sequence[int], arrays: Sequence[jax.Array]) -> jax.Array:
+    """What operators, in order, make of a match's operands, of which alone the backward pass runs them again."""
     def run(given: Sequence[jax.Array]) -> Any:
-        env: dict[int, Any] = dict(zip((v for v in inputs if isinstance(v, int)), given, strict=True))
-        run_ops([graph.ops[n] for n in sorted(match.ops.values())], env)
+        env: dict[int, Any] = dict(zip((o for o in match.operands.values() if isinstance(o, int)), given, strict=True))
+        run_ops([match.graph.ops[n] for n in ops], env)
         return read(match.roots[0], env)
 
     return jax.checkpoint(run)(arrays)

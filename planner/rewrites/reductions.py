@@ -6,7 +6,8 @@ section 3) for reductions that are parallelised.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -14,11 +15,33 @@ import jax.numpy as jnp
 import numpy as np
 
 from planner.core.graph import Graph
+from planner.rewrites.broadcasts import repeated
 from planner.rewrites.elementwise import applied
-from planner.rewrites.pattern import Call, Match, Var
+from planner.rewrites.pattern import Call, Match, Var, is_alone, maker
 from planner.rewrites.scales import scaled, scaled_operand, scaling, spread, varies
 from planner.rewrites.table import rewrite
-from planner.rewrites.transposes import SUMS, is_alone, maker, reduced
+
+REDUCTIONS = MappingProxyType({
+    "reduce_sum": jax.lax.reduce_sum, "reduce_max": jax.lax.reduce_max, "reduce_min": jax.lax.reduce_min,
+    "reduce_prod": jax.lax.reduce_prod, "reduce_and": jax.lax.reduce_and, "reduce_or": jax.lax.reduce_or})
+"""JAX's names -> the functions that make them, which keep the dtype."""
+
+SUMS = "|".join(REDUCTIONS)
+"""All of them, as a pattern says it."""
+
+
+TIED = "reduce_max|reduce_min"
+"""Those whose gradient is shared among equal elements; a share of a share may be another than one of all."""
+
+ADDED = "|".join(name for name in REDUCTIONS if name not in TIED.split("|"))
+
+NO_TIES = "no gradient passes, or it may be shared otherwise among equal elements"
+"""What holds in a softmax, whose largest element is not differentiated."""
+
+
+def reduced(primitive: str, x: jax.Array, axes: Iterable[int]) -> jax.Array:
+    """A reduction like another, over given dimensions."""
+    return REDUCTIONS[primitive](x, tuple(axes))
 
 
 def axes_of(match: Match, name: str) -> tuple[int, ...]:
@@ -39,12 +62,12 @@ def _same_reduction(match: Match) -> bool:
     return match.is_private("inner") and match.op("inner").primitive == match.op("outer").primitive
 
 
-def _reduced_twice(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    return (lambda x: (jnp.sum(jnp.sum(x, 1), 1), jnp.max(jnp.max(x, 0), 0))), (_cube(rng),)
+def _summed_twice(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    return (lambda x: (jnp.sum(jnp.sum(x, 1), 1), jnp.prod(jnp.prod(x, 0), 1))), (_cube(rng),)
 
 
-@rewrite("merge_reductions", "a reduction of a reduction -> one over all their dimensions",
-         Call(SUMS, (Call(SUMS, (Var("x"),), "inner"),), "outer"), where=_same_reduction, samples=_reduced_twice)
+@rewrite("merge_reductions", "a sum of a sum -> one over all their dimensions; products, all and any alike",
+         Call(ADDED, (Call(ADDED, (Var("x"),), "inner"),), "outer"), where=_same_reduction, samples=_summed_twice)
 def merge_reductions(match: Match, x: jax.Array) -> jax.Array:
     """One for two."""
     inner = axes_of(match, "inner")
@@ -52,20 +75,39 @@ def merge_reductions(match: Match, x: jax.Array) -> jax.Array:
     return reduced(match.op("outer").primitive, x, sorted((*inner, *(left[a] for a in axes_of(match, "outer")))))
 
 
+def _largest_twice(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    return (lambda x: (jnp.max(jnp.max(x, 1), 1), jnp.min(jnp.min(x, 0), 1))), (_cube(rng),)
+
+
+rewrite("merge_largest", "the largest of the largest -> of all; the smallest alike",
+        Call(TIED, (Call(TIED, (Var("x"),), "inner"),), "outer"), where=_same_reduction, samples=_largest_twice,
+        assumes=NO_TIES, rounding=False)(merge_reductions)
+
+
 def _over_several(match: Match) -> bool:
     return sum(match.shape("x")[a] > 1 for a in axes_of(match, "sum")) > 1
 
 
-def _reduced_at_once(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    return (lambda x: (jnp.sum(x, (0, 2)), jnp.max(x))), (_cube(rng),)
+def _summed_at_once(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    return (lambda x: (jnp.sum(x, (0, 2)), jnp.sum(jnp.sin(x)[..., None]))), (_cube(rng),)
 
 
-@rewrite("split_reduction", "a reduction over several dimensions -> over the last, then over the others",
-         Call(SUMS, (Var("x"),), "sum"), where=_over_several, samples=_reduced_at_once)
+@rewrite("split_reduction", "a sum over several dimensions -> over the last, then over the others; products, all and "
+         "any alike", Call(ADDED, (Var("x"),), "sum"), where=_over_several, samples=_summed_at_once)
 def split_reduction(match: Match, x: jax.Array) -> jax.Array:
-    """What is next to each other in memory first."""
-    (*rest, last), primitive = axes_of(match, "sum"), match.op("sum").primitive
-    return reduced(primitive, reduced(primitive, x, (last,)), rest)
+    """What is next to each other in memory first; dimensions of size 1 go with it."""
+    axes, primitive = axes_of(match, "sum"), match.op("sum").primitive
+    last = max(a for a in axes if x.shape[a] > 1)
+    return reduced(primitive, reduced(primitive, x, [a for a in axes if a >= last]), [a for a in axes if a < last])
+
+
+def _largest_at_once(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    return (lambda x: (jnp.max(x, (0, 2)), jnp.min(x))), (_cube(rng),)
+
+
+rewrite("split_largest", "the largest along several dimensions -> along the last, then along the others; the smallest "
+        "alike", Call(TIED, (Var("x"),), "sum"), where=_over_several, samples=_largest_at_once, assumes=NO_TIES,
+        rounding=False)(split_reduction)
 
 
 def _scaled_sums(graph: Graph) -> Iterator[Match]:
@@ -153,10 +195,15 @@ REPEATABLE = "reduce_sum|reduce_max|reduce_min"
 
 def _over_repeats(match: Match) -> bool:
     """Whether a reduction goes along a dimension that a broadcast repeated."""
-    dims = tuple(int(d) for d in match.params("spread")["broadcast_dimensions"])
     shape = match.result("spread").shape
-    same = {d for d, n in zip(dims, match.shape("x"), strict=True) if n == shape[d]}
-    return match.is_private("spread") and any(a not in same for a in axes_of(match, "sum"))
+    again = repeated(match.graph, match.ops["spread"]) & set(axes_of(match, "sum"))
+    return match.is_private("spread") and bool(again) and _counts(math.prod(shape[a] for a in again), match)
+
+
+def _counts(times: int, match: Match) -> bool:
+    """Whether the dtype of a sum can say how many equal terms there are; integers wrap round either way."""
+    dtype = jnp.dtype(match.result("sum").dtype)
+    return not jnp.issubdtype(dtype, jnp.inexact) or times <= float(jnp.finfo(dtype).max)
 
 
 def _sum_of_repeats(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:
@@ -177,6 +224,6 @@ def reduce_before_broadcast(match: Match, x: jax.Array) -> jax.Array:
     out = reduced(primitive, x, own) if own else x
     if primitive == "reduce_sum":
         times = math.prod(shape[a] for a in axes) // math.prod(x.shape[k] for k in own)
-        out = out * jnp.asarray(times, out.dtype)
+        out = out * np.asarray(times).astype(out.dtype)
     left = kept(len(shape), axes)
     return jax.lax.broadcast_in_dim(out, tuple(shape[d] for d in left), [left.index(d) for d in dims if d not in axes])

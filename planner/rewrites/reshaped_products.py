@@ -14,7 +14,7 @@ import numpy as np
 from planner.core.graph import Graph
 from planner.rewrites.einsums import free_dims, numbers, product
 from planner.rewrites.pattern import Call, Match, Var
-from planner.rewrites.reshapes import RESHAPES, Groups, groups, reshape_of, split_sizes
+from planner.rewrites.reshapes import RESHAPES, Groups, groups, is_reshape, reshape_of, split_sizes
 from planner.rewrites.table import rewrite
 
 SIDES = ("left", "right")
@@ -95,7 +95,7 @@ def _reshaped_side(match: Match) -> tuple[int, list[tuple[list[int], list[int]]]
 
 
 def _one_side(match: Match) -> bool:
-    return match.is_private("product") and _reshaped_side(match) is not None
+    return match.is_private("product") and is_reshape(match.op("move")) and _reshaped_side(match) is not None
 
 
 def _headed(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:

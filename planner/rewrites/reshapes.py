@@ -1,7 +1,7 @@
 """Reshapes moved past what does not mind, merged, and dropped where one undoes another.
 
 A reshape that merges dimensions hides them from whoever would shard one of them: rows of a flattened batch, heads in a
-projection's columns. What is said of reshapes holds for `squeeze` and `expand_dims` too. Source: TASO (SOSP 2019, table
+projection's columns. What is said of reshapes holds for `squeeze` too. Source: TASO (SOSP 2019, table
 2); which dimensions belong together is what GSPMD (arXiv 2105.04663, section 3.5) propagates shardings through.
 """
 
@@ -13,16 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from planner.core.graph import Graph, Operand
+from planner.core.graph import Graph, Op, Operand
 from planner.rewrites.elementwise import applied, is_elementwise, numbers_of, others, with_numbers
-from planner.rewrites.pattern import Call, Match, Var, type_of
+from planner.rewrites.pattern import Call, Match, Var, is_alone, type_of
+from planner.rewrites.reductions import SUMS, reduced
 from planner.rewrites.table import rewrite
-from planner.rewrites.transposes import SUMS, is_alone, reduced
 
 Shape = tuple[int, ...]
 Groups = tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
 
-RESHAPES = "reshape|squeeze|expand_dims"
+RESHAPES = "reshape|squeeze"
 
 
 def groups(before: Shape, after: Shape) -> Groups:
@@ -53,10 +53,15 @@ def groups(before: Shape, after: Shape) -> Groups:
     return tuple(found)
 
 
+def is_reshape(op: Op) -> bool:
+    """Whether an operator keeps elements in row-major order: reshapes that read them in another are none."""
+    return op.primitive == "squeeze" or (op.primitive == "reshape" and op.params["dimensions"] is None)
+
+
 def reshape_of(graph: Graph, operand: Operand) -> int | None:
     """The operator that reshaped an operand, and nothing else reads."""
     n = graph.producers.get(operand) if isinstance(operand, int) else None
-    return n if n is not None and graph.ops[n].primitive in RESHAPES.split("|") and is_alone(graph, n) else None
+    return n if n is not None and is_reshape(graph.ops[n]) and is_alone(graph, n) else None
 
 
 def _two(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:
@@ -65,12 +70,13 @@ def _two(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]
                        x.reshape(-1).reshape(a, b, c))), (rng.standard_normal((a, b, c)),)
 
 
-def _plain(match: Match) -> bool:
-    return match.is_private("inner")
+def _in_order(match: Match) -> bool:
+    return match.is_private("inner") and is_reshape(match.op("inner")) and is_reshape(match.op("outer"))
 
 
 @rewrite("merge_reshapes", "reshape of reshape(x) -> one reshape, or x",
-         Call(RESHAPES, (Call(RESHAPES, (Var("x"),), "inner"),), "outer"), where=_plain, samples=_two, rounding=False)
+         Call(RESHAPES, (Call(RESHAPES, (Var("x"),), "inner"),), "outer"), where=_in_order, samples=_two,
+         rounding=False)
 def merge_reshapes(match: Match, x: jax.Array) -> jax.Array:
     """One for two, or none if they undo each other."""
     return jax.lax.reshape(x, match.result("outer").shape)
@@ -110,7 +116,7 @@ def reshape_after_elementwise(match: Match, *arrays: jax.Array) -> jax.Array:
 def _elementwise_reshaped(graph: Graph) -> Iterator[Match]:
     """Reshapes of what elementwise operators make of one operand and numbers."""
     for n, op in enumerate(graph.ops):
-        if op.primitive not in RESHAPES.split("|") or len(op.operands) != 1 or not isinstance(op.operands[0], int):
+        if not is_reshape(op) or len(op.operands) != 1 or not isinstance(op.operands[0], int):
             continue
         m = graph.producers.get(op.operands[0], -1)
         if m < 0 or not is_elementwise(graph.ops[m]) or not is_alone(graph, m):
@@ -150,7 +156,7 @@ def _reduced_groups(match: Match) -> list[int] | None:
 
 
 def _whole_groups(match: Match) -> bool:
-    return match.is_private("move") and bool(_reduced_groups(match))
+    return match.is_private("move") and is_reshape(match.op("move")) and bool(_reduced_groups(match))
 
 
 def _reduced_reshape(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:

@@ -16,20 +16,23 @@ import numpy as np
 from planner.core.graph import Graph, Op, Operand
 from planner.rewrites.einsums import dot, free_dims, numbers
 from planner.rewrites.elementwise import applied, is_small
-from planner.rewrites.pattern import Match, number_of, type_of
+from planner.rewrites.pattern import Match, is_alone, maker, number_of, of_one_dtype, type_of
 from planner.rewrites.table import rewrite
-from planner.rewrites.transposes import is_alone, maker
+from planner.trace.dtypes import is_inexact
 
 Scale = tuple[int, Operand, Operand]
 """An operator that scales (or shifts), what it scales, and by what: a scalar or what is broadcast."""
 
 
 def scaling(graph: Graph, n: int, primitives: Sequence[str] = ("mul", "div")) -> Scale | None:
-    """What an operator scales by something small; None if it does nothing like it."""
+    """What an operator scales by something small; None if it does nothing like it: integers are not divided, but cut
+    off."""
     op = graph.ops[n]
     if op.primitive not in primitives:
         return None
-    shape = graph.values[op.results[0]].shape
+    shape, dtype = graph.values[op.results[0]].shape, graph.values[op.results[0]].dtype
+    if op.primitive == "div" and not is_inexact(dtype):
+        return None
     for large, small in ((0, 1),) if op.primitive in ("div", "sub") else ((0, 1), (1, 0)):
         by, of = op.operands[small], op.operands[large]
         if type_of(graph, of).shape == shape and shape and (not type_of(graph, by).shape or is_small(graph, by, shape)):
@@ -110,6 +113,8 @@ def scale_after_product(match: Match, x: jax.Array, by: jax.Array, other: jax.Ar
 def _varies_along_contraction(graph: Graph) -> Iterator[Match]:
     for side, (_, x, by), match in _scaled_operands(graph):
         op, along = match.op("product"), varies(graph, by)
+        if match.type("x").dtype != match.type("other").dtype:
+            continue  # the scale may need the digits of what it scales
         free = free_dims(op, side, len(type_of(graph, x).shape))
         if along.isdisjoint(free) and not along.isdisjoint(numbers(op)[0][side]):
             yield match
@@ -139,7 +144,7 @@ def _scaled_products(graph: Graph) -> Iterator[Match]:
     for n in range(len(graph.ops)):
         found = scaling(graph, n)
         m = None if found is None else maker(graph, found[1], "dot_general")
-        if found is None or m is None or not is_alone(graph, m):
+        if found is None or m is None or not is_alone(graph, m) or not of_one_dtype(graph, graph.ops[m]):
             continue
         op, along = graph.ops[m], varies(graph, found[2])
         sizes = [math.prod(type_of(graph, o).shape) for o in op.operands]
@@ -177,7 +182,9 @@ def _shifted_operands(graph: Graph) -> Iterator[Match]:
             found = scaled_operand(graph, op.operands[side], ("add", "sub"))
             if found is None or number_of(graph, found[2]) is not None or not type_of(graph, found[2]).shape:
                 continue
-            if varies(graph, found[2]).isdisjoint(free_dims(op, side, len(type_of(graph, found[1]).shape))):
+            shape = type_of(graph, found[1]).shape
+            free = free_dims(op, side, len(shape))
+            if varies(graph, found[2]).isdisjoint(free) and any(shape[d] > 1 for d in free):
                 yield Match(graph, {"product": n, "shift": found[0]},
                             {"x": found[1], "by": found[2], "other": op.operands[1 - side]}, {"side": side},
                             op.results)

@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from planner.core.graph import Graph
+from planner.core.graph import Graph, Operand
 from planner.rewrites.einsums import dot, free_dims, numbers, product
 from planner.rewrites.elementwise import applied
-from planner.rewrites.pattern import Call, Match, Number, Var, type_of
+from planner.rewrites.pattern import Call, Match, Number, Var, is_alone, maker, of_one_dtype, type_of
 from planner.rewrites.reductions import axes_of, kept
 from planner.rewrites.table import rewrite
-from planner.rewrites.transposes import is_alone, maker
+from planner.trace.dtypes import is_inexact
 
 SUM = Call("reduce_sum", (Call("dot_general", (Var("a"), Var("b")), "product"),), "sum")
 
@@ -34,8 +34,15 @@ def _operand_dims(match: Match) -> list[list[int]]:
 
 
 def _no_batch(match: Match) -> bool:
-    return match.is_private("product") and min(axes_of(match, "sum"), default=0) >= len(
-        numbers(match.op("product"))[1][0]) and bool(axes_of(match, "sum"))
+    """Whether rows or columns are summed: sums of operands are rounded as the sum of the product is."""
+    op, axes = match.op("product"), axes_of(match, "sum")
+    return match.is_private("product") and of_one_dtype(match.graph, op) and bool(axes) and \
+        min(axes) >= len(numbers(op)[1][0])
+
+
+def _mean_of_rows(match: Match) -> bool:
+    """The same of a mean; integers are not divided, but cut off."""
+    return _no_batch(match) and match.is_private("sum") and is_inexact(match.result("mean").dtype)
 
 
 def _summed_first(match: Match, a: jax.Array, b: jax.Array, scale: Callable[[jax.Array], jax.Array]) -> jax.Array:
@@ -70,7 +77,7 @@ def _mean_of_product(rng: np.random.Generator) -> tuple[Callable[..., Any], tupl
 
 
 @rewrite("mean_before_product", "mean over rows of x·w -> (mean of x)·w",
-         Call("div|mul", (SUM, Number("count")), "mean"), where=lambda m: _no_batch(m) and m.is_private("sum"),
+         Call("div|mul", (SUM, Number("count")), "mean"), where=_mean_of_rows,
          samples=_mean_of_product)
 def mean_before_product(match: Match, a: jax.Array, b: jax.Array) -> jax.Array:
     """The product of less, of the size of one row."""
@@ -117,11 +124,19 @@ are that much smaller than what they are made of]"""
 
 
 def _long(match: Match) -> bool:
-    op = match.op("product")
+    """Whether a product's contraction is even and long, and is no part of another that was cut."""
+    op, (place, length) = match.op("product"), _longest(match)
     shapes = match.shape("a"), match.shape("b")
     sides = [math.prod(shapes[k][d] for d in free_dims(op, k, len(shapes[k]))) for k in (0, 1)]
-    length = _longest(match)[1]
-    return length % 2 == 0 and length >= max(2, LONG * min(sides))
+    cut = all(_is_cut(match.graph, o, dims[place]) for o, dims in zip(op.operands, numbers(op)[0], strict=True)
+              if dims)
+    return length % 2 == 0 and length >= max(2, LONG * min(sides)) and not cut
+
+
+def _is_cut(graph: Graph, operand: Operand, dim: int) -> bool:
+    """Whether an operand is a part of another along a dimension."""
+    n = maker(graph, operand, "slice")
+    return n is not None and type_of(graph, graph.ops[n].operands[0]).shape[dim] > type_of(graph, operand).shape[dim]
 
 
 def _longest(match: Match) -> tuple[int, int]:

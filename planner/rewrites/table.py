@@ -4,6 +4,7 @@ A file in this folder registers its rules with `@rewrite(...)` over the function
 else is needed. Users extend the table from outside with the same decorator.
 """
 
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +36,8 @@ class Rule:
         order in which they first appear in it; it makes the pattern's results, of the same shapes and dtypes.
       where: the side condition, on shapes, dtypes and parameters.
       samples: for the contract test, which proves the rule by evaluation.
-      rounding: whether floating-point results may differ in their last bits.
+      rounding: whether floating-point results, or terms that make up gradients, may differ in their last bits or in
+        the sign of a zero.
       assumes: what has to be true for the results to be equal, or "".
     """
 
@@ -47,6 +49,22 @@ class Rule:
     samples: Samples
     rounding: bool = True
     assumes: str = ""
+
+    @property
+    def family(self) -> str:
+        """The file that it is in: rules of one kind."""
+        return self.replace.__module__.rpartition(".")[2]
+
+    @property
+    def about(self) -> str:
+        """What the rules of its family are about, as its file begins."""
+        whole = (sys.modules[self.replace.__module__].__doc__ or "").strip().partition("\n\n")[0]
+        return " ".join(whole.split()).rstrip(".")
+
+    @property
+    def why(self) -> str:
+        """What it is good for, or how it does it."""
+        return " ".join((self.replace.__doc__ or "").split())
 
 
 RULES: Table[Rule] = Table("planner.rewrites", "rewrite")

@@ -14,9 +14,9 @@ import numpy as np
 
 from planner.core.graph import Graph
 from planner.rewrites.einsums import free_dims, numbers, product
-from planner.rewrites.pattern import Call, Match, Var
+from planner.rewrites.pattern import Call, Match, Var, is_alone, maker
 from planner.rewrites.table import rewrite
-from planner.rewrites.transposes import inverse, is_alone, maker, permutation
+from planner.rewrites.transposes import inverse, permutation
 
 OUTER = Call("transpose", (Call("dot_general", (Var("left"), Var("right")), "product"),), "move")
 
@@ -41,7 +41,7 @@ def _operand_moved(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[
 
 @rewrite("transpose_into_product", "transpose(x)·w -> x·w with other dimension numbers", _transposed_operands,
          samples=_operand_moved)
-def transpose_intoproduct(match: Match, a: jax.Array, b: jax.Array) -> jax.Array:
+def transpose_into_product(match: Match, a: jax.Array, b: jax.Array) -> jax.Array:
     """No transpose before the product; one after it where the order of rows or columns has changed."""
     op = match.op("product")
     side = 0 if "left" in match.ops else 1
@@ -73,8 +73,8 @@ def breaks(perm: Sequence[int]) -> int:
 
 
 def _swap_helps(match: Match) -> bool:
-    precision = match.params("product")["precision"]
-    return match.is_private("product") and not isinstance(precision, tuple) and \
+    one_way = isinstance(match.params("product")["precision"], jax.lax.DotAlgorithm)  # it names a dtype for each side
+    return match.is_private("product") and not one_way and \
         breaks(_swapped(match)) < breaks(permutation(match, "move"))
 
 
@@ -88,8 +88,10 @@ def _swap(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]
 @rewrite("swap_operands", "transpose(x·w) -> w·x, with less to transpose", OUTER, where=_swap_helps, samples=_swap)
 def swap_operands(match: Match, left: jax.Array, right: jax.Array) -> jax.Array:
     """The other operand first."""
-    (contracted, batch) = numbers(match.op("product"))
-    out = product(match.params("product"), right, left, contracted[::-1], batch[::-1])
+    (contracted, batch), params = numbers(match.op("product")), match.params("product")
+    precision = params["precision"]
+    turned = {**params, "precision": precision[::-1] if isinstance(precision, tuple) else precision}
+    out = product(turned, right, left, contracted[::-1], batch[::-1])
     return jax.lax.transpose(out, _swapped(match))
 
 
@@ -117,7 +119,7 @@ def _rows_moved(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any
 
 @rewrite("transpose_before_product", "transpose(x·w) -> transpose(x)·w", OUTER, where=_one_operand_moves,
          samples=_rows_moved)
-def transpose_beforeproduct(match: Match, left: jax.Array, right: jax.Array) -> jax.Array:
+def transpose_before_product(match: Match, left: jax.Array, right: jax.Array) -> jax.Array:
     """What is transposed is an operand, or nothing where only batch dimensions change places."""
     op, perm, (rows, columns) = match.op("product"), permutation(match, "move"), _parts(match)
     contracted, batch = ([list(of) for of in pair] for pair in numbers(op))

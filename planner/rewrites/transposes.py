@@ -6,16 +6,16 @@ operators of TASO (SOSP 2019, table 2) that commute with a transpose.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from planner.core.graph import Graph, Operand
+from planner.core.graph import Graph
 from planner.rewrites.elementwise import applied, is_elementwise, is_small, numbers_of, others, with_numbers
-from planner.rewrites.pattern import Call, Match, Var
+from planner.rewrites.pattern import Call, Match, Var, is_alone, maker
+from planner.rewrites.reductions import SUMS, reduced
 from planner.rewrites.table import rewrite
 
 Perm = tuple[int, ...]
@@ -29,18 +29,6 @@ def permutation(match: Match, name: str) -> Perm:
 def inverse(perm: Sequence[int]) -> Perm:
     """The permutation that undoes another."""
     return tuple(int(p) for p in np.argsort(perm))
-
-
-def is_alone(graph: Graph, n: int) -> bool:
-    """Whether one operator reads what an operator makes, and nothing else does."""
-    (result, *rest) = graph.ops[n].results
-    return not rest and len(graph.consumers.get(result, ())) == 1 and result not in {o.operand for o in graph.outputs}
-
-
-def maker(graph: Graph, operand: Operand, primitive: str) -> int | None:
-    """The operator of a primitive that made an operand."""
-    n = graph.producers.get(operand) if isinstance(operand, int) else None
-    return n if n is not None and graph.ops[n].primitive == primitive else None
 
 
 def _perm(graph: Graph, n: int) -> Perm:
@@ -131,21 +119,6 @@ def transpose_before_elementwise(match: Match, *arrays: jax.Array) -> jax.Array:
     return applied(op, with_numbers(match.graph, op, match.numbers, given, match.result("move").shape))
 
 
-SUMS = "reduce_sum|reduce_max|reduce_min|reduce_prod|reduce_and|reduce_or"
-
-REDUCTIONS = MappingProxyType({"reduce_prod": jnp.prod, "reduce_and": jnp.all, "reduce_or": jnp.any})
-"""Of those that JAX has no documented primitive for."""
-
-
-def reduced(primitive: str, x: jax.Array, axes: Sequence[int]) -> jax.Array:
-    """A reduction like another, over given dimensions."""
-    if primitive == "reduce_sum":
-        return jax.lax.reduce_sum(x, axes)
-    if primitive in ("reduce_max", "reduce_min"):
-        return (jax.lax.reduce_max if primitive == "reduce_max" else jax.lax.reduce_min)(x, axes)
-    return REDUCTIONS[primitive](x, axis=tuple(axes))
-
-
 def _reduced_transpose(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     axes = tuple(int(d) for d in rng.permutation(4)[:2])
     return (lambda x: (jnp.sum(jnp.transpose(x, (2, 0, 3, 1)), axes), jnp.max(jnp.transpose(x, (3, 2, 1, 0)), axes))), \
@@ -175,9 +148,9 @@ def _spread_transpose(rng: np.random.Generator) -> tuple[Callable[..., Any], tup
 
 @rewrite("transpose_before_broadcast", "transpose(broadcast(x)) -> broadcast(transpose(x))",
          Call("transpose", (Call("broadcast_in_dim", (Var("x"),), "spread"),), "move"), where=_grows,
-         samples=_spread_transpose, rounding=False)
+         samples=_spread_transpose)
 def transpose_before_broadcast(match: Match, x: jax.Array) -> jax.Array:
-    """What is transposed is smaller."""
+    """What is transposed is smaller. (Its gradient is summed in another order.)"""
     perm, dims = permutation(match, "move"), [int(d) for d in match.params("spread")["broadcast_dimensions"]]
     places = [perm.index(d) for d in dims]
     order = [int(k) for k in np.argsort(places)]

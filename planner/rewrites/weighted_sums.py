@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from planner.core.graph import Graph, Operand
+from planner.rewrites.broadcasts import repeated
 from planner.rewrites.einsums import Letters, einsum, free_dims, numbers, product_letters
-from planner.rewrites.pattern import Call, Match, Var, number_of, type_of
+from planner.rewrites.pattern import Call, Match, Var, is_alone, maker, number_of, of_one_dtype
 from planner.rewrites.reductions import axes_of
 from planner.rewrites.table import rewrite
-from planner.rewrites.transposes import is_alone, maker
 
 
 def _sum_dims(match: Match) -> tuple[list[int], list[int]]:
@@ -71,18 +71,18 @@ def _repeated_operands(graph: Graph) -> Iterator[Match]:
             m = maker(graph, op.operands[side], "broadcast_in_dim")
             if m is None or not is_alone(graph, m) or number_of(graph, op.operands[side]) is not None:
                 continue
-            missing = set(_missing(graph, m))
+            missing, contracted = _missing(graph, m), numbers(op)[0][side]
+            if not of_one_dtype(graph, op) and not missing.isdisjoint(contracted):
+                continue  # a sum of an operand may need the digits of the result
             if missing and missing.isdisjoint(numbers(op)[1][side]):
                 operands: dict[str, Operand] = {"x": graph.ops[m].operands[0], "other": op.operands[1 - side]}
                 yield Match(graph, {"product": n, "move": m}, operands, {"side": side}, op.results)
 
 
-def _missing(graph: Graph, n: int) -> list[int]:
+def _missing(graph: Graph, n: int) -> set[int]:
     """Dimensions of a broadcast's result along which it repeats itself."""
-    op = graph.ops[n]
-    inner, whole = type_of(graph, op.operands[0]).shape, graph.values[op.results[0]].shape
-    there = {int(d) for k, d in enumerate(op.params["broadcast_dimensions"]) if inner[k] == whole[int(d)]}
-    return [d for d, size in enumerate(whole) if d not in there and size > 1]
+    shape = graph.values[graph.ops[n].results[0]].shape
+    return {d for d in repeated(graph, n) if shape[d] > 1}
 
 
 def _repeated(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:

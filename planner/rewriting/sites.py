@@ -54,7 +54,8 @@ def kind(match: Match) -> Hashable:
     """Equal for places at which a replacement is the same."""
     ops = tuple((name, match.graph.kinds[n]) for name, n in match.ops.items())
     operands = tuple((name, type_of(match.graph, o), _written(o)) for name, o in match.operands.items())
-    return ops, operands, tuple((name, float(n)) for name, n in match.numbers.items()), len(match.roots)
+    return ops, operands, tuple((name, np.asarray(n).dtype.str, np.asarray(n).tobytes())
+                                 for name, n in match.numbers.items()), len(match.roots)
 
 
 def _written(operand: Operand) -> Hashable:
