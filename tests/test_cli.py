@@ -309,7 +309,11 @@ def test_lists(capsys):
 
 
 def test_rewrites_are_listed_and_proved(capsys):
-    assert "fuse_attention" in outcome(capsys, "rewrites")[1]
+    listed = outcome(capsys, "rewrites")[1]
+    assert "matmuls: Products that share an operand" in listed and "assumes: no index is negative" in listed
+    assert all(len(line) <= 100 for line in listed.splitlines())
+    few = outcome(capsys, "rewrites", "--family", "matmuls", "--rule", "merge_casts")[1]
+    assert "One product for all that share their left operand." in few and "merge_casts" in few and "order:" not in few
     rows = json.loads(outcome(capsys, "rewrites", "--prove", "2", "--rule", "merge_transposes", "--json")[1])
     assert [(r["name"], r["samples"], r["wrong"]) for r in rows] == [("merge_transposes", 2, "")]
     assert rows[0]["places"] >= 2 and rows[0]["worst"] == 0.0
@@ -319,6 +323,7 @@ def test_rewrites_are_listed_and_proved(capsys):
 BAD = [
     (["rewrites", "--prove", "0"], "0 samples prove nothing"),
     (["rewrites", "--rule", "merge_transpose"], "merge_transposes"),
+    (["rewrites", "--family", "matmul"], "did you mean matmuls"),
     (["show", "none.json"], "there is no plan file"),
     (["plan", "gpt-2.7b", "--cluster", "dgx-a100"], "did you mean gpt-6.7b or gpt-2.6b"),
     (["plan", "mlp-tiny", "--cluster", "dgx-a10"], "did you mean dgx-a100"),

@@ -3,47 +3,90 @@
 import argparse
 from typing import Any
 
+from rich.table import Table
+from rich.text import Text
+
 from planner.cli.command import FAILED, OK, Command, Output
 from planner.cli.commands import generate_rewrites
-from planner.errors import RewriteError
+from planner.errors import RewriteError, UnknownNameError
 from planner.report.tables import Column, table_of
 
 SAMPLES = 20
 """Samples of each rule unless told. [measured: one sample of each of 91 rules takes 28 s of CPU]"""
 
+INTRODUCTION = """\
+What stands left of an arrow becomes what stands right of it, where a rule's side conditions hold.
+  x·w    a matrix product      [x y]  beside each other     [x; y]  below each other
+  =      the same bits         ≈      last bits may differ, or the sign of a zero
+Rules that assume something of the numbers, which nobody checks, are used where they are allowed by
+name: `planner plan MODEL --rewrite joint --allow NAME`; --rule and --family say what rules are for."""
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """How to print, or what else to do."""
+    parser.add_argument("--rule", action="append", metavar="RULE", help="this rule alone, and what it is good for (may "
+                        "be repeated)")
+    parser.add_argument("--family", action="append", metavar="FAMILY", help="the rules of this family alone (may be "
+                        "repeated)")
     parser.add_argument("--json", action="store_true", help="print as JSON")
     parser.add_argument("--prove", nargs="?", type=int, const=SAMPLES, metavar="SAMPLES",
                         help="evaluate each rule with its gradients in float64 on samples of random shapes "
                         f"({SAMPLES} unless told), before and after")
-    parser.add_argument("--rule", action="append", metavar="RULE", help="this rule alone (may be repeated)")
     others = parser.add_subparsers(title="more", metavar="COMMAND")
     generate_rewrites.add_to(others)
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
-    """Print the table of rules, or do what was asked for instead."""
+    """Print the rules by family, or do what was asked for instead."""
     if getattr(args, "instead", None) is not None:
         return args.instead(args, out)
-    from planner.rewrites import RULES
-
-    rules = [RULES[name] for name in args.rule or RULES]
+    rules = _chosen(args.rule or [], args.family or [])
     if args.prove is not None:
         return _prove(rules, args, out)
     if args.json:
         out.json([_told(r) for r in rules])
-    else:
-        out.show(table_of(f"{len(rules)} rewrites", [
-            Column("rule", number=False), Column("what becomes what", number=False, wrap=True),
-            Column("rounding", number=False), Column("assumes", number=False, wrap=True)],
-            [(r.name, r.says, "may differ" if r.rounding else "the same", r.assumes) for r in rules]))
+        return OK
+    families = {r.family: r.about for r in sorted(rules, key=lambda r: r.family)}
+    if not args.rule and not args.family:
+        out.text(f"{len(rules)} rewrites in {len(families)} families\n\n{INTRODUCTION}")
+    widest = max(len(r.name) for r in rules)
+    for family, about in families.items():
+        out.text("")
+        out.show(_listed(f"{family}: {about}", [r for r in rules if r.family == family], widest,
+                         reasons=bool(args.rule or args.family)))
     return OK
 
 
+def _chosen(names: list[str], families: list[str]) -> list[Any]:
+    """The rules of those names and families; all if none are given."""
+    from planner.rewrites import RULES
+
+    known = {RULES[name].family for name in RULES}
+    for family in families:
+        if family not in known:
+            raise UnknownNameError("family of rewrites", family, tuple(sorted(known)))
+    chosen = {RULES[name].name for name in names} | {name for name in RULES if RULES[name].family in families}
+    return [RULES[name] for name in RULES if name in chosen or not (names or families)]
+
+
+def _listed(title: str, rules: list[Any], widest: int, *, reasons: bool) -> Table:
+    """The rules of a family: names of one width, what becomes what, what is assumed below, and if asked, reasons."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, show_header=False, expand=True)
+    table.add_column(width=widest, no_wrap=True)
+    table.add_column(width=1)
+    table.add_column(overflow="fold", ratio=1)
+    for rule in rules:
+        table.add_row(Text(rule.name), Text("≈" if rule.rounding else "="), Text(rule.says.replace("->", "→")))
+        if rule.assumes:
+            table.add_row("", "", Text(f"assumes: {rule.assumes}"))
+        if reasons:
+            table.add_row("", "", Text(rule.why))
+    return table
+
+
 def _told(rule: Any) -> dict[str, Any]:
-    return {"name": rule.name, "says": rule.says, "rounding": rule.rounding, "assumes": rule.assumes}
+    return {"name": rule.name, "family": rule.family, "says": rule.says, "rounding": rule.rounding,
+            "assumes": rule.assumes}
 
 
 def _prove(rules: list[Any], args: argparse.Namespace, out: Output) -> int:
@@ -75,5 +118,6 @@ def _prove(rules: list[Any], args: argparse.Namespace, out: Output) -> int:
 
 
 COMMAND = Command("rewrites", "list the algebraic rewrites that there are, or look for others", (
-    "planner rewrites", "planner rewrites --prove 100 --rule fuse_matmuls",
+    "planner rewrites", "planner rewrites --family matmuls --family attention",
+    "planner rewrites --prove 100 --rule fuse_matmuls",
     "planner rewrites generate -o proposals.txt --operators 3 --budget 60"), add, run)
