@@ -320,8 +320,17 @@ def test_rewrites_are_listed_and_proved(capsys):
     assert "2 cases, 0 wrong" in outcome(capsys, "rewrites", "--prove", "2", "--rule", "merge_transposes")[1]
 
 
+def test_rewrites_are_proved_in_a_model(capsys):
+    asked = ("rewrites", "--prove", "2", "--model", "mlp-tiny", "--set", "layers=2", "--batch", "2")
+    rows = json.loads(outcome(capsys, *asked, "--rule", "split_contraction", "--json")[1])
+    assert [(r["rule"], r["at"], r["places"], r["right"]) for r in rows] == [
+        ("split_contraction", "layers/*/weight", 2, True)]
+    assert "cases on 2 samples, 0 wrong" in outcome(capsys, *asked)[1]
+
+
 BAD = [
     (["rewrites", "--prove", "0"], "0 samples prove nothing"),
+    (["rewrites", "--model", "mlp-tiny"], "--prove SAMPLES --model MODEL"),
     (["rewrites", "--rule", "merge_transpose"], "merge_transposes"),
     (["rewrites", "--family", "matmul"], "did you mean matmuls"),
     (["show", "none.json"], "there is no plan file"),

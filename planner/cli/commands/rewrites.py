@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from planner.cli import options
 from planner.cli.command import FAILED, OK, Command, Output
 from planner.cli.commands import generate_rewrites
 from planner.errors import RewriteError, UnknownNameError
@@ -31,7 +32,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print as JSON")
     parser.add_argument("--prove", nargs="?", type=int, const=SAMPLES, metavar="SAMPLES",
                         help="evaluate each rule with its gradients in float64 on samples of random shapes "
-                        f"({SAMPLES} unless told), before and after")
+                        f"({SAMPLES} unless told), before and after; with --model: of the model, and its own graph")
+    options.add_model(parser, option=True)
     others = parser.add_subparsers(title="more", metavar="COMMAND")
     generate_rewrites.add_to(others)
 
@@ -42,7 +44,11 @@ def run(args: argparse.Namespace, out: Output) -> int:
         return args.instead(args, out)
     rules = _chosen(args.rule or [], args.family or [])
     if args.prove is not None:
-        return _prove(rules, args, out)
+        if args.prove < 1:
+            raise RewriteError(f"{args.prove} samples prove nothing", "give a positive number after --prove")
+        return _prove(rules, args, out) if args.model is None else _prove_in_model(rules, args, out)
+    if args.model is not None:
+        raise RewriteError("--model alone proves nothing", "write --prove SAMPLES --model MODEL")
     if args.json:
         out.json([_told(r) for r in rules])
         return OK
@@ -93,8 +99,6 @@ def _prove(rules: list[Any], args: argparse.Namespace, out: Output) -> int:
     """Evaluate rules; 1 if one is wrong."""
     from planner.rewriting.prove import prove
 
-    if args.prove < 1:
-        raise RewriteError(f"{args.prove} samples prove nothing", "give a positive number after --prove")
     rows: list[dict[str, Any]] = []
     with out.bar("proving") as tell:
         for k, rule in enumerate(rules):
@@ -117,7 +121,36 @@ def _prove(rules: list[Any], args: argparse.Namespace, out: Output) -> int:
     return FAILED if wrong else OK
 
 
+def _prove_in_model(rules: list[Any], args: argparse.Namespace, out: Output) -> int:
+    """Evaluate a model rewritten at each place by itself; 1 if one is wrong."""
+    from planner.check.inputs import with_numbers
+    from planner.cli.running import batch
+    from planner.rewriting.prove_model import arrays_for, prove_places
+    from planner.trace import trace_program
+
+    model = options.model(args, 1)
+    program = trace_program(model)
+    samples = [arrays_for(program, with_numbers(model, seed), batch(model, seed)) for seed in range(args.prove)]
+    proofs = []
+    with out.bar("proving") as tell:
+        for proof in prove_places(program, samples, rules):
+            proofs.append(proof)
+            tell(str(proof.rewriting), len(proofs) / (len(proofs) + 1))
+    wrong = sum(not p.is_right for p in proofs)
+    if args.json:
+        out.json([{"rule": p.rewriting.rule, "at": p.rewriting.at, "places": p.places, "samples": args.prove,
+                   "worst": p.worst, "right": p.is_right} for p in proofs])
+    else:
+        out.show(table_of(f"{model.name}: {len(proofs)} cases on {args.prove} samples, {wrong} wrong", [
+            Column("rule", number=False), Column("at", number=False, wrap=True), Column("places"),
+            Column("largest difference"), Column("", number=False)],
+            [(p.rewriting.rule, p.rewriting.at, str(p.places), f"{p.worst:.1e}", "" if p.is_right else "wrong")
+             for p in proofs]))
+    return FAILED if wrong else OK
+
+
 COMMAND = Command("rewrites", "list the algebraic rewrites that there are, or look for others", (
     "planner rewrites", "planner rewrites --family matmuls --family attention",
     "planner rewrites --prove 100 --rule fuse_matmuls",
+    "planner rewrites --prove 3 --model gpt-tiny --set layers=2",
     "planner rewrites generate -o proposals.txt --operators 3 --budget 60"), add, run)
