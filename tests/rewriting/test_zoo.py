@@ -32,7 +32,7 @@ MODELS: MappingProxyType[str, dict[str, Any]] = MappingProxyType({
     "t5-tiny": {"layers": 1}, "vit-tiny": {"layers": 2}, "unet-tiny": {}, "wresnet-tiny": {},
 })
 
-QUICK = ("mlp-tiny", "lstm-tiny", "gpt-tiny", "moe-tiny")
+QUICK = ("mlp-tiny", "lstm-tiny", "gpt-tiny")
 """What the default run evaluates."""
 
 FEW = 40
