@@ -34,6 +34,11 @@ def twice(fn: Callable[[jax.Array], tuple[jax.Array, jax.Array]]) -> Callable[..
     return lambda *args: fn(args[0] @ args[1])
 
 
+def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """As users write it."""
+    return jnp.einsum("bhst,bthd->bshd", jax.nn.softmax(jnp.einsum("bshd,bthd->bhst", q, k) * 0.5, -1), v)
+
+
 def conv(x: jax.Array, kernel: jax.Array, *, padding: Any = "SAME", apart: int = 1) -> jax.Array:
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, lhs_dilation=(apart, apart),
                                         dimension_numbers=("NHWC", "HWIO", "NHWC"))
@@ -145,6 +150,56 @@ REFUSED: dict[str, tuple[str, Callable[..., Any], tuple[Any, ...]]] = {
         of(2, 3), of(3, 4))),
     "to no more bits": ("cast_after_reduction", lambda x, w: (x @ w).astype(INT), (of(2, 3), of(3, 4))),
     "counted anew": ("product_as_lookup", lambda t, i: jax.nn.one_hot(i, 300) @ t, (of(300, 2), of(2, dtype=np.uint8))),
+    "products of one operand": ("batch_products", lambda x, w, v: (x @ w, x @ v), (of(2, 3), of(3, 4), of(3, 4))),
+    "one product after the other": ("batch_products", lambda x, w, v: (x @ w) @ v, (of(2, 4), of(4, 4), of(4, 4))),
+    "stacked rows": ("unbatch_product", lambda x, y, w: jnp.concatenate([x, y]) @ w, (of(2, 3), of(2, 3), of(3, 4))),
+    "rows repeated": ("unrepeat_operand", lambda x, w: jnp.broadcast_to(x, (2, 3)) @ w, (of(3), of(3, 4))),
+    "batches put together": ("split_concatenated", lambda x, y, w: jnp.einsum(
+        "bk,bkn->bn", jnp.concatenate([x, y]), w), (of(2, 3), of(2, 3), of(4, 3, 5))),
+    "a read concatenation": ("split_concatenated", lambda x, y, w: (lambda z: (z, z @ w))(jnp.concatenate([x, y])), (
+        of(2, 3), of(2, 3), of(3, 4))),
+    "a term that is repeated": ("distribute_over_sum", lambda x, b, w: (x + b) @ w, (of(2, 3), of(1, 3), of(3, 4))),
+    "two scales": ("scale_after_sum", lambda x, y: x * 2.0 + y * 3.0, (of(3), of(3))),
+    "scales along two dimensions": ("merge_scales", lambda x, s, t: x * s * t, (of(2, 3), of(1, 3), of(2, 1))),
+    "a number added": ("scale_before_bias", lambda x: (x + 1.0) * 2.0, (of(3),)),
+    "a scale along both sides": ("scale_other_operand", lambda x, s, w: (x * s) @ w, (of(2, 3), of(2, 1), of(3, 4))),
+    "a scale along space": ("input_scale_into_kernel", lambda x, s, k: conv(x * s, k), (
+        IMAGES, of(1, 4, 1, 1), KERNEL)),
+    "a scale of what goes in": ("scale_out_of_kernel", lambda x, k, s: conv(x, k * s), (
+        IMAGES, KERNEL, of(1, 1, 3, 1))),
+    "images side by side": ("split_conv_input", lambda x, y, k: conv(jnp.concatenate([x, y], 1), k), (
+        IMAGES, IMAGES, KERNEL)),
+    "columns as long": ("sum_after_product", lambda x, w: jnp.sum(x, 0) @ w, (of(2, 3, 4), of(4, 4))),
+    "one permutation each": ("transpose_after_elementwise", lambda x, y: x.T * y, (of(3, 3), of(3, 3))),
+    "two shapes": ("reshape_after_elementwise", lambda x, y: jnp.reshape(x, (6,)) * jnp.reshape(y, (6,)), (
+        of(2, 3), of(3, 2))),
+    "not all repeated": ("broadcast_after_elementwise", lambda x, y: jnp.broadcast_to(x, (2, 3)) * y, (
+        of(3), of(2, 3))),
+    "joined across": ("merge_joins", lambda x, y: jnp.concatenate([jnp.concatenate([x, x], 0), y], 1), (
+        of(2, 3), of(4, 3))),
+    "two numbers": ("join_before_elementwise", lambda x, y: jnp.concatenate([x * 2.0, y * 3.0]), (of(3), of(3))),
+    "a product before products": ("add_products_first", lambda x, w: (x @ w + jnp.sin(x) @ w) + jnp.cos(x) @ w, (
+        of(2, 3), of(3, 3))),
+    "narrower": ("scale_before_cast", lambda x: x.astype(BF16) * 0.3, (of(3),)),
+    "wider": ("scale_after_cast", lambda x: (x * 0.3).astype(F32), (of(3, dtype=BF16),)),
+    "parts of rows": ("lookup_as_product", lambda t, i: jax.vmap(lambda k: jax.lax.dynamic_slice(
+        t, (k, 0), (1, 2)))(i), (of(5, 3), of(2, dtype=INT))),
+    "integers looked up": ("lookup_as_product", lambda t, i: t[i], (of(5, 3, dtype=INT), of(2, dtype=INT))),
+    "a mask with more than one": ("product_as_lookup", lambda t, i: (jnp.arange(5) <= i[:, None]).astype(F32) @ t, (
+        of(5, 3), of(2, dtype=INT))),
+    "another filling": ("picked_as_lookup", lambda x, i: jnp.sum(jnp.where(jnp.arange(3) == i[:, None], x, 1.0), 1), (
+        of(2, 3), of(2, dtype=INT))),
+    "no places": ("dispatch_as_lookup", lambda m, x: jnp.einsum("bk,bkn->bn", (m > 0).astype(F32), x), (
+        of(2, 3), of(2, 3, 4))),
+    "near": ("recompute_for_reader", lambda x: jnp.tanh(x) + jnp.sin(jnp.tanh(x)), (of(3),)),
+    "casts alone": ("recompute_activation", lambda x, w: x.astype(F32) @ w, (of(2, 3, dtype=BF16), of(3, 4))),
+    "many arrays": ("recompute_activation", lambda x, y, z, w: (x * y * z) @ w, (
+        of(2, 3), of(2, 3), of(2, 3), of(3, 4))),
+    "few scores": ("recompute_attention", attention, (of(1, 2, 1, 8),) * 3),
+    "weights that are read": ("fuse_attention", lambda q, k: (lambda w: (w, jnp.einsum("bhst,bthd->bshd", w, k)))(
+        jax.nn.softmax(jnp.einsum("bshd,bthd->bhst", q, k), -1)), (of(1, 2, 1, 8),) * 2),
+    "different values": ("fuse_attention", attention, (of(1, 2, 1, 8), of(1, 2, 1, 8), of(1, 2, 1, 4))),
+    "not the same": ("merge_equal", lambda x, y: (jnp.sin(x), jnp.sin(y)), (of(3), of(3))),
     "not zero": ("drop_zero_product", lambda x: x * 2.0, (of(3),)),
 }
 
