@@ -39,7 +39,7 @@ class HandOvers(NamedTuple):
     def beginning(self, starts: Ints) -> "HandOvers":
         """The same of groups of layers that begin at some of them, the first included."""
         return self._replace(given=self.given[np.append(starts, len(self.given) - 1)],
-                             entering_s=self.entering_s[:, starts])
+                             entering_s=np.ascontiguousarray(self.entering_s[:, starts]))
 
 
 def nothing_handed(submeshes: int, layers: int) -> HandOvers:

@@ -69,8 +69,9 @@ class UsefulOf:
         """Of the next slices what each variant costs by the state after it, [slice, variant, state, part] and [slice,
         variant, state], which of these it ends in, and whether there is such a variant at all, [slice, variant]."""
         self._grow(self._count + possible.size)
-        ends = np.empty(len(possible), dtype=np.int64)
-        self._count = _add(parts, working, state_out, possible, self._microbatches,
+        ends, step_s = np.empty(len(possible), dtype=np.int64), np.empty(possible.shape)
+        _fill_step_s(parts, state_out, possible, self._microbatches, step_s)
+        self._count = _add(parts, working, state_out, (step_s, step_s.argsort(axis=1, kind="stable")),
                            (self._variant, self._parts, self._working), self._count, ends)
         self._start.append(ends)
 
@@ -90,19 +91,25 @@ class UsefulOf:
 
 
 @compiled
-def _add(  # noqa: PLR0913  (a compiled loop)
-         parts: Array, working: Array, state_out: Ints, possible: NDArray[np.bool_], microbatches: int,
-         into: tuple[NDArray[np.int16], Array, Array], count: int, ends: Ints) -> int:
-    """See `UsefulOf.add`; how many there are then, and after each slice, `ends`."""
-    variant, kept, kept_working = into
-    step = np.empty(possible.shape[1])
+def _fill_step_s(parts: Array, state_out: Ints, possible: NDArray[np.bool_], microbatches: int, step_s: Array) -> None:
+    """`Useful.step_s` of each slice and variant, infinite where there is none."""
     for n in range(possible.shape[0]):
         for g in range(possible.shape[1]):
             own = parts[n, g, state_out[n, g]]
-            step[g] = own[0] + own[1] + own[2] / microbatches if possible[n, g] else np.inf
+            step_s[n, g] = own[0] + own[1] + own[2] / microbatches if possible[n, g] else np.inf
+
+
+@compiled
+def _add(parts: Array, working: Array, state_out: Ints, sorted_s: tuple[Array, Ints],
+         into: tuple[NDArray[np.int16], Array, Array], count: int, ends: Ints) -> int:
+    """See `UsefulOf.add`; how many there are then, and after each slice, `ends`. `sorted_s`: seconds of a step, [slice,
+    variant], and the variants of each slice by them (sorting and copying rows would take long to compile)."""
+    (step_s, order), (variant, kept, kept_working) = sorted_s, into
+    for n in range(step_s.shape[0]):
         first = count
-        for g in np.argsort(step, kind="mergesort"):
-            if step[g] == np.inf:
+        for rank in range(step_s.shape[1]):
+            g = order[n, rank]
+            if step_s[n, g] == np.inf:
                 break
             own, work, better = parts[n, g, state_out[n, g]], working[n, g, state_out[n, g]], False
             for at in range(first, count):
@@ -111,7 +118,9 @@ def _add(  # noqa: PLR0913  (a compiled loop)
                     better = True
                     break
             if not better:
-                variant[count], kept[count], kept_working[count] = g, own, work
+                variant[count], kept_working[count] = g, work
+                for part in range(len(own)):
+                    kept[count, part] = own[part]
                 count += 1
         ends[n] = count
     return count

@@ -106,7 +106,7 @@ def slice_variants(layers: Multipliers) -> SliceVariants:
                 found.append((price, count, pattern, tuple(row[way] for way in pattern)))
         found.append((price, count, None, (len(layers) + n,) * PERIOD))
     return SliceVariants(tuple(f[0] for f in found), tuple(f[1] for f in found), tuple(f[2] for f in found),
-                         np.array([f[3] for f in found], dtype=np.int64).T)
+                         np.ascontiguousarray(np.array([f[3] for f in found], dtype=np.int64).T))
 
 
 def _is_among(share: float, position: int) -> bool:

@@ -117,7 +117,7 @@ def rows_of(priced: Array, multipliers: Multipliers) -> Rows:
     own = np.broadcast_to(np.arange(len(priced))[:, None, None], priced.shape)
     ways = np.array(multipliers.ways, dtype=np.int64)
     if not len(ways):
-        return Rows(priced, np.ascontiguousarray(own))
+        return Rows(priced, np.array(own, order="C"))
     best = np.take_along_axis(ways[:, :, None, None], priced[ways].argmin(axis=1)[:, None], axis=1)[:, 0]
     return Rows(np.concatenate([priced, priced[(best, *np.indices(best.shape)[1:])]]), np.concatenate([own, best]))
 

@@ -179,7 +179,9 @@ def _earliest(times: Times, lengths: Ints, s: int, m: int, most_s: float) -> Int
     """g of the module: per layer x, the earliest that a stage begins within a time, of those that end before it or
     later. What is handed over takes time as well, so that no stage is longer than the longest slice within it."""
     layers, own = len(times.at), times.space[m]
-    found, longest, less_s = np.full(layers + 1, layers + 1, dtype=np.int64), 0, min(0.0, times.extra_s[m].min())
+    found, longest, less_s = np.full(layers + 1, layers + 1, dtype=np.int64), 0, 0.0
+    for k in range(layers):
+        less_s = min(less_s, times.extra_s[m, k])
     for n in range(len(lengths)):
         if lengths[n] > longest and times.seconds[times.flights[s], own, n] + less_s <= most_s:
             longest = lengths[n]

@@ -51,7 +51,7 @@ class Columns:
 
     def of(self, times: Times, starts: NDArray[np.int64] | slice = slice(None)) -> Times:
         """Times on submeshes, of stages that begin at all or some layers, as times on columns."""
-        return times._replace(space=self.space, extra_s=self.extra_s[:, starts])
+        return times._replace(space=self.space, extra_s=np.ascontiguousarray(self.extra_s[:, starts]))
 
     def named(self, choice: StageChoice | None) -> StageChoice | None:
         """A choice of columns as one of submeshes."""

@@ -72,11 +72,12 @@ class Times(NamedTuple):
 
 
 def each_time(seconds: Array) -> Times:
-    """`Times` that are all there, [s, m, k, j]."""
+    """`Times` that are all there, [s, m, k, j]. Copied: loops are compiled for each layout of their arrays."""
     stages, submeshes, layers, _ = seconds.shape
     at: Ints = np.arange(layers * layers, dtype=np.int64).reshape(layers, layers)
-    return Times(seconds.reshape(stages, submeshes, layers * layers), at, nothing_handed(submeshes, layers),
-                 np.arange(stages), 0, np.arange(submeshes), np.zeros((submeshes, layers)))
+    listed = np.array(seconds.reshape(stages, submeshes, layers * layers), order="C")
+    return Times(listed, at, nothing_handed(submeshes, layers), np.arange(stages), 0, np.arange(submeshes),
+                 np.zeros((submeshes, layers)))
 
 
 class Listed(NamedTuple):

@@ -124,7 +124,7 @@ def _search(scene: _Scene, tree: _Tree, moves: Moves, best_cost: float, cost: fl
         judged = more + moves.rent_weight * more_rent
         if judged - moves.penalty * over > allowance or more >= 0.5 * INFINITE_COST:
             continue
-        _charge(scene, tree, count, 1)
+        _charge(scene, tree, count, np.int64(1))  # a literal would be compiled for each
         now = _excess(scene.usage, room)
         if judged + moves.penalty * (now - over) <= allowance:
             for k in range(count):
@@ -134,9 +134,10 @@ def _search(scene: _Scene, tree: _Tree, moves: Moves, best_cost: float, cost: fl
             kept += 1
             if over == 0 and cost < best_cost:
                 best_cost, found = cost, True
-                scene.best[:] = scene.choice
+                for v in range(len(scene.best)):
+                    scene.best[v] = scene.choice[v]
         else:
-            _charge(scene, tree, count, -1)
+            _charge(scene, tree, count, np.int64(-1))
     return kept, found
 
 
