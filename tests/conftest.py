@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +16,7 @@ import pytest
 from planner import api, replanning
 from planner.cache.store import Cache
 from planner.cli import options
+from planner.trace import ReverseRules
 from tests.quickly import QUICKLY
 from tests.slow import SLOW
 
@@ -93,6 +95,16 @@ def nothing_kept() -> Iterator[None]:
         for module in (api, replanning):
             patch.setattr(module, "cache_of", lambda asked, _=None: asked if isinstance(asked, Cache) else None)
         patch.setattr(options, "cache", lambda args, out: args.cache_dir is not None and given(args, out))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def reverse_rules() -> Iterator[None]:
+    """How an operator is differentiated follows from the operator: JAX is asked once in a run, not in every trace of
+    the same few models. It was two thirds of the time of tracing."""
+    rules = ReverseRules()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["planner.trace.differentiate"], "ReverseRules", lambda: rules)
         yield
 
 

@@ -4,6 +4,7 @@ import ast
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,6 @@ import planner
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "planner"
-TREES = {path: ast.parse(path.read_text(), filename=str(path)) for path in sorted(PACKAGE.rglob("*.py"))}
-SCRIPTS = {path: ast.parse(path.read_text(), filename=str(path))
-           for room in ("examples", "benchmarks", "plots") for path in sorted((ROOT / room).rglob("*.py"))}
 
 MAX_LINES = 300
 LONGER: dict[str, str] = {}
@@ -31,6 +29,22 @@ MACHINE_PATHS = re.compile(r"(?<![\w.~}])/(?:work|home|root|Users|tmp|opt|mnt)/"
 TEXT_SUFFIXES = frozenset({"", ".cfg", ".csv", ".json", ".lock", ".md", ".py", ".sh", ".svg", ".toml", ".yaml", ".yml"})
 MUTABLE_CALLS = frozenset({"bytearray", "Counter", "defaultdict", "deque", "dict", "list", "OrderedDict", "set"})
 MUTABLE_LITERALS = (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)
+
+
+def parsed(folder: Path) -> dict[Path, ast.Module]:
+    return {path: ast.parse(path.read_text(), filename=str(path)) for path in sorted(folder.rglob("*.py"))}
+
+
+@cache  # read by the first test, not by every worker that collects
+def trees() -> dict[Path, ast.Module]:
+    """The package."""
+    return parsed(PACKAGE)
+
+
+@cache
+def scripts() -> dict[Path, ast.Module]:
+    """What is run beside it."""
+    return {path: tree for room in ("examples", "benchmarks", "plots") for path, tree in parsed(ROOT / room).items()}
 
 
 def name_of(path: Path) -> str:
@@ -61,7 +75,7 @@ def imported(tree: ast.Module) -> Iterator[str]:
 
 
 def test_modules_are_found() -> None:
-    assert PACKAGE / "registry.py" in TREES, "the other tests would look at nothing"
+    assert PACKAGE / "registry.py" in trees(), "the other tests would look at nothing"
 
 
 def test_every_module_says_what_it_is() -> None:
@@ -69,7 +83,7 @@ def test_every_module_says_what_it_is() -> None:
         if len((ast.get_docstring(tree) or "").split()) < 3:
             yield "start with a docstring: the one idea, what flows in and out, the source"
 
-    complain(TREES | SCRIPTS, faults)
+    complain(trees() | scripts(), faults)
 
 
 def test_modules_are_short() -> None:
@@ -79,11 +93,11 @@ def test_modules_are_short() -> None:
             yield f"{lines} lines: " + ("split it, or say in LONGER why it is one thing" if lines > MAX_LINES
                                         else "short enough now, take it out of LONGER")
 
-    complain(TREES | SCRIPTS, faults)
+    complain(trees() | scripts(), faults)
 
 
 def test_names_tell() -> None:
-    complain(TREES, lambda path, _: VAGUE_NAMES & set(path.relative_to(ROOT).with_suffix("").parts))
+    complain(trees(), lambda path, _: VAGUE_NAMES & set(path.relative_to(ROOT).with_suffix("").parts))
 
 
 def test_only_the_command_line_and_reports_print() -> None:
@@ -92,7 +106,7 @@ def test_only_the_command_line_and_reports_print() -> None:
             yield from (f"print in line {node.lineno}" for node in ast.walk(tree) if isinstance(node, ast.Call)
                         and isinstance(node.func, ast.Name) and node.func.id == "print")
 
-    complain(TREES, faults)
+    complain(trees(), faults)
 
 
 def test_environment_is_not_read() -> None:
@@ -103,7 +117,7 @@ def test_environment_is_not_read() -> None:
                 yield f"options are arguments; {ast.unparse(node)} in line {node.lineno}"
         yield from (f"options are arguments; {name}" for name in imported(tree) if name in {f"os.{n}" for n in names})
 
-    complain(TREES, faults)
+    complain(trees(), faults)
 
 
 def test_jax_is_imported_only_where_it_may_be() -> None:
@@ -112,7 +126,7 @@ def test_jax_is_imported_only_where_it_may_be() -> None:
             yield from (f"this room computes on data; it imports {name}" for name in imported(tree)
                         if name.split(".")[0] in {"jax", "jaxlib"})
 
-    complain(TREES, faults)
+    complain(trees(), faults)
 
 
 def test_undocumented_jax_goes_through_compat() -> None:
@@ -124,7 +138,7 @@ def test_undocumented_jax_goes_through_compat() -> None:
         yield from (f"{name} belongs in compat.py, with version and reason" for name in sorted(names)
                     if name.startswith(("jax._src", "jax.extend", "jax.interpreters", "jaxlib")))
 
-    complain(TREES, faults)
+    complain(trees(), faults)
 
 
 def mutable_globals(tree: ast.Module) -> Iterator[str]:
@@ -144,7 +158,7 @@ def test_no_module_holds_mutable_state() -> None:
     def faults(_: Path, tree: ast.Module) -> Iterator[str]:
         yield from (f"use a tuple, frozenset, MappingProxyType or Table for {name}" for name in mutable_globals(tree))
 
-    complain(TREES, faults)
+    complain(trees(), faults)
 
 
 @pytest.mark.parametrize("source", ["x = []", "x: dict[str, int] = {}", "x = dict(a=1)", "x = collections.deque()",
@@ -171,7 +185,7 @@ def test_public_names_are_reexported_as_themselves() -> None:
         yield from (f"line {node.lineno}: the package's front holds names, no logic" for node in tree.body
                     if not isinstance(node, ast.ImportFrom | ast.Expr | ast.Assign | ast.AnnAssign | ast.If))
 
-    complain({PACKAGE / "__init__.py": TREES[PACKAGE / "__init__.py"]}, faults)
+    complain({PACKAGE / "__init__.py": trees()[PACKAGE / "__init__.py"]}, faults)
 
 
 def test_public_names_are_what_they_say() -> None:
@@ -206,5 +220,5 @@ def test_import_contract_guards_every_room_without_jax() -> None:
     """The contract catches what is imported through others; this keeps its list of rooms complete."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     guarded = {name for contract in contracts if contract["id"] == "no-jax" for name in contract["source_modules"]}
-    rooms = {room_of(path) for path in TREES} - {"__init__", "__main__"}
+    rooms = {room_of(path) for path in trees()} - {"__init__", "__main__"}
     assert guarded == {f"planner.{room}" for room in rooms - JAX_ROOMS}
