@@ -102,7 +102,16 @@ def _cuts(match: Match) -> list[Cut]:
 
 def _less(match: Match) -> bool:
     """Whether less is read than there is."""
-    return sum(math.prod(cut.shape()) for cut in _cuts(match)) < math.prod(match.result("op").shape)
+    return _read(match) < math.prod(match.result("op").shape)
+
+
+def _no_more(match: Match) -> bool:
+    """Whether no more is read than there is."""
+    return _read(match) <= math.prod(match.result("op").shape)
+
+
+def _read(match: Match) -> int:
+    return sum(math.prod(cut.shape()) for cut in _cuts(match))
 
 
 def cut_along(match: Match) -> tuple[int, list[int]] | None:
@@ -124,14 +133,15 @@ def for_each_cut(match: Match, make: Callable[[Cut], jax.Array]) -> tuple[jax.Ar
 
 def _cut_elementwise(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     a, b, c = (int(n) for n in rng.integers(2, 5, 3))
-    return (lambda x, y, z: (jnp.split(2.0 * x * y, [1, 2], 0)[1], jnp.tanh(x + z)[:, -1])), \
+    return (lambda x, y, z: (jnp.split(2.0 * x * y, [1, 2], 0)[1], jnp.tanh(x + z)[:, -1], *jnp.split(x - z, [1], 1))), \
         (rng.standard_normal((a + 1, b, c)), rng.standard_normal((a + 1, b, c)), rng.standard_normal((a + 1, 1, c)))
 
 
 @rewrite("cut_before_elementwise", "cut of f(x, ...) -> f(cut of x, ...)",
-         lambda graph: cut_places(graph, is_elementwise, with_numbers=True), where=_less, samples=_cut_elementwise)
+         lambda graph: cut_places(graph, is_elementwise, with_numbers=True), where=_no_more,
+         samples=_cut_elementwise)
 def cut_before_elementwise(match: Match, *arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """Only the elements that are read."""
+    """Only the elements that are read; all of them where a bias stands between a fused projection and its parts."""
     op, whole = match.op("op"), match.result("op").shape
 
     def make(cut: Cut) -> jax.Array:
