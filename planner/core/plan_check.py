@@ -19,6 +19,8 @@ from planner.core.replicas import all_stages
 from planner.core.spec import Spec, is_legal
 
 _KINDS = ("train", "inference", "step")
+_SIGNED = frozenset({"gain_s"})
+"""Names of fields that may be negative."""
 _LARGEST = 1e30
 """Above every byte, FLOP or second that a plan counts, far below where a float overflows when such are multiplied."""
 
@@ -61,11 +63,11 @@ def _are_sensible(value: Any) -> bool:
     if isinstance(value, tuple):
         return all(map(_are_sensible, cast(tuple[Any, ...], value)))
     return not dataclasses.is_dataclass(value) or all(
-        _are_sensible(getattr(value, field.name)) for field in dataclasses.fields(value))
+        _are_sensible(_unsigned(value, field.name)) for field in dataclasses.fields(value))
 
 
 def _check_numbers(value: Any, place: str) -> None:
-    """No number in a plan is negative: they count things, or measure seconds and bytes."""
+    """No number in a plan is negative but those of `_SIGNED`: they count things, or measure seconds and bytes."""
     if isinstance(value, int | float):
         _require(value >= 0, place, f"is {value}, which is negative")
         _require(value <= _LARGEST, place, f"is above {_LARGEST:g}, which nothing in a plan can be")
@@ -74,7 +76,13 @@ def _check_numbers(value: Any, place: str) -> None:
             _check_numbers(part, f"{place}[{n}]")
     elif dataclasses.is_dataclass(value):
         for field in dataclasses.fields(value):
-            _check_numbers(getattr(value, field.name), f"{place}.{field.name}")
+            _check_numbers(_unsigned(value, field.name), f"{place}.{field.name}")
+
+
+def _unsigned(value: Any, name: str) -> Any:
+    """A field; without its sign where it may have one: a rewrite may cost by itself what a later one gains."""
+    field = getattr(value, name)
+    return abs(field) if name in _SIGNED else field
 
 
 def _check_cluster(cluster: Cluster, place: str) -> None:

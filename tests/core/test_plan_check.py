@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.core import plan_io
+from planner.core.rewriting import AppliedRewrite, Rewriting
 from planner.errors import PlanFileError, PlannerError
 from planner.report import tables
 from planner.report.explain import explain
@@ -165,3 +166,9 @@ def test_a_cut_file_is_refused(data):
     at = data.draw(st.integers(0, len(text) - 1))
     with pytest.raises(PlanFileError):
         plan_io.from_json(text[:at])
+
+
+def test_a_rewrite_may_cost_by_itself_what_a_later_one_gains():
+    applied = AppliedRewrite(Rewriting("scale_before_product", "mlp.py:3 (mlp)"), "a·(x·w) -> (a·x)·w", 2, -1e-3, True)
+    record = replace(eight_devices(), rewrites=(applied,))
+    assert plan_io.from_json(plan_io.to_json(record), "plan").rewrites == (applied,)
