@@ -6,16 +6,18 @@ sharding alone.
 
 `predict`: for a model of every family of the zoo, on 8 and on 64 H100s, the predicted step of the three plans, what was
 rewritten, and how long looking took. `measure`: small ones on eight virtual CPU devices, the three plans compiled
-first, then stepped in turn, round after round; the ratios are taken round by round, and their quartiles say how far to
-trust them. Plans that are the same are run once. `--tight 0.6` gives devices that part of the memory which the plan
-without rewrites takes where there is plenty: as on clusters, memory binds then. Unity (OSDI 2022) compares itself with
-the same two.
+first, each as one program over all of them, then stepped in turn, round after round; the ratios are taken round by
+round, beside two between which their median is with 95 % probability. Plans that are the same are run once.
+`--hardware FILE` plans with a profile that `planner measure --devices 8 -o FILE` wrote on the machine as it is then.
+`--tight 0.6` gives devices that part of the memory which the plan without rewrites takes where there is plenty: as on
+clusters, memory binds then. Unity (OSDI 2022) compares itself with the same two.
 """
 
 import argparse
+import math
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,16 +41,19 @@ MODELS: Mapping[str, int] = {"gpt-1.3b": 256, "gpt2-xl": 256, "llama-1b": 64, "p
 """Model -> batch, for predictions."""
 
 CASES: Mapping[str, Mapping[str, Any]] = {
-    "gpt-tiny": {"batch_size": 16, "sequence": 128, "hidden": 256, "vocabulary": 2048},
-    "gpt2-tiny": {"batch_size": 16, "sequence": 128, "hidden": 256, "vocabulary": 2048},
-    "llama-tiny": {"batch_size": 16, "sequence": 128, "hidden": 256, "inner": 512, "vocabulary": 2048},
-    "phi3-tiny": {"batch_size": 16, "sequence": 128, "hidden": 256, "inner": 512, "vocabulary": 2048},
-    "moe-tiny": {"batch_size": 16, "sequence": 128, "hidden": 128, "group": 128, "vocabulary": 1024},
-    "mixtral-tiny": {"batch_size": 16, "sequence": 128, "hidden": 128, "group": 128, "vocabulary": 1024},
-    "t5-tiny": {"batch_size": 16}, "vit-tiny": {"batch_size": 32}, "unet-tiny": {"batch_size": 16},
-    "wresnet-tiny": {"batch_size": 32}, "mlp-tiny": {"batch_size": 1024}, "lstm-tiny": {"batch_size": 64},
+    "gpt-tiny": {"batch_size": 2, "sequence": 512, "hidden": 256, "layers": 2},
+    "gpt2-tiny": {"batch_size": 2, "sequence": 512, "hidden": 256, "layers": 2},
+    "llama-tiny": {"batch_size": 2, "sequence": 512, "hidden": 256, "inner": 512, "layers": 2},
+    "phi3-tiny": {"batch_size": 2, "sequence": 512, "hidden": 256, "inner": 512, "layers": 2},
+    "moe-tiny": {"batch_size": 2, "sequence": 512, "hidden": 256, "layers": 2, "group": 128},
+    "mixtral-tiny": {"batch_size": 2, "sequence": 512, "hidden": 256, "layers": 2, "group": 128},
+    "t5-tiny": {"batch_size": 2, "sequence": 256, "target": 256, "hidden": 256, "inner": 512, "layers": 1},
+    "vit-tiny": {"batch_size": 8, "image": 64, "hidden": 256, "layers": 2},
+    "unet-tiny": {"batch_size": 4}, "wresnet-tiny": {"batch_size": 4},
+    "mlp-tiny": {"batch_size": 64, "hidden": 512}, "lstm-tiny": {"batch_size": 4, "hidden": 256},
 }
-"""Model -> settings with which a step takes 20 to 500 ms on two cores."""
+"""Model -> settings with which a step takes 20 to 500 ms on two cores, and the batch alone does not keep eight devices
+busy, as on large clusters: then the model itself is split."""
 
 LONG: Mapping[str, Mapping[str, Any]] = {
     "gpt-tiny": {"batch_size": 16, "sequence": 256, "hidden": 128, "vocabulary": 512},
@@ -66,36 +71,38 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--rounds", type=int, default=25, help="steps of each plan that are measured")
     parser.add_argument("--tight", type=float, default=None, metavar="SHARE", help="measure with less memory")
+    parser.add_argument("--hardware", default="cpu-8", help="the profile to measure with (default: cpu-8)")
+    parser.add_argument("--budget", type=float, default=60.0, help="seconds that rewrites are looked for at most")
     parser.add_argument("--models", nargs="+", default=None)
     options = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 8)
     predicts = options.what == "predict"
     for name in options.models or (MODELS if predicts else LONG if options.tight else CASES):
-        rows = [predicted(name, nodes) for nodes in (1, 8)] if predicts else \
-            [measured(name, options.rounds, options.tight)]
+        rows = [predicted(name, nodes, options.budget) for nodes in (1, 8)] if predicts else [measured(name, options)]
         for row in rows:
             if options.out is not None:
                 append(options.out, row)
             print(line(row), flush=True)
 
 
-def predicted(name: str, nodes: int) -> dict[str, Any]:
+def predicted(name: str, nodes: int, budget_s: float) -> dict[str, Any]:
     """The three plans on H100s."""
     model, cluster = models.build(name, batch_size=MODELS[name]), planner.cluster("dgx-h100", nodes=nodes)
-    plans, searched = planned(model, cluster)
+    plans, searched = planned(model, cluster, budget_s)
     return {"model": name, "batch_size": MODELS[name], "profile": cluster.name, "devices": cluster.device_count,
             **told(plans, searched), **environment()}
 
 
-def measured(name: str, rounds: int, tight: float | None) -> dict[str, Any]:
+def measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """The three plans on eight virtual devices, stepped in turn."""
+    rounds, tight = options.rounds, options.tight
     settings = CASES[name] if tight is None else LONG[name]
-    model, cluster = models.build(name, dtype="float32", **settings), planner.cluster("cpu-8")
+    model, cluster = models.build(name, dtype="float32", **settings), planner.cluster(options.hardware)
     if tight is not None:
-        peak = planner.plan(model, cluster, cache=False).record.peak_bytes
+        peak = planner.plan(model, cluster, cache=False, stages=1).record.peak_bytes
         cluster = replace(cluster, device=replace(cluster.device, memory_margin=0.0, memory_bytes=int(tight * peak)))
-    plans, searched = planned(model, cluster)
+    plans, searched = planned(model, cluster, options.budget, stages=1)
     same = {way: next(w for w in plans if program(plans[w]) == program(plans[way])) for way in plans}
     running = {way: started(plans[way], model) for way in dict.fromkeys(same.values())}
     before, times = load(), in_turn(running, rounds)
@@ -108,8 +115,19 @@ def measured(name: str, rounds: int, tight: float | None) -> dict[str, Any]:
         if other in times and "joint" in times:
             ratios = sorted(a / b for a, b in zip(times["joint"], times[other], strict=True))
             row[f"joint_over_{other}"] = round(statistics.median(ratios), 4)
-            row[f"joint_over_{other}_quartiles"] = [round(q, 4) for q in statistics.quantiles(ratios, n=4)]
+            row[f"joint_over_{other}_95"] = [round(r, 4) for r in median_between(ratios)]
     return {**row, **told(plans, searched), "load_before": before, "load_after": load(), **environment()}
+
+
+def median_between(ordered: Sequence[float]) -> tuple[float, float]:
+    """Between which two values the median is, with 95 % probability or more: as many are below it as heads fall."""
+    n = len(ordered)
+    below, left_out = 0, 0.0
+    while below < n // 2 and left_out + math.comb(n, below) / 2**n <= 0.025:
+        left_out += math.comb(n, below) / 2**n
+        below += 1
+    first = max(below - 1, 0)
+    return ordered[first], ordered[n - 1 - first]
 
 
 def program(plan: planner.Plan) -> str:
@@ -118,14 +136,16 @@ def program(plan: planner.Plan) -> str:
     return f"{record.fingerprint} {record.schedule} {record.microbatches} {record.stages} {record.params}"
 
 
-def planned(model: models.ZooModel, cluster: Cluster) -> tuple[dict[str, planner.Plan], dict[str, float]]:
+def planned(model: models.ZooModel, cluster: Cluster, budget_s: float, **pins: Any
+            ) -> tuple[dict[str, planner.Plan], dict[str, float]]:
     """A plan for each way, and how many seconds it took; what does not fit is left out."""
     plans: dict[str, planner.Plan] = {}
     seconds: dict[str, float] = {}
-    for way, pins in WAYS.items():
+    for way, asked in WAYS.items():
+        budget: dict[str, Any] = {"budget_s": budget_s} if asked else {}
         began = time.perf_counter()
         try:
-            plans[way] = planner.plan(model, cluster, cache=False, **pins)
+            plans[way] = planner.plan(model, cluster, cache=False, **pins, **asked, **budget)
         except PlannerError as error:
             print(f"{model.name}, {way}: {error}")
         seconds[way] = round(time.perf_counter() - began, 2)
@@ -148,7 +168,7 @@ def line(row: Mapping[str, Any]) -> str:
     cells += [f"{way} {times[way] * 1e3:9.4g} ms" for way in WAYS if way in times]
     predicted = row["predicted_s"]
     cells += [f"joint / {o}: predicted {predicted['joint'] / predicted[o]:.4f}" +
-              (f" measured {row[f'joint_over_{o}']:.4f} {row[f'joint_over_{o}_quartiles']}" if "measured_s" in row
+              (f" measured {row[f'joint_over_{o}']:.4f} {row[f'joint_over_{o}_95']}" if "measured_s" in row
                else "") for o in ("first", "none") if o in predicted and "joint" in predicted]
     return ", ".join([*cells, f"{row['looking_s'].get('joint', 0)} s looking", "; ".join(row["rewrites"]["joint"])])
 
