@@ -133,7 +133,8 @@ def for_each_cut(match: Match, make: Callable[[Cut], jax.Array]) -> tuple[jax.Ar
 
 def _cut_elementwise(rng: np.random.Generator) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     a, b, c = (int(n) for n in rng.integers(2, 5, 3))
-    return (lambda x, y, z: (jnp.split(2.0 * x * y, [1, 2], 0)[1], jnp.tanh(x + z)[:, -1], *jnp.split(x - z, [1], 1))), \
+    return (lambda x, y, z: (jnp.split(2.0 * x * y, [1, 2], 0)[1], jnp.tanh(x + z)[:, -1],
+                             *jnp.split(x - z, [1], 1))), \
         (rng.standard_normal((a + 1, b, c)), rng.standard_normal((a + 1, b, c)), rng.standard_normal((a + 1, 1, c)))
 
 

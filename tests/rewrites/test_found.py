@@ -47,6 +47,12 @@ def test_what_is_read_whole_is_not_cut() -> None:
     assert not sites(whole, RULES["cut_before_product"]), "all parts are read: nothing is saved"
 
 
+def test_a_bias_does_not_keep_a_fused_projection_together() -> None:
+    graph = traced(lambda h, w, b: jnp.split(h @ w + b, 3, -1), (2, 7, 4), (4, 9), (9,))
+    after = rewritten(graph, "cut_before_elementwise", "split_matmul")
+    assert made(after, "dot_general") == made(after, "add") == [(2, 7, 3)] * 3
+
+
 def test_products_written_out_and_summed_become_a_product() -> None:
     graph = traced(lambda x, w: jnp.sum(x[:, :, None] * w[None], 1), (6, 5), (5, 3))
     assert made(graph, "mul") == [(6, 5, 3)]
