@@ -7,20 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from planner.models.declare import Field, embedding, repeated
-from planner.models.layers import (
-    attention,
-    attention_params,
-    cast,
-    cross_entropy,
-    layer_norm,
-    layer_norm_params,
-    mlp,
-    mlp_params,
-    run_layers,
-)
+from planner.models.declare import embedding, repeated
+from planner.models.language import language_model
+from planner.models.layers import attention, attention_params, layer_norm, layer_norm_params, mlp, mlp_params
 from planner.models.table import Network, register
 
 
@@ -45,18 +35,7 @@ def gpt(c: GptConfig) -> Network:
     params = {"embedding": embedding(c.vocabulary, c.hidden),
               "positions": embedding(c.sequence, c.hidden),
               "layers": repeated(layer, c.layers, stacked=c.scan_layers), "norm": layer_norm_params(c.hidden)}
-
-    def forward(params: Any, batch: Any) -> jax.Array:
-        params = cast(params, c.dtype)
-        x = params["embedding"][batch["tokens"]] + params["positions"]
-        x = layer_norm(params["norm"], run_layers(gpt_layer, params["layers"], x))
-        return jnp.einsum("bsd,vd->bsv", x, params["embedding"])
-
-    def loss(params: Any, batch: Any) -> jax.Array:
-        return cross_entropy(forward(params, batch), batch["labels"])
-
-    tokens = Field((c.sequence,), limit=c.vocabulary)
-    return Network(params, {"tokens": tokens, "labels": tokens}, loss, forward)
+    return language_model(c, params, gpt_layer, layer_norm)
 
 
 def gpt_layer(params: Any, x: jax.Array) -> jax.Array:

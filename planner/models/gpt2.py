@@ -9,17 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from planner.models.declare import Field, embedding, normal, repeated, zeros
-from planner.models.layers import (
-    cast,
-    causal_mask,
-    cross_entropy,
-    layer_norm,
-    layer_norm_params,
-    mlp,
-    mlp_params,
-    run_layers,
-)
+from planner.models.declare import embedding, normal, repeated, zeros
+from planner.models.language import language_model
+from planner.models.layers import causal_mask, layer_norm, layer_norm_params, mlp, mlp_params
 from planner.models.table import Network, register
 
 
@@ -45,18 +37,7 @@ def gpt2(c: Gpt2Config) -> Network:
              "mlp": mlp_params(d, 4 * d)}
     params = {"embedding": embedding(c.vocabulary, d), "positions": embedding(c.sequence, d),
               "layers": repeated(layer, c.layers, stacked=c.scan_layers), "norm": layer_norm_params(d)}
-
-    def forward(params: Any, batch: Any) -> jax.Array:
-        params = cast(params, c.dtype)
-        x = params["embedding"][batch["tokens"]] + params["positions"]
-        x = run_layers(lambda layer, x: gpt2_layer(layer, x, c.heads), params["layers"], x)
-        return jnp.einsum("bsd,vd->bsv", layer_norm(params["norm"], x), params["embedding"])
-
-    def loss(params: Any, batch: Any) -> jax.Array:
-        return cross_entropy(forward(params, batch), batch["labels"])
-
-    tokens = Field((c.sequence,), limit=c.vocabulary)
-    return Network(params, {"tokens": tokens, "labels": tokens}, loss, forward)
+    return language_model(c, params, lambda layer, x: gpt2_layer(layer, x, c.heads), layer_norm)
 
 
 def gpt2_layer(params: Any, x: jax.Array, heads: int) -> jax.Array:

@@ -12,9 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from planner.models.declare import Field, Param, embedding, normal, ones, repeated
+from planner.models.declare import Param, embedding, normal, ones, repeated
 from planner.models.gating import mixture
-from planner.models.layers import cast, causal_mask, cross_entropy, rms_norm, run_layers
+from planner.models.language import Balance, language_model
+from planner.models.layers import causal_mask, rms_norm
 from planner.models.table import Network, register
 
 
@@ -45,22 +46,10 @@ def llama(c: LlamaConfig) -> Network:
               "layers": repeated(_layer_params(c), c.layers, stacked=c.scan_layers)}
     if not c.tied:
         params["unembedding"] = embedding(c.vocabulary, c.hidden)
-
-    def run(params: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
-        params = cast(params, c.dtype)
-        x = params["embedding"][batch["tokens"]]
-        carry = x, jnp.zeros((), jnp.float32)
-        x, imbalance = run_layers(lambda layer, carry: _layer(layer, carry, c), params["layers"], carry)
-        output = params["embedding"] if c.tied else params["unembedding"]
-        return jnp.einsum("bsd,vd->bsv", rms_norm(params["norm"], x), output), imbalance
-
-    def loss(params: Any, batch: Any) -> jax.Array:
-        logits, imbalance = run(params, batch)
-        loss = cross_entropy(logits, batch["labels"])
-        return loss + c.balance_weight * imbalance / c.layers if c.experts else loss
-
-    tokens = Field((c.sequence,), limit=c.vocabulary)
-    return Network(params, {"tokens": tokens, "labels": tokens}, loss, lambda params, batch: run(params, batch)[0])
+    if not c.experts:
+        return language_model(c, params, lambda layer, x: _layer(layer, x, c), rms_norm)
+    return language_model(c, params, lambda layer, carry: _sparse_layer(layer, carry, c), rms_norm,
+                          balance=Balance(c.balance_weight, c.layers))
 
 
 def rotate(x: jax.Array, base: float) -> jax.Array:
@@ -96,13 +85,17 @@ def _layer_params(c: LlamaConfig) -> dict[str, Any]:
     return {"norm1": ones(d), "attention": heads, "norm2": ones(d), "feed": feed}
 
 
-def _layer(params: Any, carry: tuple[jax.Array, jax.Array], c: LlamaConfig) -> tuple[jax.Array, jax.Array]:
+def _layer(params: Any, x: jax.Array, c: LlamaConfig) -> jax.Array:
+    x = x + grouped_attention(params["attention"], rms_norm(params["norm1"], x), c.rope_base)
+    feed, y = params["feed"], rms_norm(params["norm2"], x)
+    inner = jax.nn.silu(jnp.einsum("bsd,df->bsf", y, feed["gate"])) * jnp.einsum("bsd,df->bsf", y, feed["up"])
+    return x + jnp.einsum("bsf,fd->bsd", inner, feed["down"])
+
+
+def _sparse_layer(params: Any, carry: tuple[jax.Array, jax.Array], c: LlamaConfig) -> tuple[jax.Array, jax.Array]:
     x, imbalance = carry
     x = x + grouped_attention(params["attention"], rms_norm(params["norm1"], x), c.rope_base)
     feed, y = params["feed"], rms_norm(params["norm2"], x)
-    if not c.experts:
-        inner = jax.nn.silu(jnp.einsum("bsd,df->bsf", y, feed["gate"])) * jnp.einsum("bsd,df->bsf", y, feed["up"])
-        return x + jnp.einsum("bsf,fd->bsd", inner, feed["down"]), imbalance
 
     def experts(tokens: jax.Array) -> jax.Array:
         gate = jax.nn.silu(jnp.einsum("egcd,edf->egcf", tokens, feed["gate"]))

@@ -10,19 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from planner.models.declare import Field, embedding, normal, repeated
+from planner.models.declare import embedding, normal, repeated
 from planner.models.gating import mixture
 from planner.models.gpt import gpt_layer
-from planner.models.layers import (
-    attention,
-    attention_params,
-    cast,
-    cross_entropy,
-    layer_norm,
-    layer_norm_params,
-    mlp_params,
-    run_layers,
-)
+from planner.models.language import Balance, language_model
+from planner.models.layers import attention, attention_params, layer_norm, layer_norm_params, mlp_params
 from planner.models.table import Network, register
 
 
@@ -60,18 +52,8 @@ def moe(c: MoeConfig) -> Network:
         x, balance = _sparse_layer(layer["sparse"], gpt_layer(layer["dense"], x), c)
         return x, imbalance + balance
 
-    def run(params: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
-        params = cast(params, c.dtype)
-        x = params["embedding"][batch["tokens"]] + params["positions"]
-        x, imbalance = run_layers(pair_layer, params["pairs"], (x, jnp.zeros((), jnp.float32)))
-        return jnp.einsum("bsd,vd->bsv", layer_norm(params["norm"], x), params["embedding"]), imbalance
-
-    def loss(params: Any, batch: Any) -> jax.Array:
-        logits, imbalance = run(params, batch)
-        return cross_entropy(logits, batch["labels"]) + c.balance_weight * imbalance / (c.layers // 2)
-
-    tokens = Field((c.sequence,), limit=c.vocabulary)
-    return Network(params, {"tokens": tokens, "labels": tokens}, loss, lambda params, batch: run(params, batch)[0])
+    return language_model(c, params, pair_layer, layer_norm, balance=Balance(c.balance_weight, c.layers // 2),
+                          layers="pairs")
 
 
 def _sparse_layer(params: Any, x: jax.Array, c: MoeConfig) -> tuple[jax.Array, jax.Array]:

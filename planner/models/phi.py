@@ -11,8 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from planner.models.declare import Field, embedding, normal, ones, repeated
-from planner.models.layers import cast, causal_mask, cross_entropy, rms_norm, run_layers
+from planner.models.declare import embedding, normal, ones, repeated
+from planner.models.language import language_model
+from planner.models.layers import causal_mask, rms_norm
 from planner.models.llama import rotate
 from planner.models.table import Network, register
 
@@ -41,18 +42,7 @@ def phi(c: PhiConfig) -> Network:
              "down": normal(c.inner, d, fan_in=c.inner)}
     params = {"embedding": embedding(c.vocabulary, d), "norm": ones(d), "unembedding": embedding(c.vocabulary, d),
               "layers": repeated(layer, c.layers, stacked=c.scan_layers)}
-
-    def forward(params: Any, batch: Any) -> jax.Array:
-        params = cast(params, c.dtype)
-        x = params["embedding"][batch["tokens"]]
-        x = run_layers(lambda layer, x: phi_layer(layer, x, c), params["layers"], x)
-        return jnp.einsum("bsd,vd->bsv", rms_norm(params["norm"], x), params["unembedding"])
-
-    def loss(params: Any, batch: Any) -> jax.Array:
-        return cross_entropy(forward(params, batch), batch["labels"])
-
-    tokens = Field((c.sequence,), limit=c.vocabulary)
-    return Network(params, {"tokens": tokens, "labels": tokens}, loss, forward)
+    return language_model(c, params, lambda layer, x: phi_layer(layer, x, c), rms_norm)
 
 
 def phi_layer(params: Any, x: jax.Array, c: PhiConfig) -> jax.Array:
