@@ -3,9 +3,9 @@
 In: `Prepared`, a `MeshSpace`, the cluster, pins. Out: a `SliceTable`, and what bounds stages: how many, how large.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from planner.core.hardware import Cluster, Overlap
 from planner.core.pins import Pins
@@ -25,8 +25,14 @@ PRICE_SCALES = (0.03, 0.12, 0.25, 0.45, 0.8, 1.6, 4.0, 12.0, 60.0)
 """Prices of a byte, relative to the step's compute time per byte of capacity. [chosen: from negligible to prohibitive,
 close together where the prices that bound stages best were found to be, between 0.15 and 0.9 on GPT-2.6B]"""
 
+OPEN = (MAX_CLASSES, 4, 3, 2)
+"""Dimensions open to sharding, one after the other where a layer is too entangled for more. [chosen]"""
+
 MAX_STAGES = 64
 """Stages of a pipeline at most. [chosen: deeper pipelines spend their time in the bubble]"""
+
+
+Made = TypeVar("Made")
 
 
 def stage_limit(prepared: Prepared, hardware: Cluster, pins: Pins) -> int:
@@ -120,18 +126,30 @@ def mesh_table(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pi
     is not `exact` and proves no bound. Where every slice fits at its fastest, no other memory price is tried.
     """
     usable = hardware.kinds[space.part].device.usable_bytes
-    for classes in (MAX_CLASSES, 4, 3, 2):
+
+    def made(classes: int) -> SliceTable:
+        priced = priced_layers(prepared, space, hardware, pins, classes)
+        if _held_anyway(prepared, hardware, pins, priced) <= usable:
+            fastest = _table(prepared, priced, no_price(prepared, pins))
+            if all_fit(prepared, hardware, pins, fastest, usable):
+                return fastest
+        return _table(prepared, priced, memory_prices(prepared, hardware, space.mesh.device_count, pins, space.part))
+
+    return as_open_as_possible(made)
+
+
+def as_open_as_possible(made: Callable[[int], Made]) -> Made:
+    """What is made of layers with so many dimensions open to sharding as exact elimination can cope with.
+
+    Raises:
+      WidthExceeded: it can't cope with the fewest.
+    """
+    for classes in OPEN[:-1]:
         try:
-            priced = priced_layers(prepared, space, hardware, pins, classes)
-            if _held_anyway(prepared, hardware, pins, priced) <= usable:
-                fastest = _table(prepared, priced, no_price(prepared, pins))
-                if all_fit(prepared, hardware, pins, fastest, usable):
-                    return fastest
-            prices = memory_prices(prepared, hardware, space.mesh.device_count, pins, space.part)
-            return _table(prepared, priced, prices)
-        except WidthExceeded as error:
-            too_wide = error
-    raise too_wide
+            return made(classes)
+        except WidthExceeded:
+            continue
+    return made(OPEN[-1])
 
 
 def _held_anyway(prepared: Prepared, hardware: Cluster, pins: Pins, classes: Sequence[PricedClass]) -> float:

@@ -69,7 +69,7 @@ def plan_mixed(request: Request) -> PlanRecord:
 def _attempts(request: Request) -> Iterator[Attempt]:
     cluster, wanted = request.cluster, request.pins.replicas
     request = replace(request, pins=replace(request.pins, replicas=None))
-    why_not, known = _why_not_mixed(request), list[PlanRecord]()
+    why_not, known = why_not_mixed(request), list[PlanRecord]()
     if why_not is None:
         request.progress(f"{cluster.name}: pipelines over several of its parts")
         several = _or_why(plan_or_offload, request)
@@ -89,7 +89,7 @@ def _attempts(request: Request) -> Iterator[Attempt]:
         yield Attempt(SEVERAL, PinError(why_not))
 
 
-def _why_not_mixed(request: Request) -> str | None:
+def why_not_mixed(request: Request) -> str | None:
     """Why a pipeline over several parts is impossible; each part alone is in any case."""
     pins = request.pins
     if request.kind == "step":

@@ -51,16 +51,27 @@ def plan_or_say(request: Request) -> PlanRecord:
       MemoryLimitError: nothing fits, with the bytes missing and the single changes that would make it fit.
       BatchError, PinError: impossible pins.
     """
+    try:
+        return plan_or_fail(request)
+    except MemoryLimitError as too_large:
+        raise with_changes(request, too_large) from None
+
+
+def plan_or_fail(request: Request) -> PlanRecord:
+    """The same without changes in the error."""
     request = replace(request, phases=Phases())
     with seldom_collected():
-        try:
-            return replace(plan_any(request), phases_s=tuple(request.phases.seconds.items()))
-        except MemoryLimitError as too_large:
-            found = [] if request.cluster.parts else list(changes_that_fit(request, too_large))
-            if not found:
-                raise
-            one = "this makes" if len(found) == 1 else "each of these alone makes"
-            raise MemoryLimitError(too_large.what, f"{one} it fit: {'; '.join(found)}", too_large.need_bytes) from None
+        return replace(plan_any(request), phases_s=tuple(request.phases.seconds.items()))
+
+
+def with_changes(request: Request, too_large: MemoryLimitError) -> MemoryLimitError:
+    """The error with the single changes that would make it fit; itself where none is found."""
+    with seldom_collected():
+        found = [] if request.cluster.parts else list(changes_that_fit(request, too_large))
+    if not found:
+        return too_large
+    one = "this makes" if len(found) == 1 else "each of these alone makes"
+    return MemoryLimitError(too_large.what, f"{one} it fit: {'; '.join(found)}", too_large.need_bytes)
 
 
 def changes_that_fit(request: Request, too_large: MemoryLimitError) -> Iterator[str]:

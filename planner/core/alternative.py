@@ -8,6 +8,9 @@ from dataclasses import dataclass
 REWRITE = "rewrite"
 """What an alternative is about that rewrites the graph; its time is that of the plan with what it would add."""
 
+WITHOUT = "without rewrites"
+"""What the plan of a model as it was written is called beside the one of the model rewritten."""
+
 
 @dataclass(frozen=True, slots=True)
 class Alternative:

@@ -1,31 +1,24 @@
 """The best plan of a model whose graph may be rewritten: planned as it is, rewritten where that pays on the meshes
-found, planned again; the faster of the two is the plan, which is so never worse than without rewrites.
+found, planned again; the faster of the two is the plan, which is so never worse than without rewrites. Where the model
+does not fit as it is, it is first rewritten so that it does.
 
 In: a `Request`. Out: a `PlanRecord` with the rewrites of its program.
 """
 
-import time
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from planner.core.alternative import REWRITE, Alternative
-from planner.core.graph import Graph, Program
+from planner.core.alternative import REWRITE, WITHOUT, Alternative
 from planner.core.plan import Baseline, PlanRecord
-from planner.core.rewriting import AppliedRewrite, Rewriting
+from planner.core.rewriting import Rewriting
 from planner.errors import MemoryLimitError, PinError
-from planner.joint.best_first import Found, Search, rules_named
-from planner.joint.pricing import Pricing, one_device, places_of
-from planner.joint.reduced import reduced
-from planner.layers import Layers
+from planner.joint.best_first import Found, Gain, rules_named
+from planner.joint.looking import Task, added, counts, look, planned_with, with_rewrites
+from planner.joint.making_fit import made_to_fit
 from planner.phases import Phases
-from planner.prepared import prepare
-from planner.request import Remembered, Request
-from planner.rewrites.table import Rule
-from planner.rewriting.apply import steps
-from planner.rewriting.program import rewritten
-from planner.would_fit import plan_or_say
+from planner.request import Request
+from planner.would_fit import plan_or_fail, plan_or_say
 
 WAYS = (None, "none", "joint", "first")
 
@@ -36,8 +29,8 @@ GPT-2.6B]"""
 TOLD = 8
 """Rewrites that were not taken, at most, that a plan tells of. [chosen]"""
 
-WITHOUT = "without rewrites"
-"""What the plan of the model as it was written is called beside the one that is rewritten."""
+ONLY_FITTED = "rewritten to fit"
+"""What the plan with no more rewrites than make the model fit is called beside one with more."""
 
 
 def plan_jointly(request: Request) -> PlanRecord:
@@ -46,6 +39,7 @@ def plan_jointly(request: Request) -> PlanRecord:
     Raises:
       PinError: no such way to rewrite.
       RewriteError, UnknownNameError: rewrites that are asked for do not apply, or there are no such rules.
+      MemoryLimitError: nothing fits, rewritten or not.
       as `plan_or_say`.
     """
     pins = request.pins
@@ -53,90 +47,67 @@ def plan_jointly(request: Request) -> PlanRecord:
         raise PinError(f"rewrite={pins.rewrite!r}", f"use one of {', '.join(str(w) for w in WAYS if w)}")
     rules = rules_named(pins.allow, pins.forbid)
     if pins.rewrites:
-        return _planned(request, tuple(Rewriting(*r) for r in pins.rewrites), ())
-    base = plan_or_say(request)
+        return planned_with(request, [Gain(Rewriting(*r)) for r in pins.rewrites], plan_or_say)
     if pins.rewrite in (None, "none"):
-        return base
-    if request.cluster.parts:
-        return replace(base, warnings=(*base.warnings, "rewrites are not searched on several types of devices"))
-    deadline = time.perf_counter() + (SECONDS if request.budget_s is None else request.budget_s)
-    asked = replace(request, phases=Phases())
-    found = _found(asked, base, rules, deadline)
-    looked = tuple(asked.phases.seconds.items())
-    plain = replace(base, pruned=(*base.pruned, *_counts(found)), phases_s=_added(base.phases_s, looked),
+        return plan_or_say(request)
+    too_large = None
+    try:
+        base = plan_or_fail(request)
+    except MemoryLimitError as fault:
+        base, too_large = None, fault
+    seconds = SECONDS if request.budget_s is None else request.budget_s
+    task = Task(replace(request, phases=Phases()), rules, seconds)
+    if base is not None:
+        return _improved(task, base, WITHOUT)
+    assert too_large is not None
+    return _fitted(task, too_large)
+
+
+def _fitted(task: Task, too_large: MemoryLimitError) -> PlanRecord:
+    """The best plan of the model rewritten, as it does not fit as it is: with what makes it fit, and what more pays."""
+    request = task.request
+    fit = made_to_fit(task, too_large)
+    record = replace(fit.record, pruned=added(fit.record.pruned, *map(counts, fit.looked)),
+                     phases_s=added(fit.record.phases_s, request.phases.seconds.items()))
+    more = record
+    if request.pins.rewrite == "joint" and task.left_s > 0:
+        rest = Task(replace(with_rewrites(request, fit.gains), phases=Phases()), task.rules, task.left_s)
+        more = _improved(rest, replace(record, rewrites=()), ONLY_FITTED)
+        more = replace(more, rewrites=(*record.rewrites, *more.rewrites))
+    beside = Baseline(WITHOUT, None, None, False, too_large.what)
+    return replace(more, baselines=(*more.baselines, beside))
+
+
+def _improved(task: Task, base: PlanRecord, name: str) -> PlanRecord:
+    """A plan, or a faster one of the model rewritten, beside which the first is called by a name."""
+    request, joint = task.request, task.request.pins.rewrite == "joint"
+    found = look(task, base)
+    looked = tuple(request.phases.seconds.items())
+    plain = replace(base, pruned=added(base.pruned, counts(found)), phases_s=added(base.phases_s, looked),
                     alternatives=(*base.alternatives, *_not_taken(found, base)))
     if not found.rewrites:
         return plain
     try:
-        best = _planned(request, tuple(r.rewriting for r in found.rewrites), found.rewrites)
+        best = planned_with(request, found.rewrites, plan_or_fail if joint else plan_or_say)
     except (KeyboardInterrupt, MemoryLimitError):
-        if pins.rewrite != "joint":
+        if not joint:
             raise
-        request.progress("the rewritten model was not planned to the end: this is the plan without rewrites")
+        request.progress(f"the rewritten model was not planned to the end: this is the plan {name}")
         return plain
-    phases_s = _added(plain.phases_s, best.phases_s)
-    if best.step_time_s >= base.step_time_s and pins.rewrite == "joint":
+    phases_s = added(plain.phases_s, best.phases_s)
+    if best.step_time_s >= base.step_time_s and joint:
         return replace(plain, phases_s=phases_s)
-    beside = Baseline(WITHOUT, base.step_time_s, base.peak_bytes, True,
+    beside = Baseline(name, base.step_time_s, base.peak_bytes, True,
                       f"{len(base.stages)} stages, {base.microbatches} microbatches")
     return replace(best, phases_s=phases_s,
                    alternatives=(*best.alternatives, *_not_taken(found, best)),
-                   baselines=(*best.baselines, beside), pruned=(*best.pruned, *_counts(found)),
+                   baselines=(*best.baselines, beside), pruned=(*best.pruned, *counts(found)),
                    lower_bound_s=min(best.lower_bound_s, base.lower_bound_s))
-
-
-def _added(*phases_s: Iterable[tuple[str, float]]) -> tuple[tuple[str, float], ...]:
-    """Seconds by phase, of several searches together."""
-    found: dict[str, float] = {}
-    for name, seconds in (p for each in phases_s for p in each):
-        found[name] = found.get(name, 0.0) + seconds
-    return tuple(found.items())
 
 
 def _not_taken(found: Found, record: PlanRecord) -> tuple[Alternative, ...]:
     """Rewrites that were priced by themselves and are not in a plan, the best first."""
     taken, step_time_s = set(record.rewritings), record.step_time_s
-    left = sorted((seconds, str(r)) for r, seconds in found.alone if r not in taken)
-    return tuple(Alternative(REWRITE, name, step_time_s * seconds / found.before_s, None)
-                 for seconds, name in left[:TOLD] if np.isfinite(seconds))
-
-
-def _counts(found: Found) -> tuple[tuple[str, int], ...]:
-    return (("rewritten graphs priced", found.priced), ("rewritten graphs left out by their bound", found.pruned))
-
-
-def _found(request: Request, base: PlanRecord, rules: Sequence[Rule], deadline: float) -> Found:
-    """The rewrites that pay on the meshes of a plan, or on one device."""
-    with request.phases.phase("rewrites"):
-        program = request.trace(base.microbatches, None)
-        whole = reduced(program, layers_of(base))
-        layers = prepare(whole.program, request.cluster.device).layers
-        place = (one_device(request.cluster),) if request.pins.rewrite == "first" else places_of(base, request.pins)
-        request.progress(f"rewrites: looking in {len(layers)} of {len(base.layers)} layers")
-        search = Search(whole, layers, Pricing(request.cluster, request.pins, place), rules,
-                        deadline, request.progress)
-        return search.run()
-
-
-def layers_of(record: PlanRecord) -> Layers:
-    """The layers of a plan's program."""
-    cuts = (0, *(layer.ops[1] for layer in record.layers))
-    return Layers(cuts, tuple(layer.layer_class for layer in record.layers))
-
-
-def _planned(request: Request, rewritings: Sequence[Rewriting], priced: Sequence[AppliedRewrite]) -> PlanRecord:
-    """The plan of the rewritten model."""
-
-    def trace(microbatches: int, update: Graph | None) -> Program:
-        return rewritten(request.trace(microbatches, update), rewritings)
-
-    record = plan_or_say(replace(request, trace=Remembered(trace)))
-    gains_s = [r.gain_s for r in priced] or [0.0] * len(rewritings)
-    program = request.trace(record.microbatches, None)
-    return replace(record, rewrites=tuple(_told(program, rewritings, gains_s)))
-
-
-def _told(program: Program, rewritings: Sequence[Rewriting], gains_s: Sequence[float]) -> Iterator[AppliedRewrite]:
-    """What a plan says of its rewrites, of which so many seconds are known to be gained."""
-    for gain_s, (rule, site, _) in zip(gains_s, steps(program.forward, rewritings), strict=True):
-        yield AppliedRewrite(site.rewriting, rule.says, len(site.matches), gain_s, rule.rounding, rule.assumes)
+    left = sorted((price.seconds, str(r)) for r, price in found.alone if r not in taken and price.fits)
+    return tuple(Alternative(REWRITE, name, step_time_s * seconds / found.before.seconds, None)
+                 for seconds, name in left[:TOLD] if found.before.fits and np.isfinite(seconds))

@@ -6,7 +6,7 @@ In: a `PlanRecord`. Out: plain text of short paragraphs, for a person who asks w
 import re
 import textwrap
 
-from planner.core.alternative import REWRITE, Alternative
+from planner.core.alternative import REWRITE, WITHOUT, Alternative
 from planner.core.plan import Baseline, PlanRecord, ScheduleCost, StagePlan
 from planner.report import breakdown, operator_words, units
 from planner.report.causes import WAITING, stage_causes, step_causes, top_moves
@@ -76,10 +76,13 @@ def _choice(record: PlanRecord) -> list[str]:
 
 
 def _rewritten(record: PlanRecord) -> list[str]:
-    lines: list[str] = []
+    lines = [f"without rewrites the model does not fit: {b.note}." for b in record.baselines
+             if b.name == WITHOUT and not b.fits]
     for r in record.rewrites:
         gain = f", {'gains' if r.gain_s > 0 else 'costs by itself'} {units.seconds(abs(r.gain_s))} a step" \
             if r.gain_s else ""
+        gain += f", makes up for {units.size(r.frees_bytes)} of a device's memory that are missing without" \
+            if r.frees_bytes > 0 else ""
         exact = "last bits may differ" if r.rounding else "bit for bit the same"
         assumes = f"; assumes that {r.assumes}" if r.assumes else ""
         lines.append(f"{r.rewriting.rule} ({r.says}) at {r.rewriting.at}, in {units.plural(r.places, 'place')}{gain}: "

@@ -8,38 +8,28 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 import pytest
 
 import planner
 from planner import models
+from planner.core.alternative import WITHOUT
 from planner.core.pins import Pins
 from planner.core.rewriting import Rewriting
 from planner.emit.match import matching_program
 from planner.errors import PinError, PlanMismatchError, RewriteError, UnknownNameError
 from planner.joint.best_first import Found, Search, rules_named
-from planner.joint.plan import WITHOUT, layers_of
-from planner.joint.pricing import Pricing, places_of
+from planner.joint.looking import layers_of
+from planner.joint.places import places_of
+from planner.joint.pricing import Pricing
 from planner.joint.reduced import Reduced, reduced
 from planner.model import Model
 from planner.prepared import prepare
 from planner.rewrites import RULES
 from planner.rewriting.program import rewritten
 from planner.trace import trace_program
+from tests.joint.products import chained
 
 QKV = "layers/*/attention/query, layers/*/attention/key, layers/*/attention/value"
-
-
-def chained(batch: int = 16) -> Model:
-    """Two independent places where products can be paired otherwise, one of which pays: x·u·v with a wide middle."""
-    def loss(params: Any, batch: Any) -> jax.Array:
-        narrow = (batch["x"] @ params["down"]) @ params["up"]
-        wide = (jnp.tanh(narrow) @ params["out"]) @ params["back"]
-        return jnp.mean(wide ** 2)
-
-    sizes = {"down": (64, 8), "up": (8, 64), "out": (64, 1024), "back": (1024, 64)}
-    params = {k: jax.ShapeDtypeStruct(shape, jnp.float32) for k, shape in sizes.items()}
-    return Model(loss, params, {"x": jax.ShapeDtypeStruct((batch, 512, 64), jnp.float32)}, optax.sgd(0.1), name="chain")
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +43,7 @@ def searched(model: Model, plan: planner.Plan, rules: tuple[str, ...] = (), seco
     record = plan.record
     program = trace_program(model, record.microbatches)
     whole = reduced(program, layers_of(record))
-    pricing = Pricing(record.cluster, Pins(), places_of(record, Pins()))
+    pricing = Pricing(record.cluster.device, Pins(), places_of(record, Pins()))
     search = Search(whole, prepare(whole.program, record.cluster.device).layers, pricing, rules_named(rules, ()),
                     time.perf_counter() + seconds, lambda _: None)
     return search, search.run()
@@ -64,12 +54,13 @@ def test_price_of_distinct_layers_is_that_of_the_whole(gpt: tuple[Model, planner
     program = trace_program(model, plan.record.microbatches)
     small = reduced(program, layers_of(plan.record))
     assert sum(small.missing) == 3 and len(small.program.forward.ops) < 0.7 * len(program.forward.ops)
-    pricing = Pricing(plan.record.cluster, Pins(), places_of(plan.record, Pins()))
+    pricing = Pricing(plan.record.cluster.device, Pins(), places_of(plan.record, Pins()))
     whole = Reduced(program, (0,) * len(small.missing))
-    assert pricing.seconds(small.program, small) == pytest.approx(pricing.seconds(program, whole), rel=1e-9)
+    assert pricing.price(small.program, small).seconds == pytest.approx(
+        pricing.price(program, whole).seconds, rel=1e-9)
     fused = [Rewriting("fuse_matmuls", QKV)]
-    assert pricing.seconds(rewritten(small.program, fused), small) == pytest.approx(
-        pricing.seconds(rewritten(program, fused), whole), rel=1e-9)
+    assert pricing.price(rewritten(small.program, fused), small).seconds == pytest.approx(
+        pricing.price(rewritten(program, fused), whole).seconds, rel=1e-9)
 
 
 def test_best_first_finds_the_best_of_all_subsets() -> None:
@@ -83,29 +74,30 @@ def test_best_first_finds_the_best_of_all_subsets() -> None:
             program = rewritten(search.whole.program, chosen)
         except RewriteError:  # one takes the other's place away
             continue
-        prices[chosen] = search.pricing.seconds(program, search.whole)
+        prices[chosen] = search.pricing.price(program, search.whole).seconds
     assert len(prices) > 3
-    assert found.after_s == pytest.approx(min(prices.values()))
-    assert found.after_s < 0.9 * found.before_s == 0.9 * prices[()]
-    assert sum(r.gain_s for r in found.rewrites) == pytest.approx(found.before_s - found.after_s)
+    before_s, after_s = found.before.seconds, found.after.seconds
+    assert after_s == pytest.approx(min(prices.values()))
+    assert after_s < 0.9 * before_s == 0.9 * prices[()]
+    assert sum(r.seconds for r in found.rewrites) == pytest.approx(before_s - after_s)
 
 
 def test_no_time_is_no_rewrites(gpt: tuple[Model, planner.Plan]) -> None:
     _, found = searched(*gpt, seconds=-1.0)
-    assert not found.rewrites and not found.complete and found.after_s == found.before_s
+    assert not found.rewrites and not found.complete and found.after == found.before
 
 
 def test_plan_is_no_worse_and_computes_the_same() -> None:
-    model, devices = chained(), jax.devices()
-    plain = planner.plan(model, devices, cache=False)
-    joint = planner.plan(model, devices, cache=False, rewrite="joint", allow=("reassociate_right", "fuse_matmuls"))
+    model = chained()
+    on: dict[str, Any] = {"mesh": jax.devices(), "hardware": planner.cluster("cpu-8"), "cache": False}
+    plain = planner.plan(model, **on)
+    joint = planner.plan(model, **on, rewrite="joint", allow=("reassociate_right", "fuse_matmuls"))
     assert joint.record.step_time_s < plain.record.step_time_s
     assert [r.rewriting.rule for r in joint.record.rewrites] == ["reassociate_right"]
     beside = {b.name: b.step_time_s for b in joint.record.baselines}
     assert beside[WITHOUT] == pytest.approx(plain.record.step_time_s)
     assert "reassociate_right" in joint.explain() and joint.check(model, steps=2).passed
-    again = planner.plan(model, devices, cache=False, rewrites=[
-        (r.rewriting.rule, r.rewriting.at) for r in joint.record.rewrites])
+    again = planner.plan(model, **on, rewrites=[(r.rewriting.rule, r.rewriting.at) for r in joint.record.rewrites])
     assert again.record.step_time_s == joint.record.step_time_s
     assert again.record.fingerprint == joint.record.fingerprint != plain.record.fingerprint
 
@@ -114,7 +106,7 @@ def test_interrupted_the_plan_without_rewrites_is_returned(monkeypatch: pytest.M
     def stopped(*_: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("planner.joint.plan._planned", stopped)
+    monkeypatch.setattr("planner.joint.plan.planned_with", stopped)
     said: list[str] = []
     found = planner.plan(chained(), planner.cluster("dgx-h100"), stages=1, cache=False, rewrite="joint",
                          allow=("reassociate_right",), progress=said.append)
