@@ -35,6 +35,7 @@ SLOW = frozenset({
     "tests/runtime/test_schedules.py::test_state_and_skips_go_through_virtual_stages[interleaved]",
     "tests/test_examples.py::test_example_shows_its_plan_and_learns[equinox_module]",
     "tests/test_examples.py::test_example_shows_its_plan_and_learns[inference]",
+    "tests/joint/test_places.py::test_rewrites_gain_on_several_types[shares]",
     "tests/integration/test_adafactor.py::test_trains_as_on_one_device[pipeline]",
     "tests/integration/test_memory.py::test_what_xla_allocates_is_foreseen[gpt-tiny-float32-pins2]",
     "tests/integration/test_memory.py::test_what_xla_allocates_is_foreseen[mlp-tiny-float32-pins5]",

@@ -32,8 +32,8 @@ def add_pins(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--pin-activation", action="append", default=[], metavar="NAME=SPEC",
                        help="sharding of an activation named by jax.ad_checkpoint.checkpoint_name")
     group.add_argument("--rewrite", choices=("joint", "first", "none"),
-                       help="rewrite the graph where that makes the plan faster (joint), or where it is faster on one "
-                       "device, before sharding (first, a baseline); default none")
+                       help="rewrite the graph where that makes the plan faster or the model fit (joint), or where it "
+                       "is faster on one device, before sharding (first, a baseline); default none")
     group.add_argument("--allow", action="append", default=[], metavar="RULE",
                        help="use only these rewrites ('*': all; default: all that assume nothing)")
     group.add_argument("--forbid", action="append", default=[], metavar="RULE", help="do not use this rewrite")

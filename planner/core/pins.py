@@ -28,8 +28,8 @@ class Pins:
         `"activations"`: all activations of pipeline stages are; `"auto"`: what makes the step fastest. None: what has
         to be, where nothing fits without.
       rewrite: whether the graph may be rewritten (`planner/rewrites/`): `"joint"`: where that makes the plan faster,
-        searched together with shardings; `"first"`: where it is faster on one device, before anything is sharded, as a
-        baseline; `"none"` or None: not at all.
+        or the model fit, searched together with shardings; `"first"`: where it is faster on one device, before anything
+        is sharded, as a baseline; `"none"` or None: not at all.
       allow, forbid: names of rules: only these, and not these. Without `allow`, all that assume nothing; `("*",)`: all.
       rewrites: (rule, where) of rewrites to apply, in order, as a plan lists them: these and no others.
       replicas: on several types of devices, replicas of the whole pipeline, one on a type, with a share of the batch

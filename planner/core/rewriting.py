@@ -28,7 +28,7 @@ class AppliedRewrite:
       says: what becomes what.
       places: how many places of the class there are.
       gain_s: predicted seconds of a step that it gains over the plan with the rewrites before it, on the meshes of the
-        plan without any; negative where it only pays together with later ones, 0 where the model does not fit without.
+        plan without any; negative where it only pays together with later ones, 0 as long as the model does not fit.
       rounding: whether floating-point results may differ in their last bits.
       assumes: what has to be true for the results to be equal, or "".
       frees_bytes: of the bytes that are missing of a device's memory where the model does not fit without, those that

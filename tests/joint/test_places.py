@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import jax
 import pytest
 
 import planner
@@ -61,8 +60,8 @@ def test_prices_are_above_their_bound_and_near_the_plan(plain: planner.Plan) -> 
 
 @pytest.mark.parametrize("way", ["pipeline", "shares"])
 def test_rewrites_gain_on_several_types(way: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model, on = chained(), fast_and_slow()
-    joint = planner.plan(model, jax.devices(), hardware=on, **FREE, **RULE, **WAYS[way])
+    on = fast_and_slow()
+    joint = planner.plan(chained(), on, **FREE, **RULE, **WAYS[way])
     (beside,) = (b for b in joint.record.baselines if b.name == WITHOUT)
     assert beside.step_time_s is not None and joint.record.step_time_s < 0.9 * beside.step_time_s
     assert [r.rewriting.at for r in joint.record.rewrites] == ["out, back"]
@@ -75,8 +74,6 @@ def test_rewrites_gain_on_several_types(way: str, tmp_path: Path, capsys: pytest
         said = " ".join(capsys.readouterr().out.split())
         assert "reassociate_right ((a·b)·c -> a·(b·c)) at out, back, in 1 place, gains" in said
         assert "without rewrites:" in said
-        report = joint.check(model, steps=2)
-        assert report.passed, report
 
 
 def test_no_rewrite_that_does_not_pay_is_taken_on_several_types() -> None:
