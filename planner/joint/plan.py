@@ -81,7 +81,11 @@ def _fitted(task: Task, too_large: MemoryLimitError) -> PlanRecord:
 def _improved(task: Task, base: PlanRecord, name: str) -> PlanRecord:
     """A plan, or a faster one of the model rewritten, beside which the first is called by a name."""
     request, joint = task.request, task.request.pins.rewrite == "joint"
-    found = look(task, base)
+    try:
+        found = look(task, base)
+    except KeyboardInterrupt:  # before the search, which keeps what it has found, was under way
+        request.progress(f"interrupted: this is the plan {name}")
+        return base
     looked = tuple(request.phases.seconds.items())
     plain = replace(base, pruned=added(base.pruned, counts(found)), phases_s=added(base.phases_s, looked),
                     alternatives=(*base.alternatives, *_not_taken(found, base)))
