@@ -61,5 +61,21 @@ SLOW = frozenset({
     "tests/runtime/test_training.py::test_rows_of_stacked_layers_and_clipping_across_stages[design1]",
     "tests/runtime/test_training.py::test_state_goes_from_microbatch_to_microbatch[design1]",
     "tests/test_scaled.py::test_a_search_that_may_not_foresee_finds_the_same_plan",
+    "tests/cache/test_tables.py::test_warm_plans_are_cold_plans[gpt-tiny-cluster-pins0]",
+    "tests/cache/test_workers.py::test_a_program_that_was_sent_gives_the_same_tables[mixtral-tiny]",
+    "tests/checkpoint/test_processes.py::"
+    "test_runs_are_resumed_by_other_numbers_of_processes_under_other_plans[2, 4 and 1 processes]",
+    "tests/checkpoint/test_resume.py::test_every_number_comes_back_where_the_new_plan_wants_it[tied]",
+    "tests/checkpoint/test_resume.py::test_under_another_plan_the_curve_goes_on[fsdp on 8 to data on 4-mlp]",
+    "tests/checkpoint/test_resume.py::test_under_the_same_plan_every_bit_is_the_same[2 stages-mlp]",
+    "tests/integration/test_recomputation.py::test_every_layer_is_recomputed_as_pinned[llama-tiny]",
+    "tests/integration/test_recomputation.py::test_selected_tensors_save_most_of_it_for_little_time[llama-tiny]",
+    "tests/integration/test_zero.py::test_trains_as_on_one_device[fsdp-1]",
+    "tests/mixing/test_mixing.py::test_two_types_of_devices_train_as_one[mlp-pins1]",
+    "tests/mixing/test_mixing.py::test_two_types_of_devices_train_as_one[mlp-pins2]",
+    "tests/mixing/test_mixing.py::test_two_types_of_devices_train_as_one[tied-pins0]",
+    "tests/models/test_zoo.py::test_every_parameter_learns[mixtral-tiny]",
+    "tests/runtime/test_schedules.py::test_schedules_train_as_one_device_does[interleaved, 2 ranks]",
+    "tests/runtime/test_schedules.py::test_with_sgd_too[interleaved]",
 })
 """Their names, as pytest gives them."""

@@ -1,6 +1,7 @@
 """Plans are the same byte for byte: without a cache, with an empty one, and from what another search kept."""
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from planner.cache.keys import digest
 from planner.cache.store import SUFFIX, Cache
 from planner.cache.tables import KnownTables
 from planner.cache.written import Deferred, Task
+from planner.core.graph import Program
 from planner.core.hardware import Cluster
 from planner.core.pins import Pins
 from planner.mesh_tables import mesh_table
@@ -51,8 +53,13 @@ def test_warm_plans_are_cold_plans(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert planner.plan(model, where(), cache=Cache(tmp_path), **pins).to_json() == plain
 
 
+@cache
+def traced(microbatches: int) -> Program:
+    return trace_program(build("gpt-tiny", **SMALL), microbatches)
+
+
 def prepared(cluster: Cluster, microbatches: int = 2) -> Prepared:
-    return prepare(trace_program(build("gpt-tiny", **SMALL), microbatches), cluster.device)
+    return prepare(traced(microbatches), cluster.device)
 
 
 def spaces(cluster: Cluster) -> list[MeshSpace]:

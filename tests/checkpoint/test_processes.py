@@ -42,10 +42,13 @@ def told(out):
     return {x["step"]: x["loss"] for x in map(json.loads, (x for x in out.splitlines() if x.startswith('{"step"')))}
 
 
-def test_runs_are_resumed_by_other_numbers_of_processes_under_other_plans(tmp_path, right):
+@pytest.mark.parametrize("runs", [
+    pytest.param([(2, "stateful, mixed", 3)], id="2 and 1 processes"),
+    pytest.param([(2, "stateful, mixed", 2), (4, "stateful, data", 4)], id="2, 4 and 1 processes")])
+def test_runs_are_resumed_by_other_numbers_of_processes_under_other_plans(tmp_path, right, runs):
     assert CASES["stateful, data"].design == DATA
     found = {}
-    for count, case, until in ((2, "stateful, mixed", 2), (4, "stateful, data", 4)):
+    for count, case, until in runs:
         for code, out, err in Job(count, 8 // count, [case], until, {"folder": str(tmp_path)}).run():
             assert code == 0, err[-3000:]
             found |= told(out)

@@ -12,16 +12,17 @@ RUN = ("run", "mlp-tiny", "--batch", "16", "--steps", "2", "--stages", "2", "--m
        "--hardware", "cpu-8", "--json")
 
 
-def losses(*more):
-    command = (sys.executable, "-m", "planner.cli", *RUN, *more)
+def losses(out):
+    return [json.loads(line)["loss"] for line in out.splitlines()]
+
+
+def test_processes_run_as_one_and_one_of_them_prints(capsys):
+    command = (sys.executable, "-m", "planner.cli", *RUN, "--processes", "2", "--devices-per-process", "2")
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads(line)["loss"] for line in done.stdout.splitlines()]
-
-
-def test_processes_run_as_one_and_one_of_them_prints():
-    found = losses("--processes", "2", "--devices-per-process", "2")
-    assert found == pytest.approx(losses("--devices", "4"), rel=2e-5) and len(found) == 2
+    assert main([*RUN, "--devices", "4"]) == 0
+    alone = losses(capsys.readouterr().out)
+    assert losses(done.stdout) == pytest.approx(alone, rel=2e-5) and len(alone) == 2
 
 
 @pytest.mark.parametrize(("options", "message"), [

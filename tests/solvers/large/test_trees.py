@@ -11,7 +11,7 @@ from tests.solvers.large.linked_problems import flat_model, linked_problems
 from tests.solvers.random_problems import brute_force, problems
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)  # brute force takes most of it
 @given(problem=st.one_of(linked_problems(), problems(huge=False)), seed=st.integers(0, 99))
 def test_usage_and_best_are_what_they_say(problem: Problem, seed: int) -> None:
     _, model = flat_model(problem)
