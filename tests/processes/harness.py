@@ -14,6 +14,10 @@ ROOT = WORKER.parents[2]
 LIMIT_S = 240
 """Far above what a loaded machine takes; a run of these that hangs takes longer."""
 
+SILENT_S = 120
+"""Until a process without a sign of life is given up: on a machine with five times as much to do as it has cores, one
+was late by 30 s, the default."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -27,7 +31,8 @@ class Job:
 
     def start(self) -> list[subprocess.Popen]:
         port = free_port("127.0.0.1")
-        text = json.dumps({"devices": self.devices, "cases": self.cases, "steps": self.steps} | self.more)
+        text = json.dumps({"devices": self.devices, "cases": self.cases, "steps": self.steps} | self.more
+                          | {"limits": {"silent_s": SILENT_S} | self.more.get("limits", {})})
         environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", **QUICKLY}
         return [subprocess.Popen([sys.executable, str(WORKER), f"127.0.0.1:{port}", str(self.count), str(n), text],
                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
