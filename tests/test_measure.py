@@ -424,7 +424,7 @@ def test_reading_uses_arrays_of_the_asked_dtype() -> None:
 
 def test_devices_that_queue_are_timed_in_long_turns(measured: tuple[Cluster, object]) -> None:
     """As accelerators are: calls among many, loops with many steps a turn, nothing taken off for a step."""
-    queueing = dataclasses.replace(TINY, copies=4, queues=True)
+    queueing = dataclasses.replace(TINY, copies=4, queues=True, dtypes=("float32",))
     cluster = measure(jax.devices()[:1], budget_s=1.0, sizes=queueing)
     assert 0 < cluster.device.dispatch_s < 20 * measured[0].device.dispatch_s
     assert all(0 < rate < 1e13 for grid in cluster.device.matmuls for rate in grid.flops_per_s)
