@@ -29,4 +29,5 @@ def _bound(eqn: Any, params: dict[str, Any], operands: list[Any]) -> Sequence[An
     if eqn.primitive.name in OF_BITS:
         given = [jnp.asarray(x).astype(v.aval.dtype) for x, v in zip(operands, eqn.invars, strict=True)]
         return [x.astype(_wide(x.dtype)) for x in bound(eqn, params, given)]
-    return bound(eqn, {k: _wide(v) if isinstance(v, np.dtype) else v for k, v in params.items()}, operands)
+    wide = {k: _wide(v) if isinstance(v, np.dtype) else v for k, v in params.items()}
+    return bound(eqn, wide | {"precision": None} if "precision" in wide else wide, operands)  # it may ask for less

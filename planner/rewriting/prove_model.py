@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from planner.core.graph import Graph, Program, Role
+from planner.core.graph import Graph, Literal, Program, Role
 from planner.core.rewriting import Rewriting
 from planner.interpret import run_graph
 from planner.model import Model, leaves_with_paths
@@ -23,6 +23,7 @@ from planner.rewriting.float64 import in_float64
 from planner.rewriting.sites import Site, sites
 from planner.rewriting.splice import replaced
 from planner.trace import ReverseRules, program_of, split_params
+from planner.trace.dtypes import dtype_of, is_inexact
 
 TOLERANCE = 1e-9
 """Of the largest element of each array, in float64. [chosen: rounding was 3e-14 at most in the zoo]"""
@@ -38,16 +39,18 @@ Results = Mapping[tuple[Role, str, int | None], Any]
 @dataclass(frozen=True)
 class PlaceProof:
     """One class of places: how many they are, and the largest difference that rewriting them makes, relative to the
-    largest element of each array."""
+    largest element of each array, and may: `TOLERANCE`, or what a number that is rounded to half precision (a scale
+    before a cast) may make."""
 
     rewriting: Rewriting
     places: int
     worst: float
+    allowed: float = TOLERANCE
 
     @property
     def is_right(self) -> bool:
         """Whether that is rounding."""
-        return self.worst <= TOLERANCE
+        return self.worst <= self.allowed
 
 
 def prove_places(program: Program, samples: Sequence[Sequence[Any]], rules: Iterable[Rule] | None = None
@@ -62,9 +65,9 @@ def prove_places(program: Program, samples: Sequence[Sequence[Any]], rules: Iter
     found = [(rule, site) for rule in rules or [RULES[n] for n in RULES] for site in sites(program.forward, rule)]
     before, reverse = results(program, samples), ReverseRules()
     for rule, site in found:
-        after = results(_rewritten(program, rule, site, reverse), samples)
-        worst = max(difference(a, b) for a, b in zip(before, after, strict=True))
-        yield PlaceProof(site.rewriting, len(site.matches), worst)
+        other = _rewritten(program, rule, site, reverse)
+        worst = max(difference(a, b) for a, b in zip(before, results(other, samples), strict=True))
+        yield PlaceProof(site.rewriting, len(site.matches), worst, _allowed(program.forward, other.forward))
 
 
 def arrays_for(program: Program, model: Model, batch: Any) -> list[Any]:
@@ -109,6 +112,22 @@ def _rewritten(program: Program, rule: Rule, site: Site, reverse: ReverseRules) 
     forward = replaced(program.forward, rule, site.matches)
     forward.check()
     return program_of(program.kind, forward, program.microbatches, program.update, reverse)
+
+
+def _allowed(before: Graph, after: Graph) -> float:
+    """Twice what rounding changes a number by, where one of half precision is new; else `TOLERANCE`."""
+    known = set(_written(before))
+    return max([TOLERANCE, *(float(jax.numpy.finfo(d).eps) for x, d in _written(after)
+                             if (x, d) not in known and jax.numpy.finfo(d).bits < 32)])
+
+
+def _written(graph: Graph) -> Iterator[tuple[float, Any]]:
+    """Floating numbers in a graph, with the dtypes that they are read or cast to."""
+    for op in graph.ops:
+        for literal in (o for o in op.operands if isinstance(o, Literal)):
+            dtype = graph.values[op.results[0]].dtype if op.primitive == "convert_element_type" else literal.dtype
+            if is_inexact(literal.dtype) and is_inexact(dtype) and np.ndim(literal.value) == 0:
+                yield float(literal.value), dtype_of(dtype)
 
 
 def _numbers(x: Any) -> Any:

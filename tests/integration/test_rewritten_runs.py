@@ -46,8 +46,10 @@ QUICK = ("mlp-tiny", "drawn", 2)
     for name in MODELS for way in WAYS for stages in (1, 2)])
 def test_a_rewritten_model_trains_as_on_one_device(name: str, way: str, stages: int) -> None:
     model = models.build(name, batch_size=16, dtype="float32", **MODELS[name])
-    pins = WAYS[way] or {"rewrites": drawn(model)}
-    plan = planner.plan(model, planner.cluster("cpu-8"), stages=stages, cache=False, **pins)
+    pins = {**WAYS[way], "stages": stages, "microbatches": 4 if stages > 1 else None}
+    if way == "drawn":
+        pins["rewrites"] = drawn(model, pins["microbatches"] or 1)
+    plan = planner.plan(model, planner.cluster("cpu-8"), cache=False, **pins)
     assert len(plan.stages) == stages
     if way == "drawn":
         assert tuple((r.rewriting.rule, r.rewriting.at) for r in plan.record.rewrites) == pins["rewrites"]
@@ -55,9 +57,9 @@ def test_a_rewritten_model_trains_as_on_one_device(name: str, way: str, stages: 
     assert report.passed, f"{plan!r}\n{report}"
 
 
-def drawn(model: Model) -> tuple[tuple[str, str], ...]:
+def drawn(model: Model, microbatches: int) -> tuple[tuple[str, str], ...]:
     """Rewrites drawn one after the other, a rule and then one of its places."""
-    rng, graph = np.random.default_rng(list(model.name.encode())), trace_program(model).forward
+    rng, graph = np.random.default_rng(list(model.name.encode())), trace_program(model, microbatches).forward
     found: list[tuple[str, str]] = []
     while len(found) < SEVERAL:
         there = {rule: s for rule in RULES if (s := sites(graph, RULES[rule]))}

@@ -97,6 +97,15 @@ def test_every_place_by_itself_computes_the_same(name: str, dtype: str) -> None:
     assert proofs and not [str(p) for p in proofs if not p.is_right]
 
 
+@pytest.mark.slow
+def test_numbers_that_are_rounded_and_products_of_few_digits_are_no_errors() -> None:
+    model = models.build("vit-tiny", batch_size=1, layers=1)
+    program = trace_program(model)
+    arrays = arrays_for(program, with_numbers(model, 0), models.random_batch(model))
+    rounded, fused = prove_places(program, [arrays], [RULES["scale_before_cast"], RULES["fuse_attention"]])
+    assert TOLERANCE < rounded.worst < rounded.allowed < 0.01 and fused.worst < TOLERANCE == fused.allowed
+
+
 def test_what_is_wrong_is_told() -> None:
     _, _, program, arrays = traced("mlp-tiny")
     rule = RULES["split_reduction"]
