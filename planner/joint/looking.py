@@ -49,8 +49,7 @@ def look(task: Task, base: PlanRecord, fullness: float | None = None) -> Found:
     request, deadline = task.request, time.perf_counter() + task.left_s
     with request.phases.phase(PHASE):
         program, cluster = request.trace(base.microbatches, None), request.cluster
-        whole = reduced(program, layers_of(base))
-        layers = prepare(whole.program, cluster.device).layers
+        whole, layers = reduced(program, layers_of(base), lambda p: prepare(p, cluster.device).layers)
         first = request.pins.rewrite == "first"
         pricing = Pricing(cluster.device, request.pins,
                           (one_device(cluster),) if first else places_of(base, request.pins))

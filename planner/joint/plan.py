@@ -5,6 +5,7 @@ does not fit as it is, it is first rewritten so that it does.
 In: a `Request`. Out: a `PlanRecord` with the rewrites of its program.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -28,6 +29,9 @@ GPT-2.6B]"""
 
 TOLD = 8
 """Rewrites that were not taken, at most, that a plan tells of. [chosen]"""
+
+AGAIN = "rewritten once"
+"""What such a plan is called while more rewrites are looked for where it runs."""
 
 ONLY_FITTED = "rewritten to fit"
 """What the plan with no more rewrites than make the model fit is called beside one with more."""
@@ -71,9 +75,7 @@ def _fitted(task: Task, too_large: MemoryLimitError) -> PlanRecord:
                      phases_s=added(fit.record.phases_s, request.phases.seconds.items()))
     more = record
     if request.pins.rewrite == "joint" and task.left_s > 0:
-        rest = Task(replace(with_rewrites(request, fit.gains), phases=Phases()), task.rules, task.left_s)
-        more = _improved(rest, replace(record, rewrites=()), ONLY_FITTED)
-        more = replace(more, rewrites=(*record.rewrites, *more.rewrites))
+        more = _with_more(task, record, fit.gains, ONLY_FITTED)
     beside = Baseline(WITHOUT, None, None, False, too_large.what)
     return replace(more, baselines=(*more.baselines, beside))
 
@@ -103,10 +105,23 @@ def _improved(task: Task, base: PlanRecord, name: str) -> PlanRecord:
         return replace(plain, phases_s=phases_s)
     beside = Baseline(name, base.step_time_s, base.peak_bytes, True,
                       f"{len(base.stages)} stages, {base.microbatches} microbatches")
-    return replace(best, phases_s=phases_s,
-                   alternatives=(*best.alternatives, *_not_taken(found, best)),
-                   baselines=(*best.baselines, beside), pruned=(*best.pruned, *counts(found)),
-                   lower_bound_s=min(best.lower_bound_s, base.lower_bound_s))
+    best = replace(best, phases_s=phases_s, alternatives=(*best.alternatives, *_not_taken(found, best)),
+                   pruned=added(best.pruned, counts(found)), lower_bound_s=min(best.lower_bound_s, base.lower_bound_s))
+    if joint and task.left_s > 0 and _lie(best) != _lie(base):
+        best = _with_more(task, best, found.rewrites, AGAIN)
+    return replace(best, baselines=(*(b for b in best.baselines if b.name != AGAIN), beside))
+
+
+def _with_more(task: Task, record: PlanRecord, gains: Sequence[Gain], name: str) -> PlanRecord:
+    """A plan of the model rewritten, or a faster one with more rewrites, that pay where it is run now."""
+    rest = Task(replace(with_rewrites(task.request, gains), phases=Phases()), task.rules, task.left_s)
+    more = _improved(rest, replace(record, rewrites=()), name)
+    return replace(more, rewrites=(*record.rewrites, *more.rewrites))
+
+
+def _lie(record: PlanRecord) -> tuple[int, list[tuple[int, tuple[int, ...], int]]]:
+    """Where a plan runs, as far as the prices of rewrites depend on it."""
+    return record.microbatches, [(len(s.devices), s.mesh_shape, s.in_flight) for s in record.stages]
 
 
 def _not_taken(found: Found, record: PlanRecord) -> tuple[Alternative, ...]:

@@ -4,10 +4,10 @@ Of a run of equal layers the first two and the last are kept; what later layers 
 read of the second. Rewriting, differentiating and pricing this graph takes as long as three layers take, and what a
 class of layers costs, it costs in every repeat.
 
-In: a `Program`, its layers. Out: a smaller `Program`, and how many layers each run lacks.
+In: a `Program`, its layers. Out: a smaller `Program`, and how many layers each run of equal ones lacks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -22,32 +22,65 @@ KEPT = 3
 
 @dataclass(frozen=True)
 class Reduced:
-    """A smaller program; `missing[k]`: layers that its k-th run of at least `KEPT` equal layers lacks."""
+    """A smaller program.
+
+    Attributes:
+      count: its layers.
+      repeats: (layer, how many more there are) of every run of at least `KEPT` equal layers: one that stands for them.
+    """
 
     program: Program
-    missing: tuple[int, ...]
+    count: int
+    repeats: tuple[tuple[int, int], ...]
 
     def expanded(self, classes: Sequence[int]) -> tuple[int, ...] | None:
         """The classes of all layers, from those of the smaller program or of what was made of it by rewriting; None
-        where its runs are others."""
+        where it falls into other layers, and it can't be told which of them repeat."""
+        if len(classes) == self.count:
+            more = dict(self.repeats)
+            return tuple(c for n, c in enumerate(classes) for _ in range(1 + more.get(n, 0)))
         runs = [(c, len(list(members))) for c, members in groupby(classes)]
         long = [n for n, (_, count) in enumerate(runs) if count >= KEPT - 1]
-        if len(long) < len(self.missing) or (len(long) > len(self.missing) and any(self.missing)):
+        missing = [count for _, count in self.repeats]
+        if len(long) < len(missing) or (len(long) > len(missing) and any(missing)):
             return None
-        more = dict(zip(long, self.missing, strict=False))
+        more = dict(zip(long, missing, strict=False))
         return tuple(c for n, (c, count) in enumerate(runs) for _ in range(count + more.get(n, 0)))
 
 
-def reduced(program: Program, layers: Layers) -> Reduced:
-    """The smaller program; the program itself where nothing repeats often enough."""
-    runs = _runs(layers.classes)
-    gone = {n: first + 1 for first, last in runs for n in range(first + 2, last - 1)}
-    missing = tuple(last - first - KEPT for first, last in runs)
+def reduced(program: Program, layers: Layers, layered: Callable[[Program], Layers]) -> tuple[Reduced, Layers]:
+    """The smaller program, and its layers; the program itself where nothing repeats often enough, or the smaller one
+    does not fall into the layers that were kept.
+
+    Args:
+      program: the whole.
+      layers: of the program.
+      layered: how programs fall into layers.
+    """
+    small = _smaller(program, layers)
+    own = layers if small.program is program else layered(small.program)
+    if _numbered(small.expanded(own.classes) or ()) == _numbered(layers.classes):
+        return small, own
+    return Reduced(program, len(layers.classes), ()), layers
+
+
+def _numbered(classes: Sequence[int]) -> list[int]:
+    """Classes by the place where they come first."""
+    return [list(classes).index(c) for c in classes]
+
+
+def _smaller(program: Program, layers: Layers) -> Reduced:
+    gone: dict[int, int] = {}
+    repeats: list[tuple[int, int]] = []
+    for first, last in _runs(layers.classes):
+        repeats.append((first + 1 - len(gone), last - first - KEPT))
+        gone.update(dict.fromkeys(range(first + 2, last - 1), first + 1))
+    count = len(layers.classes) - len(gone)
     if not gone:
-        return Reduced(program, missing)
+        return Reduced(program, count, tuple(repeats))
     forward = _without(program.forward, layers, gone)
     forward.check()
-    return Reduced(program_of(program.kind, forward, program.microbatches, program.update), missing)
+    return Reduced(program_of(program.kind, forward, program.microbatches, program.update), count, tuple(repeats))
 
 
 def _runs(classes: Sequence[int]) -> list[tuple[int, int]]:

@@ -23,6 +23,7 @@ from planner.joint.looking import layers_of
 from planner.joint.places import places_of
 from planner.joint.pricing import Pricing
 from planner.joint.reduced import Reduced, reduced
+from planner.layers import Layers
 from planner.model import Model
 from planner.prepared import prepare
 from planner.rewrites import RULES
@@ -43,25 +44,41 @@ def searched(model: Model, plan: planner.Plan, rules: tuple[str, ...] = (), seco
              ) -> tuple[Search, Found]:
     record = plan.record
     program = trace_program(model, record.microbatches)
-    whole = reduced(program, layers_of(record))
+    whole, layers = reduced(program, layers_of(record), lambda p: prepare(p, record.cluster.device).layers)
     pricing = Pricing(record.cluster.device, Pins(), places_of(record, Pins()))
-    search = Search(whole, prepare(whole.program, record.cluster.device).layers, pricing, rules_named(rules, ()),
-                    time.perf_counter() + seconds, lambda _: None)
+    search = Search(whole, layers, pricing, rules_named(rules, ()), time.perf_counter() + seconds, lambda _: None)
     return search, search.run()
 
 
 def test_price_of_distinct_layers_is_that_of_the_whole(gpt: tuple[Model, planner.Plan]) -> None:
     model, plan = gpt
     program = trace_program(model, plan.record.microbatches)
-    small = reduced(program, layers_of(plan.record))
-    assert sum(small.missing) == 3 and len(small.program.forward.ops) < 0.7 * len(program.forward.ops)
+    layers = layers_of(plan.record)
+    small, own = reduced(program, layers, lambda p: prepare(p, plan.record.cluster.device).layers)
+    assert small.expanded(own.classes) == layers.classes
+    assert sum(more for _, more in small.repeats) == 3
+    assert len(small.program.forward.ops) < 0.7 * len(program.forward.ops)
     pricing = Pricing(plan.record.cluster.device, Pins(), places_of(plan.record, Pins()))
-    whole = Reduced(program, (0,) * len(small.missing))
+    whole = Reduced(program, len(layers.classes), ())
     assert pricing.price(small.program, small).seconds == pytest.approx(
         pricing.price(program, whole).seconds, rel=1e-9)
     fused = [Rewriting("fuse_matmuls", QKV)]
     assert pricing.price(rewritten(small.program, fused), small).seconds == pytest.approx(
         pricing.price(rewritten(program, fused), whole).seconds, rel=1e-9)
+
+
+def test_runs_of_two_layers_are_not_taken_for_those_that_lack_some() -> None:
+    small = Reduced(trace_program(chained(), 1), 10, ((5, 0), (8, 2)))
+    assert small.expanded((0, 1, 1, 2, 3, 3, 3, 4, 4, 4)) == (0, 1, 1, 2, 3, 3, 3, 4, 4, 4, 4, 4)
+    assert small.expanded((0, 1, 2, 3, 3, 3, 4, 4, 4)) == (0, 1, 2, 3, 3, 3, 4, 4, 4, 4, 4), "runs tell"
+    assert small.expanded((0, 1, 1, 2, 3, 3, 3, 4, 4)) is None, "which of three runs lacks two?"
+
+
+def test_a_program_that_falls_into_other_layers_is_not_made_smaller() -> None:
+    program = trace_program(models.build("gpt-tiny", batch_size=8), 1)
+    layers = prepare(program, planner.cluster("cpu-8").device).layers
+    whole, own = reduced(program, layers, lambda _: Layers((0, 5), (0,)))
+    assert whole.program is program and own is layers and whole.expanded(layers.classes) == layers.classes
 
 
 def test_best_first_finds_the_best_of_all_subsets() -> None:

@@ -13,6 +13,7 @@ from planner.joint.looking import layers_of
 from planner.joint.places import one_device, places_of
 from planner.joint.pricing import Pricing
 from planner.joint.reduced import reduced
+from planner.prepared import prepare
 from planner.trace import trace_program
 from tests.joint.products import chained
 from tests.mixing.machines import fast_and_slow
@@ -49,7 +50,7 @@ def test_prices_are_above_their_bound_and_near_the_plan(plain: planner.Plan) -> 
     record = plain.record
     program = trace_program(chained(), 4)
     pricing = Pricing(record.cluster.device, Pins(), places_of(record, Pins()))
-    whole = reduced(program, layers_of(record))
+    whole, _ = reduced(program, layers_of(record), lambda p: prepare(p, record.cluster.device).layers)
     price = pricing.price(program, whole)
     assert price.fits and pricing.floor_s(program.forward, 4) <= price.seconds
     if len(record.stages) == 1:
