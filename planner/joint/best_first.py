@@ -178,15 +178,15 @@ class Search:
             self._seen[text] = None
             self.found.pruned += 1
             return None
-        price = self._price(graph)
+        price = self._price(graph, text)
         if price is None:
             return None
         idle = 0 if price.gains_over(state.price) else state.idle + 1
         return State(graph, (*state.steps, Step(rule, site.rewriting, _origins(site))), price, tried, idle)
 
-    def _price(self, graph: Graph) -> Price | None:
-        """What a graph is worth; None where it can't be priced."""
-        text, whole = graph_text(graph), self.whole.program
+    def _price(self, graph: Graph, text: str | None = None) -> Price | None:
+        """What a graph is worth, its text where that is known; None where it can't be priced."""
+        text, whole = text or graph_text(graph), self.whole.program
         if text not in self._seen:
             program = program_of(whole.kind, graph, whole.microbatches, whole.update, self._reverse)
             self.found.priced += 1

@@ -134,9 +134,21 @@ def differences(cases: Sequence[Case]) -> list[tuple[float, ...]]:
             for old, *news in found]
 
 
+def off(a: Any, b: Any, size: float) -> float:
+    """The largest difference of two float64 arrays, relative to a size; infinite where shapes or what is finite
+    differ."""
+    finite = np.isfinite(a)
+    if a.shape != b.shape or not np.array_equal(finite, np.isfinite(b)):
+        return float("inf")
+    found = largest(a[finite] - b[finite])
+    return found / size if found else 0.0
+
+
+def largest(x: Any) -> float:
+    """The largest magnitude of the finite elements of an array; 0 where there are none."""
+    return float(np.max(np.abs(x[np.isfinite(x)]), initial=0.0))
+
+
 def _off(a: Any, b: Any) -> float:
     a, b = (np.asarray(x, np.float64) for x in (a, b))
-    if a.shape != b.shape or not np.array_equal(np.isfinite(a), np.isfinite(b)):
-        return float("inf")
-    a, b = np.where(np.isfinite(a), a, 0), np.where(np.isfinite(b), b, 0)
-    return float(np.max(np.abs(a - b), initial=0.0) / max(1.0, np.max(np.abs(a), initial=0.0)))
+    return off(a, b, max(1.0, largest(a)))

@@ -20,6 +20,7 @@ from planner.interpret import run_graph
 from planner.model import Model, leaves_with_paths
 from planner.rewrites.table import RULES, Rule
 from planner.rewriting.float64 import in_float64
+from planner.rewriting.prove import largest, off
 from planner.rewriting.sites import Site, sites
 from planner.rewriting.splice import replaced
 from planner.trace import ReverseRules, program_of, split_params
@@ -103,9 +104,9 @@ def difference(before: Results, after: Results) -> float:
     """The largest, relative to the largest element of each array; infinite where shapes or what is finite differ."""
     if before.keys() != after.keys():
         return float("inf")
-    sizes = {key: _size(x) for key, x in before.items()}
-    largest = {role: max(s for (r, _, _), s in sizes.items() if r is role) for role, _, _ in sizes}
-    return max(_off(x, after[key], max(sizes[key], LITTLE * largest[key[0]])) for key, x in before.items())
+    sizes = {key: largest(x) for key, x in before.items()}
+    by_role = {role: max(s for (r, _, _), s in sizes.items() if r is role) for role, _, _ in sizes}
+    return max(off(x, after[key], max(sizes[key], LITTLE * by_role[key[0]])) for key, x in before.items())
 
 
 def _rewritten(program: Program, rule: Rule, site: Site, reverse: ReverseRules) -> Program:
@@ -133,14 +134,3 @@ def _written(graph: Graph) -> Iterator[tuple[float, Any]]:
 def _numbers(x: Any) -> Any:
     is_key = jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key)
     return np.asarray(jax.random.key_data(x) if is_key else x).astype(np.float64)
-
-
-def _size(x: Any) -> float:
-    return float(np.max(np.abs(x[np.isfinite(x)]), initial=0.0))
-
-
-def _off(a: Any, b: Any, size: float) -> float:
-    if a.shape != b.shape or not np.array_equal(np.isfinite(a), np.isfinite(b)):
-        return float("inf")
-    off = _size((a - b)[np.isfinite(a)])
-    return off / size if off else 0.0
