@@ -21,11 +21,11 @@ from planner.core.pins import Pins
 from planner.core.plan import PlanRecord
 from planner.core.version import package_version
 from planner.errors import MeshError, ModelError, PlannerError
-from planner.joint.plan import plan_jointly
+from planner.joint.plan import plan_jointly_or_say
 from planner.measure import local_cluster
 from planner.model import Model
 from planner.planned import Plan
-from planner.request import Remembered, Request, check_pins
+from planner.request import Remembered, Request, check_pins, deadline_after
 from planner.rewriting.program import rewritten
 from planner.spaces import RECIPES, mesh_spaces
 from planner.trace import trace_unnamed
@@ -46,7 +46,8 @@ def plan(  # noqa: PLR0913  (options of one call, all named)
         only).
       pins: what is fixed; fields of `Pins` may also be given as keywords: `plan(model, mesh, stages=2)`.
       hardware: the profile of the devices of `mesh`; default: measured at first use, then cached in `cache_dir`.
-      budget_s: stop searching after about this many seconds and return the best plan so far.
+      budget_s: stop searching after about this many seconds and return the best plan so far. With `rewrite="joint"` the
+        model as it is comes first, as without; rewrites are looked for in what time that leaves.
       progress: called with a line of text now and then.
       cache_dir: where measured profiles are kept (default: the user's cache directory).
       cache: what was solved is kept there for the next plan, which is the same with it and without: a `planner.Cache`
@@ -65,16 +66,14 @@ def plan(  # noqa: PLR0913  (options of one call, all named)
         raise ModelError(f"{type(model).__name__} is not a planner.Model",
                          "wrap it: planner.Model(loss_fn, params, batch, optimizer=...)")
     _check_optimizer(model)
-    if budget_s is not None and not budget_s >= 0:
-        raise PlannerError(f"a budget of {budget_s} seconds", "give seconds, or 0 for the first plan that fits")
     fixed = replace(pins or Pins(), **pinned)
     cluster = cluster_of(mesh, hardware, cache_dir)
     kept = cache_of(cache, cache_dir and cache_dir / FRONTIERS)
     with Workers(jobs, progress or _quiet) as workers:
         request = request_for(model, cluster, cache=kept or False, workers=workers)
-        request = replace(request, pins=fixed, budget_s=budget_s, progress=progress or _quiet)
+        request = replace(request, pins=fixed, progress=progress or _quiet, deadline=deadline_after(budget_s))
         _expect(request, model)
-        record = plan_jointly(request)
+        record = plan_jointly_or_say(request)
     if kept is not None and isinstance(request.trace, Remembered):
         _keep_program(kept, request.trace.known, record)
     return Plan(record)
@@ -99,7 +98,7 @@ def request_for(model: Model, cluster: Cluster, *, cache: Cache | bool = True, w
     version = package_version()
     tables = KnownTables(cache_of(cache), version, workers=workers or Workers(1))
     return Request(Remembered(partial(trace_unnamed, model)), model.name, model.kind, model.batch_size, cluster, Pins(),
-                   version, None, _quiet, tables)
+                   version, progress=_quiet, tables=tables)
 
 
 def _keep_program(cache: Cache, traced: Mapping[int, Program], record: PlanRecord) -> None:

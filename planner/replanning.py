@@ -120,7 +120,7 @@ def _searched(asked: _Asked, cache: Cache | None, progress: Callable[[str], None
 
     version = package_version()
     return plan_or_say(Request(trace, asked.model_name, asked.program.kind, asked.batch_size, asked.cluster, asked.pins,
-                               version, None, progress, KnownTables(cache, version, asked.was)))
+                               version, progress=progress, tables=KnownTables(cache, version, asked.was)))
 
 
 def _programs(record: PlanRecord, cache: Cache | None, model: "Model | None") -> tuple[dict[int, Program], list[str]]:

@@ -3,6 +3,7 @@
 In: the fields of a `Request`. `check_pins` refuses, before anything is traced, what can't be.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -10,7 +11,7 @@ from planner.core.graph import Graph, Program
 from planner.core.hardware import Cluster
 from planner.core.pins import Pins
 from planner.core.recomputation import Recompute
-from planner.errors import BatchError, PinError
+from planner.errors import BatchError, PinError, PlannerError
 from planner.mesh_tables import OneByOne, Tables
 from planner.phases import Phases
 from planner.pipelines.pins import check_schedule, stages_per_rank
@@ -21,7 +22,8 @@ Progress = Callable[[str], None]
 @dataclass(frozen=True)
 class Request:
     """What to plan: the model's identity, how to trace it, where, and what is fixed. `told`: the cluster with other
-    memory, which what layers hold may add up to; `rough`: stages that memory limits are not refined."""
+    memory, which what layers hold may add up to; `rough`: stages that memory limits are not refined; `deadline`, in
+    the seconds of `time.perf_counter`: from then on, every search ends with the first plan that fits."""
 
     trace: Callable[[int, Graph | None], Program]  # microbatches, and the update graph if it was traced before
     model_name: str
@@ -30,7 +32,7 @@ class Request:
     cluster: Cluster
     pins: Pins
     version: str
-    budget_s: float | None = None
+    deadline: float = float("inf")
     progress: Progress = print
     tables: Tables = field(default_factory=OneByOne)  # or one that reads what was kept, and has others to help it
     told: Cluster | None = None
@@ -61,6 +63,19 @@ class Remembered:
         if microbatches not in self.known:
             self.known[microbatches] = self.trace(microbatches, update)
         return self.known[microbatches]
+
+
+def deadline_after(budget_s: float | None) -> float:
+    """The `deadline` of a search that begins now and may take so many seconds; None: any number.
+
+    Raises:
+      PlannerError: no budget at all.
+    """
+    if budget_s is None:
+        return float("inf")
+    if not budget_s >= 0:
+        raise PlannerError(f"a budget of {budget_s} seconds", "give seconds, or 0 for the first plan that fits")
+    return time.perf_counter() + budget_s
 
 
 def check_replicas(request: Request) -> None:

@@ -89,7 +89,6 @@ def _said(request: Request, run: Run, best: Candidate, record: PlanRecord) -> Pl
 def _searched(request: Request, known: Known) -> Run:
     """What there is to know once all that is worth it was tried, or time is up."""
     run = Run()
-    deadline = None if request.budget_s is None else time.perf_counter() + request.budget_s
     try:
         for attempt in _schedule(request, run, known):
             try:
@@ -97,7 +96,7 @@ def _searched(request: Request, known: Known) -> Run:
             except RewriteError as error:
                 request.progress(f"{attempt.microbatches} microbatches: {error.what}")
                 run.refused[attempt.microbatches] = error
-            if deadline is not None and time.perf_counter() > deadline and run.best is not None:
+            if time.perf_counter() > request.deadline and run.best is not None:
                 break
     except KeyboardInterrupt:
         if run.best is None:

@@ -93,7 +93,7 @@ def changes_that_fit(request: Request, too_large: MemoryLimitError) -> Iterator[
 
 def _alone(request: Request) -> Request:
     """The first plan that fits is enough, and host memory was tried already unless it is what changes."""
-    return replace(_pinned(request, offload=request.pins.offload or NONE), budget_s=0.0)
+    return replace(_pinned(request, offload=request.pins.offload or NONE), deadline=float("-inf"))
 
 
 def changes(request: Request, need_bytes: int | None = None) -> Iterator[Sequence[Change]]:

@@ -4,7 +4,7 @@ In: a `Request`, a plan. Out: `Found`; a `PlanRecord` with the rewrites of its p
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -31,16 +31,23 @@ PHASE = "rewrites"
 
 @dataclass(frozen=True)
 class Task:
-    """What may be rewritten by which rules, and for how many seconds rewrites are looked for; planning is no part."""
+    """What may be rewritten by which rules, and for how many seconds rewrites are looked for; planning is no part.
+
+    Attributes:
+      planning_s: what planning the rewritten model will take, about: as much is left for it before the deadline.
+    """
 
     request: Request
     rules: Sequence[Rule]
     budget_s: float
+    planning_s: float
 
     @property
     def left_s(self) -> float:
-        """Of the budget."""
-        return self.budget_s - self.request.phases.seconds.get(PHASE, 0.0)
+        """Of the budget; half of what is left before the deadline where that is less than planning takes twice."""
+        left_s = self.request.deadline - time.perf_counter()
+        own_s = self.budget_s - self.request.phases.seconds.get(PHASE, 0.0)
+        return min(own_s, max(left_s / 2, left_s - self.planning_s))
 
 
 def look(task: Task, base: PlanRecord, fullness: float | None = None) -> Found:
@@ -74,15 +81,14 @@ def with_rewrites(request: Request, gains: Sequence[Gain]) -> Request:
     return replace(request, trace=Remembered(trace))
 
 
-def planned_with(request: Request, gains: Sequence[Gain],
-                 plan: Callable[[Request], PlanRecord] = plan_or_fail) -> PlanRecord:
+def planned_with(request: Request, gains: Sequence[Gain]) -> PlanRecord:
     """The plan of the rewritten model.
 
     Raises:
       RewriteError, UnknownNameError: a rewrite does not apply.
-      as `plan`.
+      as `plan_or_fail`.
     """
-    record = plan(with_rewrites(request, gains))
+    record = plan_or_fail(with_rewrites(request, gains))
     program = request.trace(record.microbatches, None)
     return replace(record, rewrites=tuple(_told(program, gains)))
 

@@ -24,7 +24,7 @@ from planner.known import Known
 from planner.mixing import moved_to, why_not_mixed
 from planner.request import Request
 from planner.search import search
-from planner.would_fit import LARGER, with_changes
+from planner.would_fit import LARGER
 
 TRIES = 6
 """Rewritten models planned at most. [chosen: the first mostly fits, or one of the first few by themselves]"""
@@ -47,15 +47,14 @@ def made_to_fit(task: Task, too_large: MemoryLimitError) -> Fitted:
     """The best plan found of the model rewritten; `too_large`: why there is none of the model as it is.
 
     Raises:
-      MemoryLimitError: it does not fit rewritten either; says what is missing without, what was tried, and which single
-        changes would make it fit.
+      MemoryLimitError: it does not fit rewritten either; says what is missing without, and what was tried.
     """
     request = task.request
     request.progress("it does not fit as it is: looking for rewrites with which it does")
     with request.phases.phase("with more memory"):
         larger = _with_more_memory(request, too_large)
     if larger is None:
-        raise _nor(task, too_large, "no plan was found with more memory either, on which rewrites could be priced")
+        raise _nor(too_large, "no plan was found with more memory either, on which rewrites could be priced")
     needs, usable = fullness(larger, request.cluster), request.cluster.device.usable_bytes
     if too_large.need_bytes is not None and not request.cluster.parts:
         needs = min(needs, too_large.need_bytes / usable)
@@ -76,7 +75,7 @@ def made_to_fit(task: Task, too_large: MemoryLimitError) -> Fitted:
                 needs *= max(1.0, (still.need_bytes or 0) / usable) / CLEAR
                 looked.append(look(task, larger, needs))
                 todo.insert(0, looked[1].rewrites)
-    raise _nor(task, too_large, _in_words(looked, tried))
+    raise _nor(too_large, _in_words(looked, tried))
 
 
 def _alone(found: Found) -> list[tuple[Gain, ...]]:
@@ -115,9 +114,7 @@ def _in_words(looked: Sequence[Found], tried: Sequence[Sequence[Rewriting]]) -> 
     return f"{sum(f.priced for f in looked)} rewritten graphs priced{more}{best}{others}"
 
 
-def _nor(task: Task, too_large: MemoryLimitError, why: str) -> MemoryLimitError:
-    """The error, with what was tried, and the changes to what is asked that would make it fit."""
-    said = MemoryLimitError(f"{too_large.what}; nor does it fit rewritten ({why})", too_large.mend,
+def _nor(too_large: MemoryLimitError, why: str) -> MemoryLimitError:
+    """The error, with what was tried."""
+    return MemoryLimitError(f"{too_large.what}; nor does it fit rewritten ({why})", too_large.mend,
                             too_large.need_bytes)
-    pins = replace(task.request.pins, rewrite=None, allow=(), forbid=())
-    return with_changes(replace(task.request, pins=pins), said)

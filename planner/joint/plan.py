@@ -5,8 +5,10 @@ does not fit as it is, it is first rewritten so that it does.
 In: a `Request`. Out: a `PlanRecord` with the rewrites of its program.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf, isinf
 
 import numpy as np
 
@@ -17,24 +19,35 @@ from planner.errors import MemoryLimitError, PinError
 from planner.joint.best_first import Found, Gain, rules_named
 from planner.joint.looking import Task, added, counts, look, planned_with, with_rewrites
 from planner.joint.making_fit import made_to_fit
+from planner.joint.places import places_of
 from planner.phases import Phases
 from planner.request import Request
-from planner.would_fit import plan_or_fail, plan_or_say
+from planner.would_fit import plan_or_fail, with_changes
 
 WAYS = (None, "none", "joint", "first")
 
 SECONDS = 30.0
-"""How long rewrites are looked for at most, unless a budget is given. [chosen: a minute with the two searches of a
-GPT-2.6B]"""
+"""How long rewrites are looked for at most, unless a budget is given: then, as long as it leaves. [chosen: a minute
+with the two searches of a GPT-2.6B]"""
 
 TOLD = 8
 """Rewrites that were not taken, at most, that a plan tells of. [chosen]"""
 
-AGAIN = "rewritten once"
-"""What such a plan is called while more rewrites are looked for where it runs."""
+NO_TIME = "no time was left to look for rewrites: a larger budget_s leaves some"
+"""What a plan says then."""
 
 ONLY_FITTED = "rewritten to fit"
 """What the plan with no more rewrites than make the model fit is called beside one with more."""
+
+
+def plan_jointly_or_say(request: Request) -> PlanRecord:
+    """The same as `plan_jointly`; where nothing fits, the error says which single changes would make it fit."""
+    try:
+        return plan_jointly(request)
+    except MemoryLimitError as too_large:
+        asked = with_rewrites(request, _pinned(request)) if request.pins.rewrites else request
+        free = replace(request.pins, rewrite=None, allow=(), forbid=(), rewrites=())
+        raise with_changes(replace(asked, pins=free), too_large) from None
 
 
 def plan_jointly(request: Request) -> PlanRecord:
@@ -44,27 +57,32 @@ def plan_jointly(request: Request) -> PlanRecord:
       PinError: no such way to rewrite.
       RewriteError, UnknownNameError: rewrites that are asked for do not apply, or there are no such rules.
       MemoryLimitError: nothing fits, rewritten or not.
-      as `plan_or_say`.
+      as `plan_or_fail`.
     """
     pins = request.pins
     if pins.rewrite not in WAYS:
         raise PinError(f"rewrite={pins.rewrite!r}", f"use one of {', '.join(str(w) for w in WAYS if w)}")
     rules = rules_named(pins.allow, pins.forbid)
     if pins.rewrites:
-        return planned_with(request, [Gain(Rewriting(*r)) for r in pins.rewrites], plan_or_say)
+        return planned_with(request, _pinned(request))
     if pins.rewrite in (None, "none"):
-        return plan_or_say(request)
-    too_large = None
+        return plan_or_fail(request)
+    began, seconds = time.perf_counter(), SECONDS if isinf(request.deadline) else inf
+    base: PlanRecord | MemoryLimitError
     try:
         base = plan_or_fail(request)
     except MemoryLimitError as fault:
-        base, too_large = None, fault
-    seconds = SECONDS if request.budget_s is None else request.budget_s
-    task = Task(replace(request, phases=Phases()), rules, seconds)
-    if base is not None:
-        return _improved(task, base, WITHOUT)
-    assert too_large is not None
-    return _fitted(task, too_large)
+        base = fault
+    task = Task(replace(request, phases=Phases()), rules, seconds, time.perf_counter() - began)
+    if isinstance(base, MemoryLimitError):
+        return _fitted(task, base)
+    best = _improved(task, base)
+    return _beside(best, base, WITHOUT) if best.rewrites else best
+
+
+def _pinned(request: Request) -> list[Gain]:
+    """The rewrites that are asked for."""
+    return [Gain(Rewriting(*r)) for r in request.pins.rewrites]
 
 
 def _fitted(task: Task, too_large: MemoryLimitError) -> PlanRecord:
@@ -75,18 +93,27 @@ def _fitted(task: Task, too_large: MemoryLimitError) -> PlanRecord:
                      phases_s=added(fit.record.phases_s, request.phases.seconds.items()))
     more = record
     if request.pins.rewrite == "joint" and task.left_s > 0:
-        more = _with_more(task, record, fit.gains, ONLY_FITTED)
+        more = _with_more(task, record, fit.gains)
+        more = more if more.rewrites == record.rewrites else _beside(more, record, ONLY_FITTED)
     beside = Baseline(WITHOUT, None, None, False, too_large.what)
     return replace(more, baselines=(*more.baselines, beside))
 
 
-def _improved(task: Task, base: PlanRecord, name: str) -> PlanRecord:
-    """A plan, or a faster one of the model rewritten, beside which the first is called by a name."""
+def _beside(best: PlanRecord, other: PlanRecord, name: str) -> PlanRecord:
+    """A plan with another beside it."""
+    note = f"{len(other.stages)} stages, {other.microbatches} microbatches"
+    return replace(best, baselines=(*best.baselines, Baseline(name, other.step_time_s, other.peak_bytes, True, note)))
+
+
+def _improved(task: Task, base: PlanRecord) -> PlanRecord:
+    """A plan, or a faster one of the model rewritten."""
     request, joint = task.request, task.request.pins.rewrite == "joint"
+    if task.left_s <= 0:
+        return replace(base, warnings=(*base.warnings, NO_TIME))
     try:
         found = look(task, base)
     except KeyboardInterrupt:  # before the search, which keeps what it has found, was under way
-        request.progress(f"interrupted: this is the plan {name}")
+        request.progress("interrupted: keeping the plan so far")
         return base
     looked = tuple(request.phases.seconds.items())
     plain = replace(base, pruned=added(base.pruned, counts(found)), phases_s=added(base.phases_s, looked),
@@ -94,34 +121,26 @@ def _improved(task: Task, base: PlanRecord, name: str) -> PlanRecord:
     if not found.rewrites:
         return plain
     try:
-        best = planned_with(request, found.rewrites, plan_or_fail if joint else plan_or_say)
+        best = planned_with(request, found.rewrites)
     except (KeyboardInterrupt, MemoryLimitError):
         if not joint:
             raise
-        request.progress(f"the rewritten model was not planned to the end: this is the plan {name}")
+        request.progress("the rewritten model was not planned to the end: keeping the plan so far")
         return plain
     phases_s = added(plain.phases_s, best.phases_s)
     if best.step_time_s >= base.step_time_s and joint:
         return replace(plain, phases_s=phases_s)
-    beside = Baseline(name, base.step_time_s, base.peak_bytes, True,
-                      f"{len(base.stages)} stages, {base.microbatches} microbatches")
     best = replace(best, phases_s=phases_s, alternatives=(*best.alternatives, *_not_taken(found, best)),
                    pruned=added(best.pruned, counts(found)), lower_bound_s=min(best.lower_bound_s, base.lower_bound_s))
-    if joint and task.left_s > 0 and _lie(best) != _lie(base):
-        best = _with_more(task, best, found.rewrites, AGAIN)
-    return replace(best, baselines=(*(b for b in best.baselines if b.name != AGAIN), beside))
+    is_moved = best.microbatches != base.microbatches or places_of(best, request.pins) != places_of(base, request.pins)
+    return _with_more(task, best, found.rewrites) if joint and is_moved and task.left_s > 0 else best
 
 
-def _with_more(task: Task, record: PlanRecord, gains: Sequence[Gain], name: str) -> PlanRecord:
+def _with_more(task: Task, record: PlanRecord, gains: Sequence[Gain]) -> PlanRecord:
     """A plan of the model rewritten, or a faster one with more rewrites, that pay where it is run now."""
-    rest = Task(replace(with_rewrites(task.request, gains), phases=Phases()), task.rules, task.left_s)
-    more = _improved(rest, replace(record, rewrites=()), name)
+    rest = replace(task, request=replace(with_rewrites(task.request, gains), phases=Phases()), budget_s=task.left_s)
+    more = _improved(rest, replace(record, rewrites=()))
     return replace(more, rewrites=(*record.rewrites, *more.rewrites))
-
-
-def _lie(record: PlanRecord) -> tuple[int, list[tuple[int, tuple[int, ...], int]]]:
-    """Where a plan runs, as far as the prices of rewrites depend on it."""
-    return record.microbatches, [(len(s.devices), s.mesh_shape, s.in_flight) for s in record.stages]
 
 
 def _not_taken(found: Found, record: PlanRecord) -> tuple[Alternative, ...]:

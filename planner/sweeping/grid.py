@@ -16,10 +16,10 @@ from planner.core.pins import Pins
 from planner.core.plan import PlanRecord
 from planner.core.sweeps import HOUR_S, SweepRow
 from planner.errors import PlannerError
-from planner.mixing import plan_any
+from planner.joint.plan import plan_jointly
 from planner.model import Model
 from planner.report import breakdown
-from planner.request import Request
+from planner.request import Request, deadline_after
 from planner.runtime.loop import amount_of
 
 ModelOf = Callable[[int], Model]
@@ -99,8 +99,7 @@ def planned(grid: Grid, points: Sequence[Point]) -> Iterator[tuple[Point, SweepR
                 if fault is None and request is None:
                     model = grid.model(batch)
                     cache = False if grid.cache is None else Cache(*grid.cache)
-                    request = replace(request_for(model, point.cluster, cache=cache), pins=grid.pins,
-                                      budget_s=grid.budget_s)
+                    request = replace(request_for(model, point.cluster, cache=cache), pins=grid.pins)
             except PlannerError as error:
                 fault = error
             if fault is not None or model is None or request is None:
@@ -111,7 +110,7 @@ def planned(grid: Grid, points: Sequence[Point]) -> Iterator[tuple[Point, SweepR
 
 def _row(grid: Grid, point: Point, model: Model, request: Request) -> SweepRow:
     try:
-        record = plan_any(request)
+        record = plan_jointly(replace(request, deadline=deadline_after(grid.budget_s)))
         amount = amount_of(model.batch, model.batch_size)
         tokens = amount.count // model.batch_size if amount.unit == "tokens" else None
         if grid.plans is not None:

@@ -1,7 +1,8 @@
 """What would help a plan: the model planned again for a machine, a batch or pins that differ in one thing.
 
 Everything is chosen anew for each change, by a search of its own, so that what a change brings is all that it can
-bring, under the cost model. Pins of the plan stay.
+bring, under the cost model. Pins of the plan stay. Rewrites are not searched again: of the plan's own and none, what is
+faster is taken.
 
 In: a `PlanRecord` and its model. Out: `Answer`s, in order of the changes.
 """
@@ -18,6 +19,8 @@ from planner.core.mixed import in_every_part, with_scaled_memory
 from planner.core.plan import PlanRecord
 from planner.emit.match import matching_program
 from planner.errors import PlannerError
+from planner.joint.best_first import Gain
+from planner.joint.looking import with_rewrites
 from planner.mixing import plan_any
 from planner.model import Model
 from planner.request import Request
@@ -84,13 +87,26 @@ def what_if(record: PlanRecord, model: Model, larger: Model | None = None, *,
 
 
 def _answer(record: PlanRecord, change: Change) -> Answer:
-    try:
-        plan = plan_any(change.request)
-    except PlannerError as error:
-        return Answer(change.text, change.kind, reason=getattr(error, "what", str(error)))
+    plans, fault = list[PlanRecord](), PlannerError("", "")
+    for request in _ways(record, change.request):
+        try:
+            plans.append(plan_any(request))
+        except PlannerError as error:
+            fault = error
+    if not plans:
+        return Answer(change.text, change.kind, reason=fault.what)
+    plan = min(plans, key=lambda p: p.step_time_s)
     faster = (plan.batch_size / plan.step_time_s) / (record.batch_size / record.step_time_s)
     return Answer(change.text, change.kind, plan.step_time_s, faster, plan.microbatches, len(plan.stages),
                   plan.peak_bytes)
+
+
+def _ways(record: PlanRecord, request: Request) -> Iterator[Request]:
+    """The request without rewrites and with those of the plan; with these alone where they were asked for."""
+    if not request.pins.rewrites:
+        yield request
+    if record.rewrites:
+        yield with_rewrites(request, [Gain(r) for r in record.rewritings])
 
 
 def _changes(record: PlanRecord, model: Model, larger: Model | None, asked: Callable[[Model, Cluster], Request]

@@ -10,6 +10,7 @@ from planner.sweeping import run as sweeping
 from planner.sweeping.grid import Point, Training
 from planner.sweeping.run import Terms
 from planner.sweeping.workers import shared
+from tests.joint.products import chained
 from tests.sweeping.models import ends, small
 
 V100 = profiles.cluster("p3.16xlarge", devices_per_node=1)
@@ -37,6 +38,15 @@ def test_rows_stand_in_the_order_asked_for_and_say_what_their_plans_say(sweep):
     assert row.hours == pytest.approx(1e6 / 32 * plan.step_time_s / 3600)
     assert row.usd == pytest.approx(4.0 * row.hours)
     assert sweep.complete and sweep.run == "1,000,000 samples"
+
+
+def test_rewrites_are_searched_where_they_are_asked_for(tmp_path):
+    pins = planner.Pins(rewrite="joint", allow=("reassociate_right",))
+    plain = planner.sweep(chained, (V100,), batches=(16,)).rows[0]
+    joint = planner.sweep(chained, (V100,), batches=(16,), pins=pins, terms=Terms(plans=str(tmp_path))).rows[0]
+    assert joint.step_time_s < plain.step_time_s
+    [file] = tmp_path.iterdir()
+    assert {r.rewriting.rule for r in planner.load(file).record.rewrites} == {"reassociate_right"}
 
 
 def test_what_does_not_fit_is_a_row_with_the_reason(sweep):

@@ -9,6 +9,7 @@ from planner.whatif.changes import BATCH, CHOICE, MACHINE, what_if
 from planner.whatif.pins import pins_of
 from planner.whatif.words import answers_table
 from tests.intraop.programs import mlp
+from tests.joint.products import chained
 
 TWO = planner.cluster("p3.16xlarge", nodes=2, devices_per_node=1)
 
@@ -32,6 +33,19 @@ def test_better_machines_are_never_slower_and_other_choices_never_faster(plan):
     assert answers["devices that compute twice as fast"].speedup > 1
     text = plain(answers_table(plan.record, list(answers.values())), 100)
     assert "twice the memory" in text and "as planned" in text
+
+
+def test_rewrites_of_a_plan_are_kept_where_they_pay():
+    plan = planner.plan(chained(), TWO, microbatches=1, rewrite="joint", allow=("reassociate_right",))
+    assert plan.record.rewrites
+    answers = {a.change: a for a in what_if(plan.record, chained())}
+    for change, a in answers.items():
+        assert a.speedup > 1 - 1e-9 if a.kind == MACHINE else a.speedup < 1 + 1e-9, change
+    asked = {"microbatches": 1, "rewrites": (("reassociate_right", "down, up"),)}
+    worse = planner.plan(chained(), TWO, **asked)
+    assert worse.step_time_s > plan.step_time_s, "what is asked for is not left out where it does not pay"
+    same = next(a for a in what_if(worse.record, chained()) if a.change == "25 % more memory")
+    assert same.step_time_s == pytest.approx(worse.step_time_s)
 
 
 def test_interrupted_it_returns_what_it_has(plan, monkeypatch):
