@@ -165,28 +165,27 @@ class GroupPrice:
         """Elementwise, layout and reduction operators run as fused kernels: bytes of what goes in and comes out."""
         if not ops:
             return self._zero(), self._zero()
-        facts = self._facts(ops, again=again)
-        moved, device = self._bytes(facts.outer), self.setting.device
-        if facts.quiet:
-            return self._zero(), moved
-        arithmetic = self._zero()
-        for factors, flops, transcendentals in facts.work:
-            parts = self.strategies.shards(factors)
-            arithmetic = arithmetic + flops / parts / device.flops_per_s("default")
-            if device.transcendentals_per_s is not None:
-                arithmetic = arithmetic + transcendentals / parts / device.transcendentals_per_s
-        kernels = facts.results if device.kernel_per_result else 1 + facts.reduces
-        return np.maximum(arithmetic, _traffic_s(moved, self._bytes(facts.cold), device)) + device.launch_s * kernels, \
-            moved
+        facts, device, seconds = self._facts(ops, again=again), self.setting.device, self._zero()
+        for kernel in facts.kernels:
+            arithmetic = self._zero()
+            for factors, flops, transcendentals in kernel.work:
+                parts = self.strategies.shards(factors)
+                arithmetic = arithmetic + flops / parts / device.flops_per_s("default")
+                if device.transcendentals_per_s is not None:
+                    arithmetic = arithmetic + transcendentals / parts / device.transcendentals_per_s
+            traffic = _traffic_s(self._bytes(kernel.outer), self._bytes(kernel.cold), device)
+            seconds = seconds + np.maximum(arithmetic, traffic) + device.launch_s * kernel.launches
+        return seconds, self._bytes(facts.outer)
 
     def _facts(self, ops: Sequence[int], *, again: bool) -> Fused:
         """What fused operators do whatever the strategies and the mesh."""
-        key = ("fused", tuple(ops), self.again if again else None)
+        each = self.setting.device.kernel_per_result
+        key = ("fused", tuple(ops), self.again if again else None, each)
         known = self.group.asked.get(key)
         if not isinstance(known, Fused):
             mine = set(ops)
             beside = [n for n in self.group.ops if n not in mine and self._runs_beside(n, again=again)]
-            self.group.asked[key] = known = fused(self.graph, self.group, ops, beside, self._cold)
+            self.group.asked[key] = known = fused(self.graph, self.group, ops, beside, self._cold, each=each)
         return known
 
     def _runs_beside(self, n: int, *, again: bool) -> bool:

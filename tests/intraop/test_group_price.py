@@ -1,6 +1,7 @@
 """What a group of operators costs: convolutions by kind, and all-reduces that the compiler merges."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -148,3 +149,40 @@ def test_a_kernel_for_each_result_starts_as_often() -> None:
     one, many = (total(prices(model, d), "forward_s") for d in (slow, own))
     # The product; a kernel and the sum's, or those of tanh, exp and the sum.
     assert (round(one), round(many)) == (3, 4)
+
+
+def moved(fn: Callable[[jax.Array], object], *, each: bool) -> float:
+    """Numbers of 4 bytes that the forward kernels of a function of 8 rows of 16 numbers move on one device, products
+    aside; `each`: whether every result has a kernel of its own."""
+    slow = dataclasses.replace(DGX.device, memory_bandwidth_bytes_per_s=1.0, launch_s=0.0, kernel_per_result=each,
+                               peak_flops_per_s=(("default", 1e30),))
+    model = Model(lambda params, batch: fn(batch["x"] + params), struct(16), {"x": struct(8, 16)}, None, name="passes")
+    index = index_program(program(model, 1))
+    last = max(op.origin for op in index.program.micro.ops)
+    setting = Setting(mesh(1), slow, (AxisUse.NONE,), 1, False)
+    found = price_layer(index, layer_model(index, 0, last + 1), setting).prices
+    products = [n for n, op in enumerate(index.program.micro.ops) if op.primitive == "dot_general"]
+    return (total(found, "forward_s") - sum(float(np.min(p.kernels_s(products))) for p in found)) / 4
+
+
+def test_every_kernel_reads_what_it_needs_again() -> None:
+    """A softmax of 128 numbers in 8 rows, with a bias of 16 added to what it reads: the largest (in: 128 + 16, out: 8),
+    the exponentials, which two others read (144 + 8, 128), their sum (128, 8), and the result (128 + 8, 128)."""
+    def softmax(x: jax.Array) -> jax.Array:
+        e = jnp.exp(x - x.max(-1, keepdims=True))
+        return e / e.sum(-1, keepdims=True)
+
+    assert moved(softmax, each=False) == 144 + 128
+    assert moved(softmax, each=True) == (144 + 8) + (144 + 8 + 128) + (128 + 8) + (128 + 8 + 128)
+
+
+def test_what_other_groups_read_is_written_and_what_is_cheap_is_made_again() -> None:
+    """Sums with a bias are read by a product, as a view, and by a reduction: written once (144 + 128), the reduction
+    reads them (128 + 1). Without the product they are made where they are reduced (144 + 1), to be squared as well."""
+    def both(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return x.reshape(4, 32) @ jnp.ones((32, 2)), x.sum()
+
+    assert moved(both, each=True) == (144 + 128) + (128 + 1)
+    assert moved(lambda x: x.sum(), each=True) == 144 + 1
+    assert moved(lambda x: (x.sum(), (x * x).sum()), each=True) == 2 * (144 + 1)
+    assert moved(lambda x: (x.sum(), (x * x).sum()), each=False) == 144 + 2
