@@ -91,7 +91,7 @@ def asked(name: str, case: Case) -> Request:
     model = models.build(case.model, batch_size=case.batch_size, dtype=case.dtype, **dict[str, Any](case.size))
     cluster = planner.cluster(case.cluster, case.nodes, case.devices_per_node)
     return Request(Remembered(partial(trace_program, model)), name, model.kind, model.batch_size, cluster, Pins(), "",
-                   None, lambda _: None)
+                   progress=lambda _: None)
 
 
 def measure(name: str, case: Case, request: Request, ours: PlanRecord, expert: Expert, out: Path) -> float | None:

@@ -1,13 +1,16 @@
 """Which layers are the same but for the numbers of their values, so that solving one solves all of a class.
 
-In: a `ProgramIndex`, and where it is cut. Out: a class per layer, in numbers that appear in order.
+In: a `ProgramIndex`, and where it is cut. Out: a class per layer, in numbers that appear in order; or what each layer
+is, to be compared with layers of other programs.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
+from planner.core.fingerprint import graph_text
 from planner.core.graph import Literal, Op, Phase, Role
 from planner.program_index import ProgramIndex, crossing_at
 
@@ -15,8 +18,23 @@ from planner.program_index import ProgramIndex, crossing_at
 def classify(index: ProgramIndex, cuts: Sequence[int]) -> tuple[int, ...]:
     """A class number per layer, equal for layers that are the same but for the numbers of their values."""
     seen: dict[Hashable, int] = {}
-    words = _Words(index, crossing_at(index, cuts))
-    return tuple(seen.setdefault(words.of(a, b), len(seen)) for a, b in pairwise(cuts))
+    return tuple(seen.setdefault(layer.words, len(seen)) for layer in described(index, cuts, {}))
+
+
+@dataclass(frozen=True)
+class Described:
+    """A layer: `words` that are equal for layers that are the same but for the numbers of their values; and its values,
+    in the same order for all such layers."""
+
+    words: Hashable
+    values: tuple[int, ...]
+
+
+def described(index: ProgramIndex, cuts: Sequence[int], numbers: dict[Hashable, int]) -> Iterator[Described]:
+    """What each layer is. `numbers`: of what was said before, to which more is added; the same ones for all programs
+    whose layers are to be compared."""
+    words = _Words(index, crossing_at(index, cuts), numbers)
+    return (words.of(a, b) for a, b in pairwise(cuts))
 
 
 def layer_ops(index: ProgramIndex, first: int, last: int) -> tuple[int, ...]:
@@ -28,18 +46,18 @@ def layer_ops(index: ProgramIndex, first: int, last: int) -> tuple[int, ...]:
 class _Words:
     """What a layer says of its operators and their types, in numbers: equal for layers of a class."""
 
-    def __init__(self, index: ProgramIndex, crossing: Mapping[int, Sequence[int]]) -> None:
-        self._index, self._crossing = index, crossing
+    def __init__(self, index: ProgramIndex, crossing: Mapping[int, Sequence[int]], numbers: dict[Hashable, int]
+                 ) -> None:
+        self._index, self._crossing, self._numbers = index, crossing, numbers
         self._batched: dict[int, list[int]] = {}
         for v, d in sorted(index.batch_dims):
             self._batched.setdefault(v, []).append(d)
-        self._numbers: dict[Hashable, int] = {}
         self._of_kind: dict[int, int] = {}
         self._of_literal: dict[int, int] = {}  # by identity, as repeated operators share them
         self._of_value: dict[int, int] = {}
 
-    def of(self, first: int, last: int) -> Hashable:
-        """The words of the layer of forward operators [first, last)."""
+    def of(self, first: int, last: int) -> Described:
+        """The layer of forward operators [first, last)."""
         index, micro = self._index, self._index.program.micro
         names: dict[int, int] = {}
         said: list[int] = []
@@ -52,7 +70,8 @@ class _Words:
             said.append(-1)
             said += [names.setdefault(v, len(names)) for v in self._crossing[position]]
         ours = [v for v in names if index.role.get(v) is Role.PARAM and first <= index.first_reader[v] < last]
-        return tuple(said), tuple([self._value(v) for v in names]), tuple([names[v] for v in ours])
+        return Described((tuple(said), tuple([self._value(v) for v in names]), tuple([names[v] for v in ours])),
+                         tuple(names))
 
     def _number(self, what: Hashable) -> int:
         return self._numbers.setdefault(what, len(self._numbers))
@@ -60,7 +79,8 @@ class _Words:
     def _operator(self, n: int, op: Op) -> int:
         kind = self._index.program.micro.kinds[n]
         if kind not in self._of_kind:
-            self._of_kind[kind] = self._number((op.primitive, _params_text(op), len(op.operands), len(op.results)))
+            self._of_kind[kind] = self._number((op.primitive, _params_text(op), len(op.operands), len(op.results),
+                                                *(graph_text(body, numbers=False) for body in op.bodies)))
         return 2 * self._of_kind[kind] + (op.phase is Phase.BACKWARD)
 
     def _literal(self, literal: Literal) -> int:
@@ -84,6 +104,6 @@ def _scalar(value: object) -> str:
 
 
 def _params_text(op: Op) -> str:
-    """Static parameters that are plain data; functions and nested programs are covered by the operator's bodies."""
+    """Static parameters that are plain data; functions and nested programs are what bodies tell of."""
     plain = {k: v for k, v in op.params.items() if not callable(v) and "jaxpr" not in k and "sharding" not in k}
     return repr(sorted((k, repr(v)) for k, v in plain.items() if " at 0x" not in repr(v)))

@@ -11,13 +11,15 @@ from planner.core.hardware import Cluster, Overlap
 from planner.core.pins import Pins
 from planner.core.recomputation import Recompute
 from planner.intraop.boundary import Boundary, boundary
+from planner.intraop.choices import LayerModel
 from planner.intraop.compose import SliceTable, slice_table
 from planner.intraop.price import PricedLayer, price_layer
 from planner.intraop.setting import MAX_CLASSES, Setting
 from planner.intraop.solved_layer import SolvedLayer, solve_layer
 from planner.intraop.variants import Multipliers
 from planner.pinning import pinned_specs
-from planner.prepared import Prepared
+from planner.prepared import Prepared, Work
+from planner.program_index import ProgramIndex
 from planner.solvers.elimination_code import WidthExceeded
 from planner.spaces import MeshSpace
 
@@ -44,29 +46,27 @@ def stage_limit(prepared: Prepared, hardware: Cluster, pins: Pins) -> int:
     return min(len(prepared.layers), hardware.device_count, MAX_STAGES)
 
 
-def memory_prices(prepared: Prepared, hardware: Cluster, devices: int, pins: Pins, part: int = 0) -> Multipliers:
+def memory_prices(work: Work, hardware: Cluster, devices: int, pins: Pins, part: int = 0) -> Multipliers:
     """The memory prices that layers on a mesh of `devices` are solved at, around the step's compute time per byte of
     capacity; saved bytes also as if as many microbatches were in flight as the first of equal stages holds."""
-    program = prepared.program
     device = hardware.kinds[part].device
-    step_s = program.microbatches * prepared.micro_flops / hardware.device_count / device.flops_per_s(prepared.dtype)
+    step_s = work.microbatches * work.micro_flops / hardware.device_count / device.flops_per_s(work.dtype)
     base = max(step_s, 1e-6) / device.memory_bytes
-    flights = sorted({1, min(hardware.device_count // devices, program.microbatches)}) \
-        if program.kind == "train" else [1]
-    free = no_price(prepared, pins)
-    rows = [(base * scale, k, r) for scale in PRICE_SCALES for k in flights for r in ways(prepared, pins)]
+    flights = sorted({1, min(hardware.device_count // devices, work.microbatches)}) if work.kind == "train" else [1]
+    free = no_price(work, pins)
+    rows = [(base * scale, k, r) for scale in PRICE_SCALES for k in flights for r in ways(work, pins)]
     return Multipliers(free.per_byte_s + tuple(r[0] for r in rows), free.in_flight + tuple(r[1] for r in rows),
                        free.recompute + tuple(r[2] for r in rows))
 
 
-def no_price(prepared: Prepared, pins: Pins) -> Multipliers:
+def no_price(work: Work, pins: Pins) -> Multipliers:
     """Memory for nothing. Nothing is recomputed then unless it is pinned."""
-    return Multipliers((0.0,), (1,), ways(prepared, pins)[:1])
+    return Multipliers((0.0,), (1,), ways(work, pins)[:1])
 
 
-def ways(prepared: Prepared, pins: Pins) -> tuple[Recompute, ...]:
+def ways(work: Work, pins: Pins) -> tuple[Recompute, ...]:
     """How layers may be recomputed."""
-    if prepared.program.kind != "train":
+    if work.kind != "train":
         return (Recompute.NONE,)
     fixed = pins.recomputed
     return tuple(Recompute) if fixed is None else (fixed,)
@@ -130,10 +130,11 @@ def mesh_table(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pi
     def made(classes: int) -> SliceTable:
         priced = priced_layers(prepared, space, hardware, pins, classes)
         if _held_anyway(prepared, hardware, pins, priced) <= usable:
-            fastest = _table(prepared, priced, no_price(prepared, pins))
+            fastest = _table(prepared, priced, no_price(prepared.work, pins))
             if all_fit(prepared, hardware, pins, fastest, usable):
                 return fastest
-        return _table(prepared, priced, memory_prices(prepared, hardware, space.mesh.device_count, pins, space.part))
+        return _table(prepared, priced,
+                      memory_prices(prepared.work, hardware, space.mesh.device_count, pins, space.part))
 
     return as_open_as_possible(made)
 
@@ -156,7 +157,7 @@ def _held_anyway(prepared: Prepared, hardware: Cluster, pins: Pins, classes: Seq
     """Bytes that all layers in one stage hold at least, if they are recomputed as where memory has no price, with as
     many microbatches in flight as any stage may hold."""
     kinds = {"resident_bytes": 1}
-    if no_price(prepared, pins).recompute[0] is Recompute.NONE:
+    if no_price(prepared.work, pins).recompute[0] is Recompute.NONE:
         kinds["saved_bytes"] = most_in_flight(prepared, hardware, pins)
     least = [sum(times * float(costs[kind].min()) for costs in c.priced.unary for kind, times in kinds.items()
                  if kind in costs) for c in classes]
@@ -176,31 +177,31 @@ def most_in_flight(prepared: Prepared, hardware: Cluster, pins: Pins) -> int:
     return microbatches if pins.schedule == "gpipe" else min(stage_limit(prepared, hardware, pins), microbatches)
 
 
-def setting_of(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pins, classes: int) -> Setting:
+def setting_of(index: ProgramIndex, space: MeshSpace, hardware: Cluster, pins: Pins, classes: int) -> Setting:
     """What layers are priced under on one logical mesh."""
-    program, part = prepared.program, hardware.kinds[space.part]
+    program, part = index.program, hardware.kinds[space.part]
     return Setting(space.mesh, part.device, space.uses, program.microbatches, program.kind == "train",
-                   pinned_specs(prepared.index, pins, space.names, space.mesh.shape), program.kind != "inference",
+                   pinned_specs(index, pins, space.names, space.mesh.shape), program.kind != "inference",
                    classes, part.overlap or Overlap(), apart=space.mesh.device_count < hardware.device_count)
 
 
 def priced_layers(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pins, classes: int
                    ) -> list[PricedClass]:
     """The distinct layers, priced on one logical mesh."""
-    index, layers, setting = prepared.index, prepared.layers, setting_of(prepared, space, hardware, pins, classes)
-    found: list[PricedClass] = []
-    for c, model in enumerate(prepared.models):
-        first, last = layers.ranges[layers.representative(c)]
-        before = boundary(index, first, space.mesh.shape, space.uses, setting.pins)
-        after = boundary(index, last, space.mesh.shape, space.uses, setting.pins)
-        found.append(PricedClass(price_layer(index, model, setting), before, after))
-    return found
+    layers, setting = prepared.layers, setting_of(prepared.index, space, hardware, pins, classes)
+    ranges = [layers.ranges[layers.representative(c)] for c in range(len(prepared.models))]
+    return [priced_class(prepared.index, model, r, setting) for model, r in zip(prepared.models, ranges, strict=True)]
+
+
+def priced_class(index: ProgramIndex, model: LayerModel, ends: tuple[int, int], setting: Setting) -> PricedClass:
+    """A layer of forward operators [first, last), priced with its boundaries."""
+    before, after = (boundary(index, end, setting.mesh.shape, setting.uses, setting.pins) for end in ends)
+    return PricedClass(price_layer(index, model, setting), before, after)
 
 
 def _table(prepared: Prepared, classes: Sequence[PricedClass], prices: Multipliers) -> SliceTable:
-    graph, setting = prepared.program.micro, classes[0].priced.setting
-    layers = solved_layers(prepared, classes, prices)
-    table = slice_table(graph, setting.mesh, [layers[c] for c in prepared.layers.classes], prepared.slices,
+    setting, layers = classes[0].priced.setting, solved_layers(prepared, classes, prices)
+    table = slice_table(setting.mesh, [layers[c] for c in prepared.layers.classes], prepared.slices,
                         prices, microbatches=setting.microbatches, training=setting.training)
     return replace(table, exact=setting.max_classes == MAX_CLASSES)
 

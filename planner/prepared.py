@@ -24,6 +24,22 @@ from planner.weight_part import WeightPart
 
 
 @dataclass(frozen=True)
+class Work:
+    """What prices of memory go by: of a program, how much there is to compute for each microbatch, mostly in which
+    dtype."""
+
+    kind: str
+    microbatches: int
+    micro_flops: int
+    dtype: str
+
+    @classmethod
+    def of(cls, program: Program) -> "Work":
+        """Of a program."""
+        return cls(program.kind, program.microbatches, graph_flops(program.micro), main_dtype(program.micro))
+
+
+@dataclass(frozen=True)
 class Prepared:
     """A program with its layers and the structure of each distinct layer."""
 
@@ -38,6 +54,11 @@ class Prepared:
     @property
     def program(self) -> Program:
         return self.index.program
+
+    @property
+    def work(self) -> Work:
+        """What prices of memory go by."""
+        return Work(self.program.kind, self.program.microbatches, self.micro_flops, self.dtype)
 
     @cached_property
     def slices(self) -> Slices:
@@ -81,13 +102,19 @@ def prepared_like(first: Prepared, second: Prepared, program: Program, device: D
 
 def _prepared(index: ProgramIndex, layers: Layers, device: Device | None) -> Prepared:
     program = index.program
-    ranges = [layers.ranges[layers.representative(c)] for c in range(max(layers.classes) + 1)]
-    models = tuple(layer_model(index, *r) for r in ranges)
-    if device is not None and program.kind == "train":
-        models = tuple(replace(m, selection=selection(index, *r, device)) for m, r in zip(models, ranges, strict=True))
+    models = tuple(model_of_class(index, layers, c, device) for c in range(max(layers.classes) + 1))
     crossing = crossing_bytes(index)
     return Prepared(index, layers, models, tuple(float(crossing[c]) for c in layers.cuts), results(index, layers),
                     graph_flops(program.micro), main_dtype(program.micro))
+
+
+def model_of_class(index: ProgramIndex, layers: Layers, layer_class: int, device: Device | None) -> LayerModel:
+    """The structure of a distinct layer; `device` as in `prepare`."""
+    first, last = layers.ranges[layers.representative(layer_class)]
+    model = layer_model(index, first, last)
+    if device is None or index.program.kind != "train":
+        return model
+    return replace(model, selection=selection(index, first, last, device))
 
 
 def results(index: ProgramIndex, layers: Layers) -> tuple[int, ...]:

@@ -12,10 +12,11 @@ import pytest
 from planner import models
 from planner.core.graph import Graph, Phase, Role
 from planner.costs.memory import value_bytes
+from planner.layer_classes import described
 from planner.layers import IMBALANCE, balance, mended_ends
 from planner.model import Model
 from planner.prepared import prepare
-from planner.program_index import crossing, torn_bytes
+from planner.program_index import crossing, index_program, torn_bytes
 from planner.rules import flops_of
 from planner.trace import trace_program
 from tests.intraop.programs import mlp, program, struct, transformer
@@ -29,6 +30,19 @@ def test_every_block_of_a_transformer_is_a_layer_of_one_class(count):
     assert len(set(found.classes)) <= 4
     assert found.cuts[0] == 0
     assert list(found.cuts) == sorted(set(found.cuts))
+
+
+def test_loops_with_other_bodies_are_other_layers():
+    numbers = {}
+
+    def words(step):
+        def loss(params, batch):
+            return jnp.mean(jax.lax.scan(lambda x, _: (step(x @ params["w"]), None), batch["x"], length=4)[0])
+
+        index = index_program(trace_program(Model(loss, {"w": struct(8, 8)}, {"x": struct(4, 8)}, optax.sgd(0.1)), 1))
+        return [layer.words for layer in described(index, (0, len(index.program.forward.ops)), numbers)]
+
+    assert words(jnp.tanh) == words(jnp.tanh) != words(jnp.sin)
 
 
 def test_layers_cut_where_one_activation_crosses():

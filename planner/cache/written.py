@@ -49,8 +49,9 @@ class Task:
     def rest(self) -> tuple[object, ...]:
         """All that a table depends on but program and code."""
         prepared, hardware, pins = self.prepared, self.hardware, self.pins
-        return (setting_of(prepared, self.space, hardware, pins, MAX_CLASSES), self.space, no_price(prepared, pins),
-                memory_prices(prepared, hardware, self.space.mesh.device_count, pins, self.space.part),
+        return (setting_of(prepared.index, self.space, hardware, pins, MAX_CLASSES), self.space,
+                no_price(prepared.work, pins),
+                memory_prices(prepared.work, hardware, self.space.mesh.device_count, pins, self.space.part),
                 most_in_flight(prepared, hardware, pins), hardware.kinds[self.space.part].device.usable_bytes)
 
     def frontiers(self, classes: int, prices: Multipliers, decoded: Sequence[NDArray[np.bool_]]) -> list[LayerFrontier]:

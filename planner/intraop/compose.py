@@ -93,12 +93,12 @@ class SliceTable:
         return self.bounds[at, [self.variants.bounds.index(g) for g in some]]
 
 
-def slice_table(graph: Graph, mesh: LogicalMesh, solved: Sequence[SolvedLayer], slices: Slices,
+def slice_table(mesh: LogicalMesh, solved: Sequence[SolvedLayer], slices: Slices,
                 multipliers: Multipliers, *, microbatches: int, training: bool) -> SliceTable:
     """Compose. `solved[l]` is layer l's class at the multipliers, with boundaries as seen by that class."""
     variants = slice_variants(multipliers)
     by_kind = dict(zip(slices.kinds, solved, strict=True))
-    held = {kind: _entering_bytes(graph, f.before, mesh) if training else np.zeros(len(f.before.states))
+    held = {kind: _entering_bytes(f.graph, f.before, mesh) if training else np.zeros(len(f.before.states))
             for kind, f in by_kind.items()}
     least = {kind: sum(float(c["forward_s"].min()) for c in f.layer.unary if "forward_s" in c)
              for kind, f in by_kind.items()}

@@ -21,6 +21,7 @@ from math import isfinite
 from planner.core.fingerprint import graph_text
 from planner.core.graph import Graph
 from planner.core.rewriting import Rewriting
+from planner.costs.memory import value_bytes
 from planner.joint.price import Price
 from planner.joint.pricing import Pricing, UnlikeError
 from planner.joint.reduced import Reduced
@@ -246,10 +247,10 @@ class Search:
             found.setdefault(self._region(site), []).append((rule, site))
         return found
 
-    def _sites(self, state: State) -> Iterator[tuple[Rule, Site]]:
-        for rule in self.rules:
-            for site in sites(state.graph, rule):
-                yield rule, site
+    def _sites(self, state: State) -> list[tuple[Rule, Site]]:
+        """Where rules apply, first where most bytes are touched: there is most to gain."""
+        found = [(rule, site) for rule in self.rules for site in sites(state.graph, rule)]
+        return sorted(found, key=lambda each: -_touched_bytes(each[1]))
 
     def _region(self, site: Site) -> Region:
         """Classes of the layers that the first place of a class lies across."""
@@ -264,6 +265,13 @@ def freed(before: Price, after: Price) -> int:
     """Bytes that are missing before and not after; 0 where that can't be said."""
     less = before.missing_bytes - after.missing_bytes
     return int(less) if isfinite(less) else 0
+
+
+def _touched_bytes(site: Site) -> int:
+    """Of what the operators of all places of a class read and make."""
+    graph = site.matches[0].graph
+    ops = [graph.ops[n] for match in site.matches for n in match.ops.values()]
+    return sum(value_bytes(graph.values[v]) for op in ops for v in (*op.inputs, *op.results))
 
 
 def _origins(site: Site) -> frozenset[int]:

@@ -11,12 +11,13 @@ from typing import TypeVar
 from planner.core.graph import Graph, Program
 from planner.core.plan import PlanRecord
 from planner.core.rewriting import AppliedRewrite
+from planner.garbage import seldom_collected
 from planner.joint.best_first import Found, Gain, Search
 from planner.joint.places import one_device, places_of
 from planner.joint.pricing import Pricing
 from planner.joint.reduced import reduced
 from planner.layers import Layers
-from planner.prepared import prepare
+from planner.prepared import Work, prepare
 from planner.request import Remembered, Request
 from planner.rewrites.table import Rule
 from planner.rewriting.apply import steps
@@ -54,14 +55,15 @@ def look(task: Task, base: PlanRecord, fullness: float | None = None) -> Found:
     """The rewrites that pay on the meshes of a plan, or on one device. `fullness`: what the plan needs of a device's
     memory, as a part of what may be used, where that is too much: then those with which it is less."""
     request, deadline = task.request, time.perf_counter() + task.left_s
-    with request.phases.phase(PHASE):
+    with request.phases.phase(PHASE), seldom_collected():
         program, cluster = request.trace(base.microbatches, None), request.cluster
         whole, layers = reduced(program, layers_of(base), lambda p: prepare(p, cluster.device).layers)
         first = request.pins.rewrite == "first"
         pricing = Pricing(cluster.device, request.pins,
-                          (one_device(cluster),) if first else places_of(base, request.pins))
+                          (one_device(cluster),) if first else places_of(base, request.pins), Work.of(whole.program))
         if fullness is not None and not first:
             pricing = pricing.where_it_lacks(fullness, whole.program, whole)
+        pricing = pricing.on_near_meshes(whole.program, whole)
         request.progress(f"rewrites: looking in {len(layers)} of {len(base.layers)} layers")
         return Search(whole, layers, pricing, task.rules, deadline, request.progress).run()
 

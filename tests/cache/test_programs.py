@@ -37,7 +37,7 @@ def test_every_model_of_the_zoo_comes_back(tmp_path: Path, name: str) -> None:
 def planned(program: Program) -> str:
     cluster = replace(profiles.cluster("p3.16xlarge"), devices_per_node=2)
     request = Request(lambda n, u: program, "x", program.kind, 4, cluster, Pins(microbatches=program.microbatches), "1",
-                      None, lambda text: None)
+                      progress=lambda _: None)
     return plan_io.to_json(plan_or_say(request))
 
 

@@ -17,7 +17,8 @@ ON = planner.cluster("dgx-h100")
 
 def task(deadline: float, budget_s: float, planning_s: float, spent_s: float = 0.0) -> Task:
     phases = Phases({PHASE: spent_s})
-    request = Request(lambda *_: pytest.fail("not traced"), "m", "train", 8, ON, Pins(), "0", deadline=deadline, phases=phases)
+    request = Request(lambda *_: pytest.fail("traced"), "m", "train", 8, ON, Pins(), "0", deadline=deadline,
+                      phases=phases)
     return Task(request, (), budget_s, planning_s)
 
 

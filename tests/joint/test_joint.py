@@ -25,7 +25,7 @@ from planner.joint.pricing import Pricing
 from planner.joint.reduced import Reduced, reduced
 from planner.layers import Layers
 from planner.model import Model
-from planner.prepared import prepare
+from planner.prepared import Work, prepare
 from planner.rewrites import RULES
 from planner.rewriting.program import rewritten
 from planner.trace import trace_program
@@ -45,7 +45,7 @@ def searched(model: Model, plan: planner.Plan, rules: tuple[str, ...] = (), seco
     record = plan.record
     program = trace_program(model, record.microbatches)
     whole, layers = reduced(program, layers_of(record), lambda p: prepare(p, record.cluster.device).layers)
-    pricing = Pricing(record.cluster.device, Pins(), places_of(record, Pins()))
+    pricing = Pricing(record.cluster.device, Pins(), places_of(record, Pins()), Work.of(program))
     search = Search(whole, layers, pricing, rules_named(rules, ()), time.perf_counter() + seconds, lambda _: None)
     return search, search.run()
 
@@ -58,7 +58,7 @@ def test_price_of_distinct_layers_is_that_of_the_whole(gpt: tuple[Model, planner
     assert small.expanded(own.classes) == layers.classes
     assert sum(more for _, more in small.repeats) == 3
     assert len(small.program.forward.ops) < 0.7 * len(program.forward.ops)
-    pricing = Pricing(plan.record.cluster.device, Pins(), places_of(plan.record, Pins()))
+    pricing = Pricing(plan.record.cluster.device, Pins(), places_of(plan.record, Pins()), Work.of(program))
     whole = Reduced(program, len(layers.classes), ())
     assert pricing.price(small.program, small).seconds == pytest.approx(
         pricing.price(program, whole).seconds, rel=1e-9)

@@ -13,7 +13,7 @@ from planner.joint.looking import layers_of
 from planner.joint.places import one_device, places_of
 from planner.joint.pricing import Pricing
 from planner.joint.reduced import reduced
-from planner.prepared import prepare
+from planner.prepared import Work, prepare
 from planner.trace import trace_program
 from tests.joint.products import chained
 from tests.mixing.machines import fast_and_slow
@@ -49,7 +49,7 @@ def test_places_are_of_the_types_that_stages_are_on(plain: planner.Plan) -> None
 def test_prices_are_above_their_bound_and_near_the_plan(plain: planner.Plan) -> None:
     record = plain.record
     program = trace_program(chained(), 4)
-    pricing = Pricing(record.cluster.device, Pins(), places_of(record, Pins()))
+    pricing = Pricing(record.cluster.device, Pins(), places_of(record, Pins()), Work.of(program))
     whole, _ = reduced(program, layers_of(record), lambda p: prepare(p, record.cluster.device).layers)
     price = pricing.price(program, whole)
     assert price.fits and pricing.floor_s(program.forward, 4) <= price.seconds
