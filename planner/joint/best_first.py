@@ -248,9 +248,13 @@ class Search:
         return found
 
     def _sites(self, state: State) -> list[tuple[Rule, Site]]:
-        """Where rules apply, first where most bytes are touched: there is most to gain."""
-        found = [(rule, site) for rule in self.rules for site in sites(state.graph, rule)]
-        return sorted(found, key=lambda each: -_touched_bytes(each[1]))
+        """Where rules apply: first where each touches most bytes and has most to gain, then their second places."""
+        found: list[tuple[int, int, Rule, Site]] = []
+        for rule in self.rules:
+            ordered = sorted(((-_touched_bytes(s), n, s) for n, s in enumerate(sites(state.graph, rule))),
+                             key=lambda each: each[:2])
+            found += [(rank, touched, rule, site) for rank, (touched, _, site) in enumerate(ordered)]
+        return [(rule, site) for _, _, rule, site in sorted(found, key=lambda each: each[:2])]
 
     def _region(self, site: Site) -> Region:
         """Classes of the layers that the first place of a class lies across."""
