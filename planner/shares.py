@@ -18,7 +18,7 @@ from planner.core.graph import Graph, Program, Role
 from planner.core.plan import PlanRecord
 from planner.core.replicas import Shares, together
 from planner.costs.replica_sync import exchange_s, sync_s, with_received
-from planner.errors import MemoryLimitError, PinError, PlannerError
+from planner.errors import MemoryLimitError, PinError, PlannerError, RewriteError
 from planner.offloading import fits, plan_or_offload
 from planner.pipelines.pipeline import WORTH
 from planner.request import Request
@@ -106,7 +106,10 @@ def shared(request: Request, alone: Sequence[tuple[int, PlanRecord]], to_beat_s:
             reason = PinError(f"would take {least:.4g} s at best, gradients between parts included")
             continue
         for total in _totals(request, group):
-            found = _planned(request, group, total)
+            try:
+                found = _planned(request, group, total)
+            except RewriteError as fault:  # so many microbatches can't be rewritten as was asked
+                found = fault
             if isinstance(found, PlannerError):
                 reason = found
                 continue
@@ -124,7 +127,7 @@ def _why_not(request: Request, alone: Sequence[tuple[int, PlanRecord]]) -> str |
         return "the model fits one part alone at most"
     if request.pins.microbatches is not None and request.pins.microbatches < 2:
         return "one microbatch is not shared"
-    program = request.trace(request.pins.microbatches or 1, None)
+    program = request.trace(alone[0][1].microbatches, None)
     return "state goes from each microbatch to the next" if any(program.micro.inputs_of(Role.STATE)) else None
 
 

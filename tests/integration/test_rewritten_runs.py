@@ -34,8 +34,8 @@ MODELS: MappingProxyType[str, dict[str, Any]] = MappingProxyType({  # the least 
 })
 
 WAYS: MappingProxyType[str, dict[str, Any]] = MappingProxyType({
-    "drawn": {}, "joint": {"rewrite": "joint", "allow": ("*",), "budget_s": 10.0},
-    "first": {"rewrite": "first", "allow": ("*",), "budget_s": 10.0},
+    "drawn": {}, "joint": {"rewrite": "joint", "allow": ("*",), "budget_s": 40.0},
+    "first": {"rewrite": "first", "allow": ("*",), "budget_s": 40.0},
 })
 
 QUICK = ("mlp-tiny", "drawn", 2)

@@ -1,4 +1,5 @@
-"""Models whose products can be paired otherwise: x·u·v with a wide middle, which nothing needs to make or to keep."""
+"""Models whose products can be paired otherwise: x·u·v with a wide middle, which nothing needs to make or to keep; and
+one that broadcasts."""
 
 from typing import Any
 
@@ -34,3 +35,14 @@ def twice_wide(batch: int = 16) -> Model:
               for name, wide in (("first", 512), ("second", 768))}
     return Model(loss, params, {"x": jax.ShapeDtypeStruct((batch, 256, 32), jnp.float32)}, optax.sgd(0.1),
                  name="twice wide")
+
+
+def positions(batch: int = 16) -> Model:
+    """A table that is broadcast over the batch, but for microbatches of one example."""
+    def loss(params: Any, batch: Any) -> jax.Array:
+        x = batch["x"] + params["positions"]
+        return jnp.mean(jnp.tanh(x @ params["w"]) + x)
+
+    shapes = {"positions": (32, 64), "w": (64, 64)}
+    return Model(loss, {k: jax.ShapeDtypeStruct(s, jnp.float32) for k, s in shapes.items()},
+                 {"x": jax.ShapeDtypeStruct((batch, 32, 64), jnp.float32)}, optax.sgd(0.1), name="positions")

@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 import pytest
 
 import planner
@@ -29,7 +28,8 @@ from planner.prepared import Work, prepare
 from planner.rewrites import RULES
 from planner.rewriting.program import rewritten
 from planner.trace import trace_program
-from tests.joint.products import chained
+from tests.joint.products import chained, positions
+from tests.mixing.machines import fast_and_slow
 
 QKV = "layers/*/attention/query, layers/*/attention/key, layers/*/attention/value"
 
@@ -157,13 +157,7 @@ def test_bad_wishes_are_refused(pins: dict[str, Any], error: type[Exception], sa
 
 
 def test_microbatches_that_rewrites_do_not_apply_to_are_left_out() -> None:
-    def loss(params: Any, batch: Any) -> jax.Array:
-        x = batch["x"] + params["positions"]  # broadcast, but for microbatches of one example
-        return jnp.mean(jnp.tanh(x @ params["w"]) + x)
-
-    shapes = {"positions": (32, 64), "w": (64, 64)}
-    model = Model(loss, {k: jax.ShapeDtypeStruct(s, jnp.float32) for k, s in shapes.items()},
-                  {"x": jax.ShapeDtypeStruct((16, 32, 64), jnp.float32)}, optax.sgd(0.1), name="positions")
+    model = positions()
     pins: dict[str, Any] = {"stages": 1, "cache": False, "rewrites": (("recompute_for_reader", "positions"),)}
     said: list[str] = []
     plan = planner.plan(model, planner.cluster("cpu-8"), progress=said.append, **pins)
@@ -171,6 +165,15 @@ def test_microbatches_that_rewrites_do_not_apply_to_are_left_out() -> None:
     assert any("16 microbatches" in line and "does not apply" in line for line in said)
     with pytest.raises(RewriteError, match="nowhere"):
         planner.plan(model, planner.cluster("cpu-8"), microbatches=16, **pins)
+
+
+def test_shares_of_microbatches_that_rewrites_do_not_apply_to_are_left_out() -> None:
+    pins: dict[str, Any] = {"stages": 1, "cache": False, "rewrites": (("recompute_for_reader", "positions"),)}
+    plan = planner.plan(positions(), fast_and_slow(), **pins)
+    assert sum(r.microbatches for r in plan.record.replicas) == 4 and [r.places for r in plan.record.rewrites] == [1]
+    alone = planner.plan(positions(4), fast_and_slow(), **pins)  # shares as the speeds are would be of one example
+    beside = {b.name: b.note for b in alone.record.baselines}
+    assert not alone.record.replicas and "does not apply" in beside["batch shares"]
 
 
 def test_a_plan_refuses_a_model_that_its_rewrites_are_not_for() -> None:
