@@ -1,22 +1,26 @@
-"""Products that the plan has made in shards and gathered afterwards are made so.
+"""Products that the plan has made in shards and gathered afterwards are made so, and so are parts of arrays.
 
 The partitioner gives an operator the sharding that its result is constrained to. A product made in shards and then
 needed whole would become a product of whole operands, which may be far larger to gather: the gradient of what goes into
 the logits is as wide as the model, the logits are as wide as the vocabulary. So where a product settles in fewer shards
 than it is made in, it is constrained twice: as it is made, and as it settles. Sums over sharded dimensions are left
-alone, so that they can be scattered.
+alone, so that they can be scattered. A part that is cut out of a dimension, or put into one, is made where that is
+whole: of a result that lies in shards along it, the partitioner would exchange borders with the neighbours.
 
 In: `Annotated`. Out: `Annotated`, with a copy after each such operator.
 """
 
 from planner.core.plan import PlanRecord
-from planner.core.spec import shard_count
+from planner.core.spec import Spec, shard_count
 from planner.emit.annotated import Annotated
 from planner.emit.edit import Edit
 from planner.emit.inferred import infer
 
 PRODUCTS = frozenset({"dot_general", "conv_general_dilated"})
 """Operators with operands much larger than their results. Others are left to the partitioner."""
+
+CUTS = frozenset({"slice", "pad", "concatenate"})
+"""Operators that move elements along a dimension. What others make of a dimension that they can't share is local."""
 
 
 def with_products_as_made(record: PlanRecord, given: Annotated) -> Annotated:
@@ -26,8 +30,13 @@ def with_products_as_made(record: PlanRecord, given: Annotated) -> Annotated:
     for n, op in enumerate(given.graph.ops):
         stage = given.stage_of[n]
         mesh, natural, settled = record.stages[stage].mesh_shape, inferred[stage].natural, given.specs[stage]
-        gathered = {v: natural[v] for v in op.results if op.primitive in PRODUCTS and v in settled
-                    and n not in inferred[stage].reduced
+        made: dict[int, Spec] = {}
+        if op.primitive in PRODUCTS and n not in inferred[stage].reduced:
+            made = {v: natural[v] for v in op.results if v in settled
                     and shard_count(natural[v], mesh) > shard_count(settled[v], mesh)}
-        edit.keep_made(n, gathered)
+        elif op.primitive in CUTS:
+            made = {v: natural[v] for v, binding in zip(op.results, inferred[stage].rules[n].results, strict=True)
+                    if v in settled and any(axes and factor is None
+                                            for axes, factor in zip(settled[v], binding, strict=True))}
+        edit.keep_made(n, made)
     return edit.finish()

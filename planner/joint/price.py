@@ -6,7 +6,7 @@ In: bytes and seconds of `pricing.py`. Out: which of two is better, and whether 
 
 from dataclasses import dataclass, field
 
-GAIN = 1e-4
+GAIN = 1e-3
 """Part of a step, or of a device's memory, below which two graphs are worth as much. [chosen: the model of costs is not
 as good as that]"""
 

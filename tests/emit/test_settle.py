@@ -1,13 +1,18 @@
-"""A product that settles in fewer shards than it is made in is constrained as it is made first."""
+"""A product that settles in fewer shards than it is made in is constrained as it is made first; so is a part of an
+array that settles in shards along the dimension that it is cut out of."""
 
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 
+import planner
 from planner.core.graph import Phase
 from planner.emit.annotated import annotate_program
 from planner.emit.settle import with_products_as_made
+from planner.model import Model
 from planner.runtime import compile_plan
 from planner.trace import trace_program
 from tests.integration.hlo import collectives
@@ -56,3 +61,37 @@ def test_the_compiled_step_gathers_the_product_and_trains_alike():
         state, metrics = step(state, batch)
         np.testing.assert_allclose(metrics["loss"], wanted.loss, rtol=2e-5)
     assert_close(state.params, right[-1].params, 2e-5)
+
+
+def halves() -> Model:
+    """A product that is cut into halves."""
+    def loss(params, batch):
+        both = batch["x"] @ params["w"]
+        return jnp.mean(jnp.tanh(both[:, :64]) * both[:, 64:])
+
+    return Model(loss, {"w": jnp.full((8, 128), 0.1)}, {"x": jax.ShapeDtypeStruct((16, 8), jnp.float32)},
+                 optax.sgd(0.1), name="halves")
+
+
+def test_parts_are_cut_where_the_dimension_is_whole():
+    """Of the data-parallel product, each half settles in shards of its columns: an all-to-all each, no halo."""
+    model, devices = halves(), jax.devices()[:4]
+    record = planner.plan(model, devices, hardware=planner.cluster("cpu-8", devices_per_node=4), recipe="data",
+                          stages=1, microbatches=1, mesh_axes=(("a", 4),), cache=False).record
+    program = trace_program(model, 1)
+    parts = [op.results[0] for op in program.micro.ops if op.primitive == "slice" and op.phase is Phase.FORWARD]
+    assert len(parts) == 2
+    specs = tuple(sorted((dict(record.stages[0].specs) | dict.fromkeys(parts, ((), (0,)))).items()))
+    record = replace(record, stages=(replace(record.stages[0], specs=specs),))
+    given = with_products_as_made(record, annotate_program(record, program))
+    maker = {v: op for op in given.graph.ops for v in op.results}
+    for part in parts:
+        (made,) = maker[part].inputs
+        assert (maker[part].primitive, maker[made].primitive) == ("copy", "slice")
+        assert (given.specs[0][made], given.specs[0][part]) == (((0,), ()), ((), (0,)))
+    step, state = compile_plan(record, model, devices, params={"w": jnp.full((8, 128), 0.1)})
+    batch = {"x": jnp.arange(128.0).reshape(16, 8) / 128}
+    found = {c.kind for c in collectives(step.lower(state, batch).compile().as_text())}
+    assert "all-to-all" in found and "collective-permute" not in found
+    wanted = model.fn({"w": jnp.full((8, 128), 0.1)}, batch)
+    np.testing.assert_allclose(step(state, batch)[1]["loss"], wanted, rtol=1e-5)
