@@ -99,8 +99,6 @@ class Device:
         to lay operands of matmuls out anew (XLA on CPU); None where its matmuls take any layout.
       kernel_per_result: the compiler makes a kernel for every result, each of which reads what it needs again (XLA on
         CPU); else one for all results of an optimizer's update, and of what it fuses.
-      thin_sums: how many times as long it takes to sum products of two arrays where a dimension of them has one element
-        on the device (XLA on CPU).
       alone: how many times faster it computes while all others idle: above 1 where devices share cores, as virtual
         devices of a CPU do. All other figures are of one device while all are busy.
     """
@@ -121,7 +119,6 @@ class Device:
     exposed_traffic: float = 0.0
     memory_margin: float = 0.08
     relayout: float | None = None
-    thin_sums: float = 1.0
     alone: float = 1.0
     kernel_per_result: bool = False
 

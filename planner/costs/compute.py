@@ -36,11 +36,6 @@ def traffic_s(size_bytes: Array, device: Device) -> Array:
     return total + left / device.memory_bandwidth_bytes_per_s
 
 
-def partly_cold_s(size_bytes: Array, cold_bytes: Array, device: Device) -> Array:
-    """Seconds to move so many bytes, of which some are in no cache."""
-    return traffic_s(size_bytes - cold_bytes, device) + cold_bytes / device.memory_bandwidth_bytes_per_s
-
-
 def convolution_efficiency(kind: str, features: NDArray[np.float64], device: Device) -> NDArray[np.float64]:
     """Part of the matmul rate that convolutions reach.
 

@@ -32,14 +32,12 @@ class Kernel:
       cold: those of them that are in no cache.
       work: FLOPs and transcendentals by the classes that they are divided over.
       launches: how often one is started.
-      product: where it only sums products of two arrays, the value that these are; else None.
     """
 
     outer: tuple[int, ...]
     cold: tuple[int, ...]
     work: tuple[tuple[frozenset[int], int, int], ...]
     launches: int
-    product: int | None = None
 
 
 @dataclass(frozen=True)
@@ -107,8 +105,7 @@ def _kernels(graph: Graph, group: Group, ops: Sequence[int], leaving: Set[int], 
                 else:
                     outer.add(v)
         run, touched = sorted(inside), tuple(sorted(outer))
-        product = _product(graph, maker, last, inside)
-        found.append(Kernel(touched, tuple(cold(run, touched)), _work(graph, group, run), 1, product))
+        found.append(Kernel(touched, tuple(cold(run, touched)), _work(graph, group, run), 1))
     return tuple(found)
 
 
@@ -117,13 +114,3 @@ def _viewed(graph: Graph, maker: Mapping[int, int], value: int) -> int:
     while value in maker and graph.ops[maker[value]].primitive in VIEWS and graph.ops[maker[value]].inputs:
         value = graph.ops[maker[value]].inputs[0]
     return value
-
-
-def _product(graph: Graph, maker: Mapping[int, int], last: int, inside: Set[int]) -> int | None:
-    """The products that an operator sums, where they are of two arrays and made in the same kernel."""
-    value = graph.ops[last].inputs[0] if graph.ops[last].primitive == "reduce_sum" else -1
-    n = maker.get(value, -1)
-    if n not in inside or graph.ops[n].primitive != "mul":
-        return None
-    factors = {_viewed(graph, maker, v) for v in graph.ops[n].inputs if graph.values[v].shape}
-    return value if len(factors) > 1 else None

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.core.graph import Phase
+from planner.core.hardware import Device
 from planner.core.spec import Spec, replicated
 from planner.costs.collectives import ALL_REDUCE, collective, when_merged
-from planner.costs.compute import FILTER_GRADIENT, FORWARD, INPUT_GRADIENT, partly_cold_s, traffic_s
+from planner.costs.compute import FILTER_GRADIENT, FORWARD, INPUT_GRADIENT, traffic_s
 from planner.costs.memory import itemsize, value_bytes
 from planner.costs.resharding import moved_bytes, reshard_table
 from planner.intraop.arithmetic import CONVOLUTION, Local, arithmetic_s
@@ -22,7 +23,6 @@ from planner.intraop.fused import Fused, fused
 from planner.intraop.group_costs import LINEAR
 from planner.intraop.group_facts import facts_of
 from planner.intraop.halos import exchanges, halo_costs, halo_working
-from planner.intraop.kernel_price import kernel_s
 from planner.intraop.relayout import relaid
 from planner.intraop.setting import AGAIN, Array, Costs, Setting
 from planner.intraop.structure import ANCHORS
@@ -136,7 +136,7 @@ class GroupPrice:
         convolves = self._convolves(n) if op.primitive == CONVOLUTION else ""
         arithmetic = arithmetic_s(self.graph, op, Local(flops, self._local_size, convolves), work.dtype, device)
         exposed = device.exposed_traffic * cold / device.memory_bandwidth_bytes_per_s
-        seconds = np.maximum(arithmetic + exposed, partly_cold_s(moved, cold, device)) + device.launch_s * work.launches
+        seconds = np.maximum(arithmetic + exposed, _traffic_s(moved, cold, device)) + device.launch_s * work.launches
         return seconds, moved
 
     def _relayout(self, ops: Sequence[int], kind: str) -> None:
@@ -167,13 +167,15 @@ class GroupPrice:
             return self._zero(), self._zero()
         facts, device, seconds = self._facts(ops, again=again), self.setting.device, self._zero()
         for kernel in facts.kernels:
-            seconds = seconds + kernel_s(kernel, self.strategies.shards, self._bytes, self._is_thin, device)
+            arithmetic = self._zero()
+            for factors, flops, transcendentals in kernel.work:
+                parts = self.strategies.shards(factors)
+                arithmetic = arithmetic + flops / parts / device.flops_per_s("default")
+                if device.transcendentals_per_s is not None:
+                    arithmetic = arithmetic + transcendentals / parts / device.transcendentals_per_s
+            traffic = _traffic_s(self._bytes(kernel.outer), self._bytes(kernel.cold), device)
+            seconds = seconds + np.maximum(arithmetic, traffic) + device.launch_s * kernel.launches
         return seconds, self._bytes(facts.outer)
-
-    def _is_thin(self, value: int) -> NDArray[np.bool_]:
-        """Whether some dimension of a value has one element on a device, per strategy."""
-        rank = len(self.graph.values[value].shape)
-        return np.any([self._local_size(value, d) <= 1 for d in range(rank)], axis=0)
 
     def _facts(self, ops: Sequence[int], *, again: bool) -> Fused:
         """What fused operators do whatever the strategies and the mesh."""
@@ -290,3 +292,8 @@ class GroupPrice:
         pairs: dict[tuple[int, int], int] = {}
         at = np.array([pairs.setdefault((int(r), int(m)), len(pairs)) for r, m in zip(row, mask, strict=True)])
         return tuple(specs[r] for r, _ in pairs), tuple(frozenset(axes_in(m)) for _, m in pairs), at
+
+
+def _traffic_s(moved: Array, cold: Array, device: Device) -> Array:
+    """Seconds to move bytes, of which some are in no cache."""
+    return traffic_s(moved - cold, device) + cold / device.memory_bandwidth_bytes_per_s

@@ -34,22 +34,6 @@ def relayout_slowdown(devices: Devices, allowance: Allowance) -> Reading:
                    f"{length} transposing copies of {' x '.join(map(str, _TRANSPOSED))} floats, beside scaling them")
 
 
-_SUMMED = (4, 512, 512)
-"""Shape of the float32 arrays whose products are summed: an attention's scores in a small model. [chosen]"""
-
-
-def thin_sums_slowdown(devices: Devices, allowance: Allowance) -> Reading:
-    """How many times as long it takes to sum products of two arrays where one more dimension has one element; at least
-    1."""
-    first, *rest = _SUMMED
-    sums = [on_all(lambda a, b: jnp.sum(a * b, -1), [(shape, "float32")] * 2, devices)
-            for shape in ((first, 1, *rest), _SUMMED)]
-    thin, plain = time_in_turn(sums, 11, allowance)
-    return Reading(max(1.0, thin.typical_s / plain.typical_s), max(thin.spread, plain.spread),
-                   f"sums of products of arrays of {' x '.join(map(str, _SUMMED))} floats, with a dimension of one "
-                   "element and without")
-
-
 _ALONE_ROWS = 256
 """Rows of the small model that tells how fast a device is alone. [chosen]"""
 

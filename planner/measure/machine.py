@@ -15,13 +15,7 @@ import jax
 
 from planner.core.hardware import Cluster, Device, Link, Overlap
 from planner.errors import MeshError
-from planner.measure.arithmetic import (
-    exposed_traffic,
-    relayout_slowdown,
-    speed_alone,
-    thin_sums_slowdown,
-    transcendental_rate,
-)
+from planner.measure.arithmetic import exposed_traffic, relayout_slowdown, speed_alone, transcendental_rate
 from planner.measure.communication import Senders, collective_times, hand_over
 from planner.measure.convolution import ConvolutionTimer, convolution_rates
 from planner.measure.fixed import FixedCosts, fixed_costs, kernel_cost
@@ -117,7 +111,6 @@ def _measure_device(devices: Devices, sizes: Sizes, pace: Pace) -> tuple[Device,
     fixed = fixed_costs(devices, small, queues=sizes.queues)
     exponentials = transcendental_rate(devices, sizes.exponentials, small)
     relayout, alone = relayout_slowdown(devices, small), speed_alone(devices, small)
-    thin = thin_sums_slowdown(devices, small)
     room = pace.take(_MEMORY)
     memory = memory_rates(devices, sizes, fixed, room)
     on_cpu = devices[0].platform == "cpu"
@@ -137,7 +130,6 @@ def _measure_device(devices: Devices, sizes: Sizes, pace: Pace) -> tuple[Device,
         transcendentals_per_s=exponentials.value if on_cpu else None,
         convolutions=convolutions, matmuls=tuple(found.grid for found in grids.values()), caches=memory.caches,
         exposed_traffic=exposed.value, relayout=relayout.value if on_cpu else None,
-        thin_sums=thin.value if on_cpu else 1.0,
         alone=alone.value if on_cpu else 1.0, kernel_per_result=kernel_per_result(devices))
     launch = kernel_cost(devices, device, fixed.call_s, pace.take(_KERNELS))
     device = replace(device, launch_s=launch.value)
@@ -146,8 +138,6 @@ def _measure_device(devices: Devices, sizes: Sizes, pace: Pace) -> tuple[Device,
         readings |= {"transcendentals_per_s": exponentials, "relayout": relayout}
         if exposed.value:
             readings["exposed_traffic"] = exposed
-        if device.thin_sums > 1:
-            readings["thin_sums"] = thin
         if device.alone > 1:
             readings["alone"] = alone
     if memory.caches:

@@ -45,7 +45,6 @@ def device_from(fields: Fields) -> Device:
         exposed_traffic=fields.part("exposed_traffic") if "exposed_traffic" in fields else 0.0,
         memory_margin=fields.non_negative("memory_margin", default=Device.memory_margin),
         relayout=fields.at_least_one("relayout", default=1.0) if "relayout" in fields else None,
-        thin_sums=fields.at_least_one("thin_sums", default=1.0),
         alone=fields.at_least_one("alone", default=1.0),
         kernel_per_result=fields.flag("kernel_per_result", default=False))
     fields.refuse_unknown()
@@ -125,9 +124,8 @@ def device_to_json(device: Device) -> dict[str, Any]:
             del found[name]
     if device.memory_margin == Device.memory_margin:
         del found["memory_margin"]
-    for name in ("alone", "thin_sums"):
-        if found[name] == 1:
-            del found[name]
+    if device.alone == 1:
+        del found["alone"]
     if not device.kernel_per_result:
         del found["kernel_per_result"]
     if device.tiling is not None:

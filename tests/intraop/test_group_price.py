@@ -186,17 +186,3 @@ def test_what_other_groups_read_is_written_and_what_is_cheap_is_made_again() -> 
     assert moved(lambda x: x.sum(), each=True) == 144 + 1
     assert moved(lambda x: (x.sum(), (x * x).sum()), each=True) == 2 * (144 + 1)
     assert moved(lambda x: (x.sum(), (x * x).sum()), each=False) == 144 + 2
-
-
-def test_sums_of_products_are_slow_where_a_dimension_has_one_element() -> None:
-    """A batch of 2 over two devices leaves each one; the products that the forward sums are of x (2 rows of 64) and a
-    parameter of 64: 64 + 64 numbers in, 1 out. Squares are of one array."""
-    def forward_s(fn: Callable[[jax.Array, jax.Array], jax.Array], thin_sums: float) -> float:
-        model = Model(lambda w, b: fn(b["x"], w).sum(), struct(64), {"x": struct(2, 64)}, optax.sgd(0.1), name="sums")
-        slow = dataclasses.replace(DGX.device, memory_bandwidth_bytes_per_s=4.0, launch_s=0.0, kernel_per_result=True,
-                                   peak_flops_per_s=(("default", 1e30),), thin_sums=thin_sums)
-        return total(prices(model, slow), "forward_s")
-
-    dots, squares = (lambda x, w: (x * w).sum(-1)), (lambda x, w: (x * x).sum(-1) + w.sum())
-    assert forward_s(dots, 9.0) - forward_s(dots, 1.0) == pytest.approx(8 * (64 + 64 + 1))
-    assert forward_s(squares, 9.0) == forward_s(squares, 1.0)
