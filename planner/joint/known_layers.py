@@ -78,6 +78,10 @@ class KnownLayers:
     _known: OrderedDict[Hashable, _Known] = field(default_factory=OrderedDict[Hashable, _Known])
     _held_bytes: int = 0
 
+    def __len__(self) -> int:
+        """Layers that are kept, each in one setting."""
+        return len(self._known)
+
     def solved(self, program: Layered, kinds: Sequence[Hashable], where: Where, setting: Setting, prices: Multipliers
                ) -> list[SolvedLayer]:
         """The distinct layers of a program, solved; `kinds` as `kinds` has them.

@@ -53,7 +53,7 @@ def test_known_layers_cost_what_they_cost_anew(name: str, sizes: dict[str, Any],
     assert priced > 2
     few = replace(pricing, known=KnownLayers(most_bytes=1))
     assert few.price(whole.program, whole) == pricing.price(whole.program, whole)
-    assert len(few.known._known) == 1 < len(pricing.known._known)
+    assert len(few.known) == 1 < len(pricing.known)
 
 
 def kinds_of(model: Model, pins: list[dict[int, Any]], known: KnownLayers) -> tuple[object, ...]:
