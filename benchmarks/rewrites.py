@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--tight", type=float, default=None, metavar="SHARE", help="measure with less memory")
     parser.add_argument("--hardware", default="cpu-8", help="the profile to measure with (default: cpu-8)")
     parser.add_argument("--budget", type=float, default=None, metavar="SECONDS",
-                        help="for the base plan of a rewritten one, and for rewrites (default: 30 for rewrites alone)")
+                        help="for planning with rewrites, in all (default: none, and 30 for rewrites)")
     parser.add_argument("--models", nargs="+", default=None)
     options = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")

@@ -25,7 +25,7 @@ from planner.joint.plan import plan_jointly_or_say
 from planner.measure import local_cluster
 from planner.model import Model
 from planner.planned import Plan
-from planner.request import Remembered, Request, check_pins, deadline_after
+from planner.request import Remembered, Request, check_budget, check_pins, deadline_after
 from planner.rewriting.program import rewritten
 from planner.spaces import RECIPES, mesh_spaces
 from planner.trace import trace_unnamed
@@ -66,6 +66,7 @@ def plan(  # noqa: PLR0913  (options of one call, all named)
         raise ModelError(f"{type(model).__name__} is not a planner.Model",
                          "wrap it: planner.Model(loss_fn, params, batch, optimizer=...)")
     _check_optimizer(model)
+    check_budget(budget_s)
     fixed = replace(pins or Pins(), **pinned)
     cluster = cluster_of(mesh, hardware, cache_dir)
     kept = cache_of(cache, cache_dir and cache_dir / FRONTIERS)

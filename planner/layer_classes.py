@@ -18,7 +18,8 @@ from planner.program_index import ProgramIndex, crossing_at
 def classify(index: ProgramIndex, cuts: Sequence[int]) -> tuple[int, ...]:
     """A class number per layer, equal for layers that are the same but for the numbers of their values."""
     seen: dict[Hashable, int] = {}
-    return tuple(seen.setdefault(layer.words, len(seen)) for layer in described(index, cuts, {}))
+    layers = described(index, tuple(pairwise(cuts)), {})
+    return tuple(seen.setdefault(layer.words, len(seen)) for layer in layers)
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,12 @@ class Described:
     values: tuple[int, ...]
 
 
-def described(index: ProgramIndex, cuts: Sequence[int], numbers: dict[Hashable, int]) -> Iterator[Described]:
-    """What each layer is. `numbers`: of what was said before, to which more is added; the same ones for all programs
-    whose layers are to be compared."""
-    words = _Words(index, crossing_at(index, cuts), numbers)
-    return (words.of(a, b) for a, b in pairwise(cuts))
+def described(index: ProgramIndex, ranges: Sequence[tuple[int, int]], numbers: dict[Hashable, int]
+              ) -> Iterator[Described]:
+    """What each layer of forward operators [first, last) is. `numbers`: of what was said before, to which more is
+    added; the same ones for all programs whose layers are to be compared."""
+    words = _Words(index, crossing_at(index, sorted({end for ends in ranges for end in ends})), numbers)
+    return (words.of(first, last) for first, last in ranges)
 
 
 def layer_ops(index: ProgramIndex, first: int, last: int) -> tuple[int, ...]:

@@ -44,6 +44,11 @@ class Layers:
         """[first, last) forward operators per layer."""
         return tuple(pairwise(self.cuts))
 
+    @cached_property
+    def distinct(self) -> tuple[tuple[int, int], ...]:
+        """[first, last) forward operators of the first layer of each class."""
+        return tuple(self.ranges[self.representative(c)] for c in range(max(self.classes) + 1))
+
     def representative(self, layer_class: int) -> int:
         """The first layer of a class."""
         return self.classes.index(layer_class)

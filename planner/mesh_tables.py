@@ -188,9 +188,9 @@ def setting_of(index: ProgramIndex, space: MeshSpace, hardware: Cluster, pins: P
 def priced_layers(prepared: Prepared, space: MeshSpace, hardware: Cluster, pins: Pins, classes: int
                    ) -> list[PricedClass]:
     """The distinct layers, priced on one logical mesh."""
-    layers, setting = prepared.layers, setting_of(prepared.index, space, hardware, pins, classes)
-    ranges = [layers.ranges[layers.representative(c)] for c in range(len(prepared.models))]
-    return [priced_class(prepared.index, model, r, setting) for model, r in zip(prepared.models, ranges, strict=True)]
+    setting = setting_of(prepared.index, space, hardware, pins, classes)
+    return [priced_class(prepared.index, model, ends, setting)
+            for model, ends in zip(prepared.models, prepared.layers.distinct, strict=True)]
 
 
 def priced_class(index: ProgramIndex, model: LayerModel, ends: tuple[int, int], setting: Setting) -> PricedClass:

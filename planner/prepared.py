@@ -102,15 +102,15 @@ def prepared_like(first: Prepared, second: Prepared, program: Program, device: D
 
 def _prepared(index: ProgramIndex, layers: Layers, device: Device | None) -> Prepared:
     program = index.program
-    models = tuple(model_of_class(index, layers, c, device) for c in range(max(layers.classes) + 1))
+    models = tuple(model_between(index, ends, device) for ends in layers.distinct)
     crossing = crossing_bytes(index)
     return Prepared(index, layers, models, tuple(float(crossing[c]) for c in layers.cuts), results(index, layers),
                     graph_flops(program.micro), main_dtype(program.micro))
 
 
-def model_of_class(index: ProgramIndex, layers: Layers, layer_class: int, device: Device | None) -> LayerModel:
-    """The structure of a distinct layer; `device` as in `prepare`."""
-    first, last = layers.ranges[layers.representative(layer_class)]
+def model_between(index: ProgramIndex, ends: tuple[int, int], device: Device | None) -> LayerModel:
+    """The structure of the layer of forward operators [first, last); `device` as in `prepare`."""
+    first, last = ends
     model = layer_model(index, first, last)
     if device is None or index.program.kind != "train":
         return model

@@ -65,17 +65,21 @@ class Remembered:
         return self.known[microbatches]
 
 
-def deadline_after(budget_s: float | None) -> float:
-    """The `deadline` of a search that begins now and may take so many seconds; None: any number.
+def check_budget(budget_s: float | None) -> None:
+    """Refuse what is no number of seconds.
 
     Raises:
-      PlannerError: no budget at all.
+      PlannerError: see its message.
     """
-    if budget_s is None:
-        return float("inf")
-    if not budget_s >= 0:
+    if budget_s is not None and not budget_s >= 0:
         raise PlannerError(f"a budget of {budget_s} seconds", "give seconds, or 0 for the first plan that fits")
-    return time.perf_counter() + budget_s
+
+
+def deadline_after(budget_s: float | None) -> float:
+    """The `deadline` of a search that begins now and may take so many seconds; None: any number. Raises as
+    `check_budget`."""
+    check_budget(budget_s)
+    return float("inf") if budget_s is None else time.perf_counter() + budget_s
 
 
 def check_replicas(request: Request) -> None:

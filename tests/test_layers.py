@@ -40,7 +40,7 @@ def test_loops_with_other_bodies_are_other_layers():
             return jnp.mean(jax.lax.scan(lambda x, _: (step(x @ params["w"]), None), batch["x"], length=4)[0])
 
         index = index_program(trace_program(Model(loss, {"w": struct(8, 8)}, {"x": struct(4, 8)}, optax.sgd(0.1)), 1))
-        return [layer.words for layer in described(index, (0, len(index.program.forward.ops)), numbers)]
+        return [layer.words for layer in described(index, [(0, len(index.program.forward.ops))], numbers)]
 
     assert words(jnp.tanh) == words(jnp.tanh) != words(jnp.sin)
 

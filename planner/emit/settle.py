@@ -10,6 +10,8 @@ whole: of a result that lies in shards along it, the partitioner would exchange 
 In: `Annotated`. Out: `Annotated`, with a copy after each such operator.
 """
 
+from collections.abc import Sequence
+
 from planner.core.plan import PlanRecord
 from planner.core.spec import Spec, shard_count
 from planner.emit.annotated import Annotated
@@ -28,15 +30,20 @@ def with_products_as_made(record: PlanRecord, given: Annotated) -> Annotated:
     inferred = infer(given)
     edit = Edit(given)
     for n, op in enumerate(given.graph.ops):
-        stage = given.stage_of[n]
-        mesh, natural, settled = record.stages[stage].mesh_shape, inferred[stage].natural, given.specs[stage]
-        made: dict[int, Spec] = {}
-        if op.primitive in PRODUCTS and n not in inferred[stage].reduced:
-            made = {v: natural[v] for v in op.results if v in settled
-                    and shard_count(natural[v], mesh) > shard_count(settled[v], mesh)}
+        own, settled = inferred[given.stage_of[n]], given.specs[given.stage_of[n]]
+        mesh = record.stages[given.stage_of[n]].mesh_shape
+        here = [v for v in op.results if v in settled]
+        if op.primitive in PRODUCTS and n not in own.reduced:
+            here = [v for v in here if shard_count(own.natural[v], mesh) > shard_count(settled[v], mesh)]
         elif op.primitive in CUTS:
-            made = {v: natural[v] for v, binding in zip(op.results, inferred[stage].rules[n].results, strict=True)
-                    if v in settled and any(axes and factor is None
-                                            for axes, factor in zip(settled[v], binding, strict=True))}
-        edit.keep_made(n, made)
+            bindings = dict(zip(op.results, own.rules[n].results, strict=True))
+            here = [v for v in here if _is_split_where_cut(settled[v], bindings[v])]
+        else:
+            here = []
+        edit.keep_made(n, {v: own.natural[v] for v in here})
     return edit.finish()
+
+
+def _is_split_where_cut(settled: Spec, binding: Sequence[int | None]) -> bool:
+    """Whether a result lies in shards along a dimension that its operator can't share."""
+    return any(axes and factor is None for axes, factor in zip(settled, binding, strict=True))

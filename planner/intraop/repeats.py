@@ -11,7 +11,7 @@ from planner.program_index import ProgramIndex
 def renamed(index: ProgramIndex, layers: Layers, layer: int) -> tuple[dict[int, int], dict[int, int]]:
     """Values and operators of the representative of a layer's class -> those of the layer."""
     graph = index.program.micro
-    original = layer_ops(index, *layers.ranges[layers.representative(layers.classes[layer])])
+    original = layer_ops(index, *layers.distinct[layers.classes[layer]])
     copy = layer_ops(index, *layers.ranges[layer])
     values: dict[int, int] = {}
     for a, b in zip(original, copy, strict=True):

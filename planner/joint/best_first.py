@@ -13,10 +13,12 @@ In: a `Reduced` program, a `Pricing`, rules. Out: `Found`.
 """
 
 import heapq
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
+from operator import itemgetter
 
 from planner.core.fingerprint import graph_text
 from planner.core.graph import Graph
@@ -249,12 +251,10 @@ class Search:
 
     def _sites(self, state: State) -> list[tuple[Rule, Site]]:
         """Where rules apply: first where each touches most bytes and has most to gain, then their second places."""
-        found: list[tuple[int, int, Rule, Site]] = []
-        for rule in self.rules:
-            ordered = sorted(((-_touched_bytes(s), n, s) for n, s in enumerate(sites(state.graph, rule))),
-                             key=lambda each: each[:2])
-            found += [(rank, touched, rule, site) for rank, (touched, _, site) in enumerate(ordered)]
-        return [(rule, site) for _, _, rule, site in sorted(found, key=lambda each: each[:2])]
+        found = [(rule, site) for rule in self.rules for site in sites(state.graph, rule)]
+        found.sort(key=lambda each: -_touched_bytes(each[1]))
+        ranks = {rule.name: itertools.count() for rule in self.rules}
+        return [each for _, each in sorted(((next(ranks[each[0].name]), each) for each in found), key=itemgetter(0))]
 
     def _region(self, site: Site) -> Region:
         """Classes of the layers that the first place of a class lies across."""

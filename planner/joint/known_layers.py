@@ -7,7 +7,6 @@ In: a `ProgramIndex` cut into layers. Out: a `SolvedLayer` per distinct layer, o
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 from planner.core.graph import Graph, Role
 from planner.core.hardware import Device
@@ -16,10 +15,10 @@ from planner.intraop.choices import LayerModel
 from planner.intraop.setting import Setting
 from planner.intraop.solved_layer import SolvedLayer, solve_layer
 from planner.intraop.variants import Multipliers
-from planner.layer_classes import Described, described
+from planner.layer_classes import described
 from planner.layers import Layers
 from planner.mesh_tables import PricedClass, priced_class
-from planner.prepared import model_of_class
+from planner.prepared import model_between
 from planner.program_index import ProgramIndex
 
 MOST_BYTES = 1_500_000_000
@@ -38,20 +37,10 @@ class Layered:
     device: Device
     _models: dict[int, LayerModel] = field(default_factory=dict[int, LayerModel])
 
-    @cached_property
-    def ranges(self) -> tuple[tuple[int, int], ...]:
-        """[first, last) forward operators of a layer of each class."""
-        return tuple(self.layers.ranges[self.layers.representative(c)] for c in range(max(self.layers.classes) + 1))
-
-    def described(self, numbers: dict[Hashable, int]) -> tuple[Described, ...]:
-        """A layer of each class, as `described` has it."""
-        every = tuple(described(self.index, self.layers.cuts, numbers))
-        return tuple(every[self.layers.representative(c)] for c in range(len(self.ranges)))
-
     def model(self, layer_class: int) -> LayerModel:
         """The structure of a distinct layer, made when it is asked for."""
         if layer_class not in self._models:
-            self._models[layer_class] = model_of_class(self.index, self.layers, layer_class, self.device)
+            self._models[layer_class] = model_between(self.index, self.layers.distinct[layer_class], self.device)
         return self._models[layer_class]
 
 
@@ -95,20 +84,21 @@ class KnownLayers:
         """What each distinct layer is: equal for those that cost the same. `pins`: of each setting that is asked for,
         specs that are fixed."""
         return tuple((d.words, tuple(_of_value(program.index, v, pins) for v in d.values))
-                     for d in program.described(self.numbers))
+                     for d in described(program.index, program.layers.distinct, self.numbers))
 
     def _solved(self, program: Layered, layer_class: int, key: Hashable, setting: Setting, prices: Multipliers
                 ) -> SolvedLayer:
-        known = self._known.get(key)
-        if known is None:
-            made = priced_class(program.index, program.model(layer_class), program.ranges[layer_class], setting)
-            known = self._known[key] = _Known(made, program.index.program.micro)
-            self._held_bytes += 2 * made.priced.flat.values.nbytes
+        if key not in self._known:
+            ends = program.layers.distinct[layer_class]
+            priced = priced_class(program.index, program.model(layer_class), ends, setting)
+            self._known[key] = _Known(priced, program.index.program.micro)
+            self._held_bytes += self._known[key].held_bytes
+        known = self._known[key]
         self._known.move_to_end(key)
         if prices not in known.solved:
-            own = known.priced
-            known.solved[prices] = made = solve_layer(known.graph, own.priced, own.before, own.after, prices)
-            self._held_bytes += made.eliminated.rows.nbytes
+            own, before = known.priced, known.held_bytes
+            known.solved[prices] = solve_layer(known.graph, own.priced, own.before, own.after, prices)
+            self._held_bytes += known.held_bytes - before
         while self._held_bytes > self.most_bytes and len(self._known) > 1:
             self._held_bytes -= self._known.popitem(last=False)[1].held_bytes
         return known.solved[prices]

@@ -10,14 +10,15 @@ from typing import TypeVar
 
 from planner.core.graph import Graph, Program
 from planner.core.plan import PlanRecord
-from planner.core.rewriting import AppliedRewrite
+from planner.core.rewriting import AppliedRewrite, Rewriting
 from planner.garbage import seldom_collected
 from planner.joint.best_first import Found, Gain, Search
 from planner.joint.places import one_device, places_of
 from planner.joint.pricing import Pricing
 from planner.joint.reduced import reduced
-from planner.layers import Layers
-from planner.prepared import Work, prepare
+from planner.layers import Layers, cluster_layers
+from planner.prepared import Work
+from planner.program_index import index_program
 from planner.request import Remembered, Request
 from planner.rewrites.table import Rule
 from planner.rewriting.apply import steps
@@ -57,7 +58,7 @@ def look(task: Task, base: PlanRecord, fullness: float | None = None) -> Found:
     request, deadline = task.request, time.perf_counter() + task.left_s
     with request.phases.phase(PHASE), seldom_collected():
         program, cluster = request.trace(base.microbatches, None), request.cluster
-        whole, layers = reduced(program, layers_of(base), lambda p: prepare(p, cluster.device).layers)
+        whole, layers = reduced(program, layers_of(base), lambda p: cluster_layers(index_program(p)))
         first = request.pins.rewrite == "first"
         pricing = Pricing(cluster.device, request.pins,
                           (one_device(cluster),) if first else places_of(base, request.pins), Work.of(whole.program))
@@ -74,11 +75,11 @@ def layers_of(record: PlanRecord) -> Layers:
     return Layers(cuts, tuple(layer.layer_class for layer in record.layers))
 
 
-def with_rewrites(request: Request, gains: Sequence[Gain]) -> Request:
+def with_rewrites(request: Request, rewritings: Sequence[Rewriting]) -> Request:
     """The same request of the rewritten model."""
 
     def trace(microbatches: int, update: Graph | None) -> Program:
-        return rewritten(request.trace(microbatches, update), [g.rewriting for g in gains])
+        return rewritten(request.trace(microbatches, update), rewritings)
 
     return replace(request, trace=Remembered(trace))
 
@@ -90,7 +91,7 @@ def planned_with(request: Request, gains: Sequence[Gain]) -> PlanRecord:
       RewriteError, UnknownNameError: a rewrite does not apply.
       as `plan_or_fail`.
     """
-    record = plan_or_fail(with_rewrites(request, gains))
+    record = plan_or_fail(with_rewrites(request, [g.rewriting for g in gains]))
     program = request.trace(record.microbatches, None)
     return replace(record, rewrites=tuple(_told(program, gains)))
 

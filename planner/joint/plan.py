@@ -64,7 +64,7 @@ def plan_jointly(request: Request) -> PlanRecord:
         raise PinError(f"rewrite={pins.rewrite!r}", f"use one of {', '.join(str(w) for w in WAYS if w)}")
     rules = rules_named(pins.allow, pins.forbid)
     if pins.rewrites:
-        return planned_with(request, _pinned(request))
+        return planned_with(request, [Gain(r) for r in _pinned(request)])
     if pins.rewrite in (None, "none"):
         return plan_or_fail(request)
     began, seconds = time.perf_counter(), SECONDS if isinf(request.deadline) else inf
@@ -80,9 +80,9 @@ def plan_jointly(request: Request) -> PlanRecord:
     return _beside(best, base, WITHOUT) if best.rewrites else best
 
 
-def _pinned(request: Request) -> list[Gain]:
+def _pinned(request: Request) -> list[Rewriting]:
     """The rewrites that are asked for."""
-    return [Gain(Rewriting(*r)) for r in request.pins.rewrites]
+    return [Rewriting(*r) for r in request.pins.rewrites]
 
 
 def _fitted(task: Task, too_large: MemoryLimitError) -> PlanRecord:
@@ -138,7 +138,8 @@ def _improved(task: Task, base: PlanRecord) -> PlanRecord:
 
 def _with_more(task: Task, record: PlanRecord, gains: Sequence[Gain]) -> PlanRecord:
     """A plan of the model rewritten, or a faster one with more rewrites, that pay where it is run now."""
-    rest = replace(task, request=replace(with_rewrites(task.request, gains), phases=Phases()), budget_s=task.left_s)
+    rewritten = with_rewrites(task.request, [g.rewriting for g in gains])
+    rest = replace(task, request=replace(rewritten, phases=Phases()), budget_s=task.left_s)
     more = _improved(rest, replace(record, rewrites=()))
     return replace(more, rewrites=(*record.rewrites, *more.rewrites))
 

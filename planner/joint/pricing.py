@@ -4,8 +4,8 @@ meshes that the stages of a plan have.
 The plan says which submeshes stages are on, of which type of devices, and how much of the model each has. On every
 logical mesh of such a submesh the distinct layers of the rewritten program are solved and composed to the whole model,
 with as much memory as all its stages have together; of the meshes the best counts, and layers that were solved for
-another program are not solved again (`known_layers.py`). That is the work of a step, with
-what it communicates; how it falls into stages is for the search that follows.
+another program are not solved again (`known_layers.py`). That is the work of a step, with what it communicates; how it
+falls into stages is for the search that follows.
 
 In: the places of a plan, the program rewritten. Out: a `Price`.
 """

@@ -19,7 +19,6 @@ from planner.core.mixed import in_every_part, with_scaled_memory
 from planner.core.plan import PlanRecord
 from planner.emit.match import matching_program
 from planner.errors import PlannerError
-from planner.joint.best_first import Gain
 from planner.joint.looking import with_rewrites
 from planner.mixing import plan_any
 from planner.model import Model
@@ -106,7 +105,7 @@ def _ways(record: PlanRecord, request: Request) -> Iterator[Request]:
     if not request.pins.rewrites:
         yield request
     if record.rewrites:
-        yield with_rewrites(request, [Gain(r) for r in record.rewritings])
+        yield with_rewrites(request, record.rewritings)
 
 
 def _changes(record: PlanRecord, model: Model, larger: Model | None, asked: Callable[[Model, Cluster], Request]
